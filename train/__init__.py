@@ -1,0 +1,1 @@
+"""The one training loop of the zoo: `python -m train --help`."""
