@@ -1,0 +1,148 @@
+"""python -m train RECIPE [--knob value ...] [--workdir DIR] [--parallel jit|pmap] ..."""
+
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import tyro
+
+from train import log, loop, parallel
+from train.recipes import RECIPES
+
+KNOBS = {
+    "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME",
+    "model": "a name of `python -m zoo list`",
+    "optimizer": "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lamb, lars, lion, muon",
+    "learning_rate": "the highest rate of the schedule",
+    "weight_decay": "decay of kernels; biases and norms are left alone",
+    "batch_size": "examples per step over all devices; all: full-batch descent",
+    "epochs": "passes over the training data",
+    "seed": "of the start, the order of the data and every draw",
+    "patience": "evaluations without a better result before the run stops early",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Where and on what a recipe runs."""
+
+    workdir: Annotated[
+        Path | None, tyro.conf.arg(help="checkpoints, metrics, pictures, weights [runs/RECIPE]")
+    ] = None
+    parallel: Annotated[
+        Literal["jit", "pmap"], tyro.conf.arg(help="one program over a mesh, or replicas")
+    ] = "jit"
+    devices: Annotated[int | None, tyro.conf.arg(help="simulate so many on the CPU")] = None
+    shard: Annotated[
+        Literal["fsdp"] | None, tyro.conf.arg(help="split the parameters over the devices too")
+    ] = None
+
+
+class Usage(ValueError):
+    """The words of the command line are off; the text is one line."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Words of the command line -> exit code: 0, 1 (diverged) or 2 (bad input, said in one line)."""
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(overview())
+            return 0
+        return train(arguments[0], arguments[1:])
+    except loop.Diverged as error:
+        return fail(error, code=1)
+    except (ValueError, OSError) as error:
+        if "\n" in str(error) or not str(error):  # not a sentence of ours: a defect, shown whole
+            raise
+        return fail(error, code=2)
+
+
+def fail(error: Exception, *, code: int) -> int:
+    print(f"train: {error}", file=sys.stderr)
+    return code
+
+
+def overview() -> str:
+    """What `python -m train --help` prints: every recipe with its first line."""
+    width = max(map(len, RECIPES))
+    lines = [f"  {name:{width}}  {summary(recipe)}" for name, recipe in RECIPES.items()]
+    return "\n".join(
+        [
+            "usage: python -m train RECIPE [--knob value ...] [--workdir DIR]",
+            "",
+            "Trains a recipe, or goes on with it where WORKDIR holds a part of it.",
+            "",
+            "recipes:",
+            *lines,
+            "",
+            "python -m train RECIPE --help shows a recipe's knobs.",
+        ]
+    )
+
+
+def summary(recipe: Callable) -> str:
+    return (inspect.getdoc(recipe) or "").split("\n", 1)[0]
+
+
+def train(name: str, words: Sequence[str]) -> int:
+    """Runs one recipe. Errors: Usage, and what the recipe and the loop say of bad input."""
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4)
+        meant = f"did you mean {' or '.join(near)}?" if near else "see python -m train --help"
+        raise Usage(f"there is no recipe {name!r}; {meant}")
+    recipe = RECIPES[name]
+    knobs, flags = parse(name, recipe, words)
+    parallel.start(devices=flags.devices)
+    log.show(speak=parallel.is_main())
+    layout = parallel.layout(flags.parallel, shard=flags.shard)
+    workdir = flags.workdir or Path("runs") / name
+    loop.fit(recipe(**knobs), workdir, layout=layout, recipe=name, knobs=knobs)
+    return 0
+
+
+def parse(name: str, recipe: Callable, words: Sequence[str]) -> tuple[dict[str, Any], Flags]:
+    """Words -> the recipe's knobs, the loop's flags. Errors: Usage, in one line."""
+    hints = get_type_hints(recipe)
+    knobs = [
+        (knob, Annotated[hints[knob], tyro.conf.arg(help=KNOBS.get(knob, ""))], parameter.default)
+        for knob, parameter in inspect.signature(recipe).parameters.items()
+    ]
+    command = dataclasses.make_dataclass(name, knobs, bases=(Flags,), frozen=True)
+    command.__doc__ = inspect.getdoc(recipe)
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            values = tyro.cli(command, args=list(words), prog=f"python -m train {name}")
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise Usage(one_line(printed.getvalue())) from None
+    flags = Flags(
+        **{field.name: getattr(values, field.name) for field in dataclasses.fields(Flags)}
+    )
+    return {knob: getattr(values, knob) for knob, *_ in knobs}, flags
+
+
+def one_line(panel: str) -> str:
+    """The parser's panel of several lines -> its sentence and the names that it offers.
+
+    >>> one_line(" Title\\n -----\\n  Unrecognized options: --epocs\\n -----\\n  Perhaps ...\\n"
+    ...          "   --epochs INT\\n     passes\\n -----\\n  For full helptext, ...")
+    'Unrecognized options: --epocs; did you mean --epochs?'
+    """
+    blocks = [" ".join(block.split()) for block in re.split(r"\n\s*-{3,}", panel)]
+    sentence = blocks[1] if len(blocks) > 1 else blocks[0]
+    offered = re.findall(r"--[a-z0-9-]+", blocks[2]) if "Perhaps" in panel else []
+    names = " or ".join(dict.fromkeys(offered))
+    return sentence + (f"; did you mean {names}?" if names else "; --help shows the knobs")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

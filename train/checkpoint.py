@@ -1,0 +1,116 @@
+"""Orbax checkpoints of one run: the two latest and the best, written in the background."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+log = logging.getLogger("train")
+WORST = -1e30  # JSON has no infinity
+
+
+def open_checkpoints(folder: Path) -> ocp.CheckpointManager:
+    """Folder -> a manager that keeps the two latest and the one of highest `rank`."""
+    keep = checkpoint_managers.AnyPreservationPolicy(
+        [
+            checkpoint_managers.LatestN(2),
+            checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics["rank"], n=1),
+        ]
+    )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+    )
+    return ocp.CheckpointManager(folder.absolute(), options=options)
+
+
+def save(
+    checkpoints: ocp.CheckpointManager,
+    state: Any,
+    progress: dict[str, Any],
+    *,
+    step: int,
+    rank: float | None = None,
+) -> None:
+    """Starts to write state and progress; `rank` None: the state was not evaluated.
+
+    progress: JSON values, the loop's own position (early stopping, sums since the last row).
+    Errors: OSError in one line where this or the write before it failed; older ones survive.
+    """
+    try:
+        start_to_save(checkpoints, state, progress, step=step, rank=rank)
+    except Exception as error:
+        raise not_saved(checkpoints, step, error) from error
+
+
+def wait(checkpoints: ocp.CheckpointManager, *, step: int) -> None:
+    """Until the write under way is on disk. Errors: as `save`."""
+    try:
+        checkpoints.wait_until_finished()
+        checkpoints.check_for_errors()
+    except Exception as error:
+        raise not_saved(checkpoints, step, error) from error
+
+
+def not_saved(checkpoints: ocp.CheckpointManager, step: int, error: Exception) -> OSError:
+    """Orbax, tensorstore and the system each raise their own kinds: one line for all of them."""
+    reason = " ".join(str(error).split())[:200]
+    checkpoints.reload()
+    last = checkpoints.latest_step()
+    left = "no checkpoint stands yet" if last is None else f"the checkpoint of step {last} stands"
+    return OSError(
+        f"the checkpoint of step {step} could not be written to {checkpoints.directory} "
+        f"({reason}); {left}; make room and give the same command again"
+    )
+
+
+def start_to_save(checkpoints, state, progress, *, step: int, rank: float | None) -> None:
+    if step in checkpoints.all_steps():  # a broken one that `restore` fell back from
+        checkpoints.delete(step)
+    checkpoints.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+        ),
+        metrics={"rank": WORST if rank is None else rank},
+        force=True,
+    )
+
+
+def restore(
+    checkpoints: ocp.CheckpointManager, abstract: Any, *, step: int | None = None
+) -> tuple[Any, dict[str, Any]] | None:
+    """Abstract state (shapes and shardings) -> (state, progress) of the newest readable checkpoint.
+
+    None where there is no checkpoint. A truncated or foreign one is named, and the one before it
+    is tried. Errors: there are checkpoints, and none can be read.
+    """
+    steps = sorted(checkpoints.all_steps(), reverse=True) if step is None else [step]
+    for candidate in steps:
+        try:
+            found = checkpoints.restore(
+                candidate,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+                ),
+            )
+            check_shapes(found.state, abstract)
+            return found.state, found.progress
+        except Exception as error:  # orbax, tensorstore and json each raise their own kinds
+            reason = " ".join(str(error).split())[:160]
+            log.warning("checkpoint %d cannot be read (%s); trying an older one", candidate, reason)
+    if steps:
+        raise ValueError(
+            f"none of the checkpoints {steps} in {checkpoints.directory} can be read; "
+            "move them away to start anew, or give another --workdir"
+        )
+    return None
+
+
+def check_shapes(state: Any, abstract: Any) -> None:
+    """Orbax pads or cuts an array of another shape without a word; here it is an error."""
+    kinds = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree) for tree in (state, abstract)]
+    if kinds[0] != kinds[1]:
+        raise ValueError("its arrays have other shapes or types than this run's")

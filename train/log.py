@@ -1,0 +1,119 @@
+"""What a run says and writes while it goes: lines, a progress bar, metrics.jsonl, TensorBoard."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+log = logging.getLogger("train")
+
+
+class Lines(logging.Handler):
+    """Prints above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        tqdm.write(prefix + self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def show(*, speak: bool = True) -> None:
+    """Sends the logger "train" to the screen, once; `speak` False silences it (other processes)."""
+    if not log.handlers:
+        log.addHandler(Lines() if speak else logging.NullHandler())
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+def progress_bar(*, total: int, start: int, disable: bool) -> tqdm:
+    """Steps with rate and time left; on a terminal only, plain lines stand for it elsewhere."""
+    return tqdm(
+        total=total,
+        initial=start,
+        unit="step",
+        dynamic_ncols=True,
+        leave=False,
+        disable=disable or not sys.stderr.isatty(),
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """metrics.jsonl -> rows; a line cut off by a kill is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+class Metrics:
+    """metrics.jsonl and TensorBoard events of one workdir, cut back to `step` on opening.
+
+    After a restart the rows past the checkpoint are dropped, so that each step stands once.
+    `write` False, on all processes but one, only remembers the rows.
+    """
+
+    def __init__(self, workdir: Path, *, step: int, write: bool = True):
+        self.path = workdir / "metrics.jsonl"
+        self.rows: list[dict[str, float]] = []
+        self.events: SummaryWriter | None = None
+        if write:
+            self.rows = [row for row in read_rows(self.path) if row["step"] <= step]
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+            self.events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
+
+    def write(self, row: Mapping[str, float]) -> None:
+        self.rows.append(dict(row))
+        if self.events is None:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            if name != "step":
+                self.events.add_scalar(name, value, int(row["step"]))
+        self.events.flush()
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.events is not None:
+            self.events.close()
+
+
+def line(row: Mapping[str, float]) -> str:
+    """Row -> `epoch 3  step 60  train/loss 0.1234 ...`."""
+    head = f"epoch {row['epoch']:<4g} step {row['step']:<7g}"
+    return head + "  ".join(
+        f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "epoch")
+    )
+
+
+def closing_table(title: str, row: Mapping[str, float]) -> None:
+    """Row {"val/accuracy": ...} -> a table on the screen, a line per metric, a column per source."""
+    names = [name.split("/", 1) for name in row if "/" in name]
+    sources = list(dict.fromkeys(source for source, _ in names))
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    for source in sources:
+        table.add_column(source, justify="right")
+    for metric in dict.fromkeys(metric for _, metric in names):
+        values = (row.get(f"{source}/{metric}") for source in sources)
+        table.add_row(metric, *("" if value is None else f"{value:.4f}" for value in values))
+    Console().print(table)

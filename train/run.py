@@ -1,0 +1,54 @@
+"""What a recipe gives to the loop."""
+
+from collections.abc import Mapping, Sized
+from typing import Any, Literal, NamedTuple
+
+import optax
+from flax import linen as nn
+
+from train.task import Task
+
+
+class Run(NamedTuple):
+    """One reproducible training, closed over by the loop and never stored.
+
+    A source is anything with `len`, `source[i] -> dict of numpy arrays`, `name` and `classes`.
+    monitor: (metric, "max" | "min"), the metric named as in metrics.jsonl: "val/accuracy".
+    patience: epochs without a better monitor before the run stops early; None: never.
+    accumulate: micro-batches per step; memory of one, gradient of all.
+    ema: decay of the averaged parameters and statistics that are evaluated and exported.
+    variables: where to start from instead of `model.init` (fine-tuning).
+    """
+
+    model: nn.Module
+    task: Task
+    train: Any
+    evaluate: Mapping[str, Any]
+    optimizer: optax.GradientTransformation
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    monitor: tuple[str, str] | None = None
+    patience: int | None = None
+    accumulate: int = 1
+    ema: float | None = None
+    variables: Mapping[str, Any] | None = None
+
+
+def plan(source: Sized, *, batch_size: int | Literal["all"], epochs: int) -> tuple[int, int]:
+    """A training set and two knobs -> batch size, steps of the whole run ("all": one an epoch).
+
+    Errors: less than one epoch; a batch of none, or of more examples than there are.
+
+    >>> plan(range(1257), batch_size=64, epochs=40)
+    (64, 760)
+    """
+    size = len(source) if batch_size == "all" else batch_size
+    if epochs < 1:
+        raise ValueError(f"epochs must be 1 or more; got {epochs}")
+    if not 1 <= size <= len(source):
+        raise ValueError(
+            f"batch_size must be 1 to {len(source)}, the number of training examples, or all; "
+            f"got {batch_size}"
+        )
+    return size, epochs * (len(source) // size)

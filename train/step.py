@@ -1,0 +1,171 @@
+"""State, init, train_step, eval_step: pure functions of (state, batch)."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from train.task import Task
+
+
+class State(NamedTuple):
+    """All that training changes, arrays only: step [], params, collections, opt_state, ema, key [].
+
+    collections: every variable collection but params, e.g. {"batch_stats": ...}.
+    ema: {"params": ..., collection: ...}, or None where the run keeps no average.
+    key: never changes; every draw is from fold_in(key, step), so that a resumed run repeats it.
+    """
+
+    step: jax.Array
+    params: Any
+    collections: Any
+    opt_state: Any
+    ema: Any
+    key: jax.Array
+
+
+def init(
+    key: jax.Array,
+    batch: Any,
+    *,
+    model: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    ema: bool = False,
+    variables: Any = None,
+) -> State:
+    """Key [], batch [B, ...] -> State at step 0. `variables` replace what `model.init` draws."""
+    init_key, run_key = jax.random.split(key)
+    if variables is None:
+        arguments = task.inputs(jax.tree.map(lambda x: x[:1], batch), False)
+        variables = model.init(init_key, *arguments)
+    params = variables["params"]
+    collections = {name: value for name, value in variables.items() if name != "params"}
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        collections=collections,
+        opt_state=optimizer.init(params),
+        ema=dict(variables) if ema else None,
+        key=run_key,
+    )
+
+
+def variables_of(state: State) -> dict[str, Any]:
+    """State -> the variables to evaluate and to export: the average where there is one."""
+    return {"params": state.params, **state.collections} if state.ema is None else state.ema
+
+
+def train_step(
+    state: State,
+    batch: Any,
+    *,
+    model: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    accumulate: int = 1,
+    ema: float | None = None,
+    axis: str | None = None,
+) -> tuple[State, dict[str, jax.Array]]:
+    """State, batch [B, ...] -> State, sums {"loss", "weight", ..., "gradient_norm"} as scalars.
+
+    `axis` names the mapped axis under pmap; None under jit, where arrays are global. Sums of
+    losses, weights and gradients are added over the axis before anything is divided.
+    """
+    chex.assert_equal_shape_prefix([batch["index"], batch["valid"]], 1)
+    if axis is not None and "axis_name" in type(model).__dataclass_fields__:
+        model = model.clone(axis_name=axis)  # pyright: ignore[reportCallIssue]
+    key = jax.random.fold_in(state.key, state.step)
+    augment_key, model_key = jax.random.split(key)
+    keys = jax.vmap(partial(jax.random.fold_in, augment_key))(batch["index"])
+    batch = task.augment(keys, batch)
+    if axis is not None:
+        model_key = jax.random.fold_in(model_key, jax.lax.axis_index(axis))
+
+    gradients, sums, collections = accumulated_gradients(
+        state, batch, model_key, model=model, task=task, accumulate=accumulate
+    )
+    if axis is not None:
+        gradients, sums = jax.lax.psum((gradients, sums), axis)
+    gradients = jax.tree.map(lambda g: g / sums["weight"].astype(g.dtype), gradients)
+
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    variables = {"params": params, **collections}
+    new = State(
+        step=state.step + 1,
+        params=params,
+        collections=collections,
+        opt_state=opt_state,
+        ema=None if ema is None else average(state.ema, variables, decay=ema, step=state.step),
+        key=state.key,
+    )
+    return new, {**sums, "gradient_norm": optax.tree.norm(gradients)}
+
+
+def accumulated_gradients(
+    state: State, batch: Any, key: jax.Array, *, model: nn.Module, task: Task, accumulate: int
+) -> tuple[Any, dict[str, jax.Array], Any]:
+    """Batch [B, ...] -> gradients of the summed loss, sums, collections, by micro-batches.
+
+    Micro-batch m holds rows m, m + accumulate, ...: a slice of every device's rows, so nothing
+    moves between devices. BatchNorm sees one micro-batch at a time, as in every such scheme.
+    """
+    names = list(state.collections)
+
+    def loss(params, collections, micro, key):
+        streams = dict(zip(("dropout", "sample"), jax.random.split(key), strict=True))
+        outputs, new = model.apply(
+            {"params": params, **collections},
+            *task.inputs(micro, True),
+            train=True,
+            rngs=streams,
+            mutable=names,
+        )
+        total, weight, parts = task.loss(outputs, micro)
+        return total, ({"loss": total, "weight": weight, **parts}, new)
+
+    gradient = jax.grad(loss, has_aux=True)
+    if accumulate == 1:
+        gradients, (sums, collections) = gradient(state.params, state.collections, batch, key)
+        return gradients, sums, collections
+
+    micros = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(carry, micro_and_key):
+        gradients, sums, collections = carry
+        more, (more_sums, collections) = gradient(state.params, collections, *micro_and_key)
+        gradients, sums = jax.tree.map(jnp.add, (gradients, sums), (more, more_sums))
+        return (gradients, sums, collections), None
+
+    first = jax.tree.map(lambda x: x[0], micros)
+    shapes = jax.eval_shape(gradient, state.params, state.collections, first, key)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][0]))
+    carry = (*zeros, state.collections)
+    (gradients, sums, collections), _ = jax.lax.scan(
+        add, carry, (micros, jax.random.split(key, accumulate))
+    )
+    return gradients, sums, collections
+
+
+def average(ema: Any, variables: Any, *, decay: float, step: jax.Array) -> Any:
+    """Averages, variables -> averages: decay rises from 0.1 as (1 + step) / (10 + step).
+
+    Without the rise the first thousands of evaluations would see mostly the random start.
+    """
+    rate = 1 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, new: old + rate.astype(old.dtype) * (new - old), ema, variables)
+
+
+def eval_step(variables: Any, batch: Any, *, model: nn.Module, task: Task) -> Any:
+    """Variables, batch [B, ...] -> what `task.measure` gives: sums or rows."""
+    return task.measure(partial(model.apply, variables), batch)
+
+
+def predict_step(variables: Any, batch: Any, *, model: nn.Module, task: Task) -> Any:
+    """Variables, batch [B, ...] -> the model's outputs, to be drawn."""
+    return model.apply(variables, *task.inputs(batch, False))

@@ -1,0 +1,1 @@
+"""Learning problems, each a function that returns a Task."""
