@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from rich.console import Console
 from rich.table import Table
@@ -89,7 +90,7 @@ class Metrics:
                 self.events.add_scalar(name, value, int(row["step"]))
         self.events.flush()
 
-    def __enter__(self) -> "Metrics":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -116,7 +116,7 @@ def test_augmentation_draws_by_the_example_s_number_and_the_step():
 @pytest.mark.parametrize("count", [5, 16, 21])
 def test_evaluation_counts_every_example_once(count):
     run = tiny.run()
-    parts, state, _ = start(run)
+    _, state, _ = start(run)
     measure = jax.jit(partial(step.eval_step, model=run.model, task=run.task))
     source = tiny.Shades(count, seed=2)
     measured = [
