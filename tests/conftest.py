@@ -1,0 +1,11 @@
+"""What holds for every test, and, by the environment, for the processes that tests start."""
+
+import os
+
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # no run of the tests may lean on another
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "float32")  # a GPU's own choice is tensor-float

@@ -1,0 +1,147 @@
+"""Imports point one way; the parts of both packages, and what each may stand on."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Each part and the parts right below it; what is below those is below it too.
+BELOW = {
+    "zoo.choice": [],
+    "zoo.ops": ["zoo.choice"],
+    "zoo.losses": ["zoo.ops"],
+    "zoo.layers": ["zoo.ops"],
+    "zoo.heads": ["zoo.layers"],
+    "zoo.models": ["zoo.heads"],
+    "zoo.preprocess": ["zoo.ops"],
+    "zoo.registry": ["zoo.models", "zoo.preprocess"],
+    "zoo.fold": ["zoo.layers"],
+    "zoo.weights": ["zoo.registry"],
+    "zoo": ["zoo.weights", "zoo.fold"],
+    "zoo.__main__": ["zoo"],
+    "train": [],
+    "train.task": [],
+    "train.run": ["train.task"],
+    "train.schedules": ["zoo.choice"],
+    "train.parallel": [],
+    "train.log": [],
+    "train.metrics": [],
+    "train.plots": [],
+    "train.checkpoint": [],
+    "train.augment": ["zoo.ops"],
+    "train.data": ["zoo.choice"],
+    "train.optimizers": ["train.schedules"],
+    "train.tasks": [
+        "train.task",
+        "train.metrics",
+        "train.plots",
+        "train.augment",
+        "zoo.losses",
+        "zoo.preprocess",
+    ],
+    "train.step": ["train.task"],
+    "train.loop": [
+        "train.step",
+        "train.run",
+        "train.parallel",
+        "train.checkpoint",
+        "train.log",
+        "train.metrics",
+        "train.plots",
+        "train.data",
+        "zoo",
+    ],
+    "train.diagnose": ["train.loop"],
+    "train.bench": ["train.loop", "train.optimizers"],
+    "train.recipes": ["train.loop", "train.tasks", "train.optimizers", "zoo.losses"],
+    "train.__main__": ["train.recipes", "train.diagnose", "train.bench"],
+}
+
+# zoo/__main__ may open images and clips besides.
+BASE = {"jax", "flax", "numpy", "chex", "safetensors", "zoo"}
+
+# An assembly may import the family of its backbone; otherwise no family imports another.
+ASSEMBLIES: dict[str, set[str]] = {}
+
+
+def files(package: str) -> list[pathlib.Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def part(module: str) -> str:
+    """`zoo.models.lenet` belongs to `zoo.models`, `zoo` itself to `zoo`."""
+    return ".".join(module.split(".")[:2])
+
+
+def module_of(path: pathlib.Path) -> str:
+    names = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+def is_module(name: str) -> bool:
+    place = ROOT.joinpath(*name.split("."))
+    return place.is_dir() or place.with_suffix(".py").exists()
+
+
+def imports(source: str) -> list[str]:
+    """The modules that a source text imports, wherever in it the import stands."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [name if is_module(name) else str(node.module) for name in names]
+    return found
+
+
+def below(name: str) -> set[str]:
+    return set().union(*({under} | below(under) for under in BELOW[name]))
+
+
+def faults(module: str, source: str) -> list[str]:
+    """The imports of `source`, as the text of `module`, that point up or sideways."""
+    inside = [name for name in imports(source) if name.split(".")[0] in ("zoo", "train")]
+    allowed = below(part(module)) | {part(module)}
+    return [f"{module} imports {name}" for name in inside if part(name) not in allowed]
+
+
+@pytest.mark.parametrize("package", ["zoo", "train"])
+def test_imports_point_down(package):
+    assert [f for path in files(package) for f in faults(module_of(path), path.read_text())] == []
+
+
+@pytest.mark.parametrize("package", ["zoo", "train"])
+def test_every_part_has_its_place(package):
+    assert {part(module_of(path)) for path in files(package)} <= set(BELOW)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("zoo.layers.norm", "from zoo.models import lenet"),
+        ("zoo.models.lenet", "import zoo"),
+        ("zoo.registry", "def f():\n    from train.task import Task"),
+        ("train.step", "from train import loop"),
+        ("zoo.ops.boxes", "import zoo.layers.norm as norm"),
+    ],
+)
+def test_an_upward_import_is_seen(module, source):
+    assert len(faults(module, source)) == 1
+
+
+def test_no_family_imports_another():
+    for path in files("zoo/models"):
+        families = {name for name in imports(path.read_text()) if name.startswith("zoo.models.")}
+        assert families <= ASSEMBLIES.get(module_of(path), set()), path.name
+
+
+def test_zoo_needs_its_base_alone():
+    for path in files("zoo"):
+        if path.name != "__main__.py":
+            roots = {name.split(".")[0] for name in imports(path.read_text())}
+            assert roots <= BASE | sys.stdlib_module_names, path

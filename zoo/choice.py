@@ -1,0 +1,21 @@
+"""One way to look a name up in a table, and one sentence for a name that is not there."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+
+def choose(table: Mapping[str, Any], name: str, *, what: str) -> Any:
+    """`table[name]`; a ValueError that offers the nearest names where `table` lacks it.
+
+    >>> choose({"relu": 1, "tanh": 2}, "tanh", what="activation")
+    2
+    >>> choose({"relu": 1, "tanh": 2}, "rely", what="activation")
+    Traceback (most recent call last):
+    ValueError: unknown activation 'rely': did you mean relu?
+    """
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(str(name), table, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"expected {', '.join(sorted(table))}"
+    raise ValueError(f"unknown {what} {name!r}: {hint}")

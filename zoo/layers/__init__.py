@@ -1,0 +1,1 @@
+"""Flax modules and named choices that more than one family uses."""

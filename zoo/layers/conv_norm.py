@@ -1,0 +1,74 @@
+"""A convolution, its normalisation and its activation: the brick of most families."""
+
+from collections.abc import Callable
+from typing import final
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype, Initializer
+
+from zoo.layers.norm import norm
+
+HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+@final
+class ConvNorm(nn.Module):
+    """`[B, H, W, C] -> [B, H / stride, W / stride, width]`; `[B, T, H, W, C]` likewise.
+
+    `kernel`, `stride` and `dilation` are a number or one per axis. `padding` "torch" puts
+    dilation * (kernel // 2) on both sides of each axis; "SAME" and "VALID" are XLA's, a number is
+    that many on every side. `norm` is a kind of zoo.layers.norm, `act` None leaves the activation
+    out. A bias is learnt where there is no norm, unless `use_bias` says otherwise; norm "folded"
+    always has one, the place of the folded BatchNorm.
+
+    Source: He et al. 2016, Deep Residual Learning, section 3.4; its weights' law is He et al. 2015,
+    equation 14 (fan out).
+
+    >>> x = jnp.ones((1, 8, 8, 3))
+    >>> y, variables = ConvNorm(16, stride=2).init_with_output(jax.random.key(0), x)
+    >>> y.shape, sorted(variables["params"])
+    ((1, 4, 4, 16), ['conv', 'norm'])
+    """
+
+    width: int
+    kernel: int | tuple[int, ...] = 3
+    stride: int | tuple[int, ...] = 1
+    groups: int = 1
+    dilation: int | tuple[int, ...] = 1
+    padding: str | int = "torch"
+    act: Callable[[jax.Array], jax.Array] | None = nn.relu
+    norm: str | None = "batch"
+    use_bias: bool | None = None
+    dtype: Dtype = jnp.float32
+    axis_name: str | None = None
+    kernel_init: Initializer = HE_FAN_OUT
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        axes = x.ndim - 2
+        kernel, stride, dilation = (
+            (value,) * axes if isinstance(value, int) else value
+            for value in (self.kernel, self.stride, self.dilation)
+        )
+        padding = self.padding
+        if padding == "torch":
+            padding = [d * (k // 2) for k, d in zip(kernel, dilation, strict=True)]
+        folded = self.norm == "folded"
+        use_bias = self.norm is None if self.use_bias is None else self.use_bias
+        x = nn.Conv(
+            self.width,
+            kernel,
+            stride,
+            padding=padding,
+            kernel_dilation=dilation,
+            feature_group_count=self.groups,
+            use_bias=use_bias or folded,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        if not folded:
+            x = norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)(x, train=train)
+        return x if self.act is None else self.act(x)

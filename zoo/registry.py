@@ -1,0 +1,163 @@
+"""Names to models: the one table of families, and what a card says of each variant."""
+
+import dataclasses
+import fnmatch
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from zoo.choice import choose
+from zoo.models import lenet
+from zoo.preprocess import Preprocessing
+
+FAMILIES = {"lenet": lenet}
+
+TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
+
+
+class ModelCard(NamedTuple):
+    """The facts of a variant.
+
+    `parameters` counts the weights, `macs` the multiply-adds of convolutions and dense layers for
+    one image of `input` (height, width, channels); `features` is {stage: (stride, channels)}.
+
+    Source: parameters, macs and features are measured on the model itself, the rest is its
+    family's CARD.
+    """
+
+    name: str
+    task: str
+    parameters: int
+    macs: int
+    input: tuple[int, ...]
+    features: dict[str, tuple[int, int]]
+    preprocessing: Preprocessing
+    paper: str
+    reported: str | None
+    weights: tuple[str, ...]
+
+
+def variant(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Name to (its family's CARD with the row's own entries over it, the row's fields)."""
+    rows = {row: family for family in FAMILIES.values() for row in family.VARIANTS}
+    family = choose(rows, name, what="model")
+    fields = dict(family.VARIANTS[name])
+    return {**family.CARD, **fields.pop("card", {})}, fields
+
+
+def create_model(name: str, **fields: Any) -> nn.Module:
+    """Name of a variant, and fields over the variant's own, to a flax.linen Module.
+
+    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too. An
+    unknown name or field raises ValueError with the nearest ones.
+
+    Source: the VARIANTS at the foot of each family's file.
+
+    >>> create_model("lenet5_modern", num_classes=7).num_classes
+    7
+    """
+    card, own = variant(name)
+    module = card["module"]
+    fields = {**own, **fields}
+    known = {field.name: field for field in dataclasses.fields(module)}
+    known = {key: known[key] for key in known if key not in ("parent", "name")}
+    for field in fields:
+        choose(known, field, what=f"field of {name}")
+    classes = fields.get("num_classes", 0)
+    if not isinstance(classes, int) or classes < 0:
+        raise ValueError(f"num_classes is a whole number, 0 for no head, got {classes!r}")
+    if isinstance(fields.get("backbone"), str):
+        fields["backbone"] = create_model(fields["backbone"], num_classes=0)
+    return module(**fields)
+
+
+def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
+    """Shell pattern, and a task, to the sorted names of the variants that match both.
+
+    Source: the VARIANTS at the foot of each family's file.
+
+    >>> list_models("lenet*")
+    ['lenet5', 'lenet5_modern']
+    """
+    names = sorted(row for family in FAMILIES.values() for row in family.VARIANTS)
+    if task is not None:
+        choose(dict.fromkeys(TASKS), task, what="task")
+        names = [name for name in names if variant(name)[0]["task"] == task]
+    return fnmatch.filter(names, pattern)
+
+
+def count_macs(module: nn.Module, inputs: jax.Array, outputs: jax.Array) -> int:
+    """Multiply-adds of one layer for one example: its kernel, once per place that it is laid on."""
+    if not module.has_variable("params", "kernel"):
+        return 0
+    places = inputs if isinstance(module, nn.ConvTranspose) else outputs
+    return module.get_variable("params", "kernel").size * math.prod(places.shape[1:-1])
+
+
+def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
+    """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed."""
+    macs = []
+
+    def count(call, arguments, keywords, context):
+        outputs = call(*arguments, **keywords)
+        if context.method_name == "__call__":
+            macs.append(count_macs(context.module, arguments[0], outputs))
+        return outputs
+
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    with nn.intercept_methods(count):
+        outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    return outputs, variables, sum(macs)
+
+
+def measure_features(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+    """Shape of one image to {stage: (stride, channels)}.
+
+    The stride is by how much the image grows for the map to grow by one, which padding does not
+    blur as it does the quotient of their sizes.
+    """
+    small, _, _ = measure(model, shape)
+    stages = sorted(stage for stage in small if "stage" in stage)
+    if not stages:
+        return {}
+    height, width, channels = shape[-3:]
+    large, _, _ = measure(model, (*shape[:-3], 2 * height, 2 * width, channels))
+    return {
+        stage: (
+            round(height / (large[stage].shape[-3] - small[stage].shape[-3])),
+            small[stage].shape[-1],
+        )
+        for stage in stages
+    }
+
+
+def model_card(name: str, **fields: Any) -> ModelCard:
+    """Name of a variant, and fields over the variant's own, to its card.
+
+    Nothing is computed: shapes are traced. An unknown name or field raises ValueError.
+
+    Source: see ModelCard.
+
+    >>> card = model_card("lenet5_modern")
+    >>> card.parameters, card.features["stage2"]
+    (61706, (4, 16))
+    """
+    card, _ = variant(name)
+    model = create_model(name, **fields)
+    _, variables, macs = measure(model, card["input"])
+    sizes = [weight.size for weight in jax.tree.leaves(variables.get("params", {}))]
+    return ModelCard(
+        name=name,
+        task=card["task"],
+        parameters=sum(sizes),
+        macs=macs,
+        input=card["input"],
+        features=measure_features(model, card["input"]),
+        preprocessing=Preprocessing(**{"size": card["input"][:2], **card["preprocessing"]}),
+        paper=card["paper"],
+        reported=card.get("reported"),
+        weights=card.get("weights", ()),
+    )
