@@ -9,15 +9,14 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 log = logging.getLogger("train")
-WORST = -1e30  # JSON has no infinity
 
 
 def open_checkpoints(folder: Path) -> ocp.CheckpointManager:
-    """Folder -> a manager that keeps the two latest and the one of highest `rank`."""
+    """Folder -> a manager that keeps the two latest and the newest that was saved as the best."""
     keep = checkpoint_managers.AnyPreservationPolicy(
         [
             checkpoint_managers.LatestN(2),
-            checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics["rank"], n=1),
+            checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics["best"], n=1),
         ]
     )
     options = ocp.CheckpointManagerOptions(
@@ -32,15 +31,15 @@ def save(
     progress: dict[str, Any],
     *,
     step: int,
-    rank: float | None = None,
+    best: bool = False,
 ) -> None:
-    """Starts to write state and progress; `rank` None: the state was not evaluated.
+    """Starts to write state and progress; `best`: better than every one before.
 
     progress: JSON values, the loop's own position (early stopping, sums since the last row).
     Errors: OSError in one line where this or the write before it failed; older ones survive.
     """
     try:
-        start_to_save(checkpoints, state, progress, step=step, rank=rank)
+        start_to_save(checkpoints, state, progress, step=step, best=best)
     except Exception as error:
         raise not_saved(checkpoints, step, error) from error
 
@@ -66,7 +65,7 @@ def not_saved(checkpoints: ocp.CheckpointManager, step: int, error: Exception) -
     )
 
 
-def start_to_save(checkpoints, state, progress, *, step: int, rank: float | None) -> None:
+def start_to_save(checkpoints, state, progress, *, step: int, best: bool) -> None:
     if step in checkpoints.all_steps():  # a broken one that `restore` fell back from
         checkpoints.delete(step)
     checkpoints.save(
@@ -74,7 +73,7 @@ def start_to_save(checkpoints, state, progress, *, step: int, rank: float | None
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
         ),
-        metrics={"rank": WORST if rank is None else rank},
+        metrics={"best": step if best else -1},
         force=True,
     )
 
@@ -96,8 +95,8 @@ def restore(
                     state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
                 ),
             )
-            check_shapes(found.state, abstract)
-            return found.state, found.progress
+            check_shapes(found["state"], abstract)
+            return found["state"], found["progress"]
         except Exception as error:  # orbax, tensorstore and json each raise their own kinds
             reason = " ".join(str(error).split())[:160]
             log.warning("checkpoint %d cannot be read (%s); trying an older one", candidate, reason)

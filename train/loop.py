@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
+import numpy as np
 
 import zoo
 from train import checkpoint, parallel, plots, step
@@ -24,7 +26,7 @@ from train.run import Run
 log = logging.getLogger("train")
 ROWS_PER_EPOCH = 10  # rows of metrics.jsonl between two evaluations of a long epoch, at most
 SHORTEST_ROW = 50  # steps
-DRAWN = 40  # examples in predictions.png
+LOOKED_AT = 400  # examples among which predictions.png may choose
 LIKELY = (
     "likely the learning rate is too high (try a tenth of it, a warm-up, or clipping), "
     "an input or a target is not finite, or a number is too large for bfloat16"
@@ -134,7 +136,7 @@ def claim(
     parallel.barrier("claimed")  # every process has looked before one writes
     if parallel.is_main():
         workdir.mkdir(parents=True, exist_ok=True)
-        packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "flax-zoo")
+        packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
         machine = {
             "devices": [f"{d.platform} {d.device_kind}" for d in layout.mesh.devices.flat],
             "processes": jax.process_count(),
@@ -231,9 +233,9 @@ def advance(
             metrics.write({**row, "train/images_per_second": round(rate, 1)})
             report(bar, row)
             if at % per_epoch == 0:
-                rank = judge(position, run, row)
+                best = judge(position, run, row)
                 progress = dataclasses.asdict(position)
-                checkpoint.save(checkpoints, state, progress, step=at, rank=rank)
+                checkpoint.save(checkpoints, state, progress, step=at, best=best)
     return state, at, "end"
 
 
@@ -310,20 +312,21 @@ def evaluate(
     return results
 
 
-def judge(position: Position, run: Run, row: Mapping[str, float]) -> float | None:
-    """Row -> its rank (more is better); the position learns whether it is the best so far."""
+def judge(position: Position, run: Run, row: Mapping[str, float]) -> bool:
+    """Whether the row is better than all before; the position learns it."""
     if run.monitor is None:
-        return None
+        return False
     metric, direction = run.monitor
     if metric not in row:
         known = ", ".join(name for name in row if "/" in name)
         raise ValueError(f"the run monitors {metric!r}, which is none of: {known}")
     rank = row[metric] if direction == "max" else -row[metric]
-    if math.isfinite(rank) and (position.best is None or rank > position.best):
+    better = math.isfinite(rank) and (position.best is None or rank > position.best)
+    if better:
         position.best, position.best_step, position.waited = rank, int(row["step"]), 0
     else:
         position.waited += 1
-    return rank if math.isfinite(rank) else None
+    return better
 
 
 def report(bar: Any, row: Mapping[str, float]) -> None:
@@ -378,16 +381,13 @@ def finish(
 ) -> dict[str, float]:
     """Writes the kept variables and the pictures, marks the run finished -> the kept row."""
     variables = parallel.gather(layout, step.variables_of(state))
-    source = list(run.evaluate.values())[-1] if run.evaluate else run.train
-    batch = next(iter(eval_batches(source, batch_size=DRAWN)))
-    outputs = compiled.predict(variables, batch)
+    drawn = look(run, variables, compiled, layout)
     kept = next((row for row in reversed(rows) if row["step"] == at), {})
     if not parallel.is_main():
         return kept
     extra = {"classes": list(run.train.classes)}
     zoo.save_model(workdir / "model.safetensors", run.model, variables, extra=extra)
     plots.save(plots.curves(rows, best=at), workdir / "curves.png")
-    drawn = jax.tree.map(lambda x: x[batch["valid"]], (batch, parallel.gather(layout, outputs)))
     plots.save(run.task.render(*drawn), workdir / "predictions.png")
     if reason == "patience":
         log.info("stopped early: no better %s for %d evaluations", run.monitor, run.patience)
@@ -397,3 +397,15 @@ def finish(
     logs.closing_table(f"{workdir}: the snapshot of step {at}", kept)
     log.info("model.safetensors, curves.png, predictions.png, metrics.jsonl are in %s", workdir)
     return kept
+
+
+def look(run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout) -> tuple[Any, Any]:
+    """The first examples of the last evaluation source -> batch, outputs, to be drawn."""
+    source = list(run.evaluate.values())[-1] if run.evaluate else run.train
+    size = min(run.batch_size, LOOKED_AT)
+    pairs = [
+        (batch, parallel.gather(layout, compiled.predict(variables, batch)))
+        for batch in islice(eval_batches(source, batch_size=size), -(-LOOKED_AT // size))
+    ]
+    batch, outputs = jax.tree.map(lambda *parts: np.concatenate(parts), *pairs)
+    return jax.tree.map(lambda x: x[batch["valid"]], (batch, outputs))

@@ -50,9 +50,9 @@ def start(*, devices: int | None = None) -> None:
 
 
 def layout(
-    mode: str = "jit", *, shard: str | None = None, devices: Sequence[jax.Device] | None = None
+    mode: str = "jit", *, shard: str | None = None, devices: Sequence[Any] | None = None
 ) -> Layout:
-    """All devices of all processes, or those given, in one mesh.
+    """All devices of all processes, or those given (as of `jax.devices()`), in one mesh.
 
     Errors: an unknown mode; FSDP under pmap, where every device holds the whole state.
     """

@@ -118,12 +118,12 @@ def accumulated_gradients(
     names = list(state.collections)
 
     def loss(params, collections, micro, key):
-        streams = dict(zip(("dropout", "sample"), jax.random.split(key), strict=True))
+        dropout, sample = jax.random.split(key)
         outputs, new = model.apply(
             {"params": params, **collections},
             *task.inputs(micro, True),
             train=True,
-            rngs=streams,
+            rngs={"dropout": dropout, "sample": sample},
             mutable=names,
         )
         total, weight, parts = task.loss(outputs, micro)
@@ -166,6 +166,7 @@ def eval_step(variables: Any, batch: Any, *, model: nn.Module, task: Task) -> An
     return task.measure(partial(model.apply, variables), batch)
 
 
-def predict_step(variables: Any, batch: Any, *, model: nn.Module, task: Task) -> Any:
-    """Variables, batch [B, ...] -> the model's outputs, to be drawn."""
-    return model.apply(variables, *task.inputs(batch, False))
+def predict_step(variables: Any, batch: Any, *, model: nn.Module, task: Task) -> dict[str, Any]:
+    """Variables, batch [B, ...] -> the model's outputs but its stages, which nobody draws."""
+    outputs: Any = model.apply(variables, *task.inputs(batch, False))
+    return {name: value for name, value in outputs.items() if "stage" not in name}

@@ -200,10 +200,10 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     save = checkpoint.start_to_save
 
-    def no_room(checkpoints, state, progress, *, step, rank):
+    def no_room(checkpoints, state, progress, *, step, best):
         if step > 4:
             raise OSError(28, "No space left on device")
-        save(checkpoints, state, progress, step=step, rank=rank)
+        save(checkpoints, state, progress, step=step, best=best)
 
     monkeypatch.setattr(checkpoint, "start_to_save", no_room)
     with pytest.raises(OSError, match=r"step 8 .*No space left.*step 4 stands.*make room"):

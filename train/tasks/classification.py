@@ -15,6 +15,8 @@ from train import metrics, plots
 from train.task import Task
 from zoo.preprocess import Preprocessing, preprocess
 
+SHOWN = 20
+
 
 def classification(
     *,
@@ -26,7 +28,7 @@ def classification(
 ) -> Task:
     """Batches {"image" [B, H, W, C] uint8, "label" [B]} and models with "logits" [B, K].
 
-    loss: logits [B, K], label [B] -> [B]. Metrics: loss, accuracy and, above five classes,
+    loss: logits [B, K], label [B] -> [B]. Metrics: loss, accuracy and, above twenty classes,
     top5_accuracy.
     """
 
@@ -66,7 +68,7 @@ def classification(
         inputs=inputs,
         loss=total_loss,
         measure=measure,
-        summarize=partial(summarize, top5=len(classes) > 5),
+        summarize=partial(summarize, top5=len(classes) > 20),
         render=partial(render, classes=classes),
     )
 
@@ -82,11 +84,22 @@ def summarize(measured: Sequence[Any], *, top5: bool) -> dict[str, float]:
 
 
 def render(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:
-    """Pictures under what the model says and how sure it is; in red, with the truth, where wrong."""
-    probabilities = np.asarray(jax.nn.softmax(outputs["logits"], -1))
-    predicted, label = probabilities.argmax(-1), np.asarray(batch["label"])
+    """The hardest examples, then some as they come: what the model says and how sure it is.
+
+    In red, with the truth, where it is wrong.
+    """
+    probabilities, label = np.asarray(jax.nn.softmax(outputs["logits"], -1)), batch["label"]
+    predicted = probabilities.argmax(-1)
+    hardest = np.argsort(probabilities[np.arange(len(label)), label], stable=True)[:SHOWN]
+    shown = np.concatenate([hardest, np.arange(min(SHOWN, len(label)))])
     titles = [
         f"{classes[p]} {100 * row[p]:.0f}%" + (f"\nis {classes[t]}" if p != t else "")
-        for row, p, t in zip(probabilities, predicted, label, strict=True)
+        for row, p, t in zip(probabilities[shown], predicted[shown], label[shown], strict=True)
     ]
-    return plots.pictures(np.asarray(batch["image"]), titles, wrong=predicted != label)
+    figure = plots.pictures(batch["image"][shown], titles, wrong=(predicted != label)[shown])
+    wrong = np.sum(predicted != label)
+    figure.suptitle(
+        f"the {len(hardest)} hardest of {len(label)} ({wrong} wrong), then {SHOWN} as they come",
+        fontsize=9,
+    )
+    return figure
