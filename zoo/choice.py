@@ -14,7 +14,7 @@ def choose(table: Mapping[str, Any], name: str, *, what: str) -> Any:
     Traceback (most recent call last):
     ValueError: unknown activation 'rely': did you mean relu?
     """
-    if name in table:
+    if isinstance(name, str) and name in table:
         return table[name]
     near = difflib.get_close_matches(str(name), table, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"expected {', '.join(sorted(table))}"

@@ -1,0 +1,219 @@
+"""Models to files and back, every tensor accounted for."""
+
+import dataclasses
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from zoo.registry import create_model, model_card, variant
+from zoo.weights import safetensors
+
+READERS = (safetensors,)  # the first that recognises a file's first bytes reads it
+
+# Fields that say how a model is computed, not what it is: a file does not keep them.
+COMPUTED = ("axis_name", "dtype", "name", "parent")
+
+
+def find(source: str | pathlib.Path) -> pathlib.Path:
+    """A weights file, or the folder of a run, to the file."""
+    path = pathlib.Path(source)
+    if path.is_dir():
+        path = path / "model.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{source} holds no model.safetensors: expected a finished run's folder or a file"
+            )
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {source}: expected weights or a finished run's folder")
+    return path
+
+
+def read(source: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """A weights file or a run's folder, to arrays by name and the file's card."""
+    path = find(source)
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        raise ValueError(f"{path} is empty: expected a safetensors file")
+    for reader in READERS:
+        if reader.recognise(head):
+            return reader.read(path)
+    raise ValueError(f"{path} is no safetensors file: it begins with {head[:8]!r}")
+
+
+def read_card(source: str | pathlib.Path) -> dict[str, Any]:
+    """A weights file or a run's folder, to the card that save_model wrote: name, fields, input
+    [H, W, C], preprocessing, and what its `extra` added ({} where another program wrote the file).
+    """
+    return read(source)[1]
+
+
+def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """{"params": {"c1": {"kernel": a}}} to {"params/c1/kernel": a}."""
+    return traverse_util.flatten_dict(dict(variables), sep="/")
+
+
+def shapes(model: nn.Module, image: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+    """The variables that a model has for images of a shape, by path; nothing is computed."""
+    example = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+    return flatten(jax.eval_shape(model.init, jax.random.key(0), example))
+
+
+def fits(array: Any, expected: Any) -> bool:
+    """Whether shapes agree, and both are floats or neither is."""
+    floats = [jnp.issubdtype(each.dtype, jnp.floating) for each in (array, expected)]
+    return array.shape == expected.shape and floats[0] == floats[1]
+
+
+def account(tensors: Mapping[str, Any], expected: Mapping[str, Any], *, where: str) -> None:
+    """One ValueError that lists every unused, missing and misshapen tensor, if there are any."""
+
+    def say(array: Any) -> str:
+        return f"{array.dtype}{list(array.shape)}"
+
+    faults = {
+        "unused": sorted(tensors.keys() - expected.keys()),
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "misshapen": [
+            f"{path} ({say(tensors[path])} for {say(expected[path])})"
+            for path in sorted(tensors.keys() & expected.keys())
+            if not fits(tensors[path], expected[path])
+        ],
+    }
+    if any(faults.values()):
+        lists = [f"{fault}: {', '.join(paths)}" for fault, paths in faults.items() if paths]
+        raise ValueError(f"the tensors do not fit {where}; {'; '.join(lists)}")
+
+
+def plain(value: Any) -> Any:
+    """A field's value as JSON can hold it; ValueError where it cannot."""
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"a card cannot hold {value!r}: expected numbers, words and tuples of them")
+
+
+def frozen(value: Any) -> Any:
+    """What `plain` made, with lists as the tuples that fields are; ValueError for an object."""
+    if type(value) is dict:
+        raise ValueError(f"the file's card has a field {value!s:.80}: expected no object")
+    return tuple(frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def save_model(
+    name: str,
+    path: str | pathlib.Path,
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    *,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the variables of `model`, a variant called `name`, to a safetensors file.
+
+    Keys are the paths; the header's card tells name, fields, input [H, W, C] and preprocessing,
+    so that load_model needs no more. `extra` goes into the card over these, as JSON: the names of
+    the classes, say. A model trained on images of another size or number of channels than its
+    card's gives its "preprocessing" (a Preprocessing) there, and the input follows from it.
+    Equal variables give equal bytes. Variables that do not fit raise ValueError, and a disk that
+    is full OSError; then the file that was there before is still there.
+
+    Source: the format is safetensors'; keys and card are this project's.
+
+    >>> import tempfile
+    >>> model = create_model("lenet5_modern")
+    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model("lenet5_modern", f"{folder}/a.safetensors", model, variables)
+    ...     same, loaded = load_model("lenet5_modern", f"{folder}/a.safetensors")
+    >>> same == model, jax.tree.all(jax.tree.map(jnp.array_equal, loaded, variables))
+    (True, True)
+    """
+    original = create_model(name)
+    if type(model) is not type(original):
+        raise ValueError(f"{name} is a {type(original).__name__}, got a {type(model).__name__}")
+    fields = {
+        field.name: plain(getattr(model, field.name))
+        for field in dataclasses.fields(model)
+        if field.name not in COMPUTED
+        if getattr(model, field.name) != getattr(original, field.name)
+    }
+    card = model_card(name)
+    extra = dict(extra or {})
+    own = extra.pop("preprocessing", None)
+    preprocessing = card.preprocessing if own is None else own
+    image = card.input
+    if own is not None:
+        image = (*image[:-3], *preprocessing.size, len(preprocessing.mean))
+    tensors = {key: np.asarray(value) for key, value in flatten(variables).items()}
+    account(tensors, shapes(model, image), where=f"{name} with images of {image}")
+    card = dict(input=image, preprocessing=preprocessing._asdict(), **extra)
+    safetensors.write(pathlib.Path(path), tensors, {**card, "name": name, "fields": fields})
+
+
+def configuration(name: str, card: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """A file's card to (fields, input); ValueError where they are of no use."""
+    fields, image = card.get("fields", {}), card.get("input", variant(name)[0]["input"])
+    sizes = isinstance(image, list | tuple) and all(type(n) is int and n > 0 for n in image)
+    if not isinstance(fields, dict) or not sizes or len(image) < 3:
+        raise ValueError(f"the file's card has fields {fields!r:.80} and input {image!r:.80}")
+    return {key: frozen(value) for key, value in fields.items()}, tuple(image)
+
+
+def draw(model: nn.Module, image: tuple[int, ...], paths: list[str]) -> dict[str, jax.Array]:
+    """Fresh values, from key 0, of the variables at some paths."""
+
+    def some(key: jax.Array) -> dict[str, jax.Array]:
+        values = flatten(model.init(key, jnp.zeros((1, *image))))
+        return {path: values[path] for path in paths}
+
+    return jax.jit(some)(jax.random.key(0))
+
+
+def load_model(
+    name: str, source: str | pathlib.Path, **fields: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Name of a variant, and a weights file or a run's folder, to (model, variables).
+
+    Fields not given are those of the file's card. `num_classes` other than the file's makes a
+    fresh head from key 0 and says so in a warning; 0 drops the head. Every tensor is accounted
+    for: one ValueError lists the unused, the missing and the misshapen. A file that is missing
+    raises FileNotFoundError, one that is empty, cut short or foreign ValueError.
+
+    Source: see save_model, whose example runs both.
+    """
+    variant(name)  # before the file: an unknown name is told with the nearest ones
+    tensors, card = read(source)
+    if card.get("name", name) != name:
+        raise ValueError(
+            f"{source} holds {card['name']!s:.80}, not {name}: load it by its own name"
+        )
+    own, image = configuration(name, card)
+    model = create_model(name, **{**own, **fields})
+    saved = create_model(name, **own) if card else model
+    classes = {key: getattr(saved, key) for key in ("num_classes",) if hasattr(saved, key)}
+    try:
+        expected, before = shapes(model, image), shapes(model.clone(**classes), image)
+    except (TypeError, AttributeError, OverflowError, ZeroDivisionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{source}: {own | fields!s:.200} make no {name}: {reason}") from error
+    account(tensors, before, where=f"{model.__class__.__name__} of {source}")
+
+    kept = [path for path in expected if path in before and fits(before[path], expected[path])]
+    fresh = sorted(expected.keys() - set(kept))
+    variables = {path: jnp.asarray(tensors[path].astype(expected[path].dtype)) for path in kept}
+    if fresh:
+        variables |= draw(model, image, fresh)
+        warnings.warn(
+            f"{name}: fresh head for {fields['num_classes']} classes, where {source} has "
+            f"{classes['num_classes']}: {', '.join(fresh)}",
+            stacklevel=2,
+        )
+    return model, traverse_util.unflatten_dict(variables, sep="/")
