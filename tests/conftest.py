@@ -1,11 +1,18 @@
 """What holds for every test, and, by the environment, for the processes that tests start."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
+CACHE = tempfile.mkdtemp(prefix="flax-zoo-tests-")  # prepared digits; never the user's own
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ["FLAX_ZOO_CACHE"] = CACHE
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # no run of the tests may lean on another
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax
 
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "float32")  # a GPU's own choice is tensor-float

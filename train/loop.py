@@ -386,16 +386,18 @@ def finish(
     if not parallel.is_main():
         return kept
     extra = {"classes": list(run.train.classes)}
-    zoo.save_model(workdir / "model.safetensors", run.model, variables, extra=extra)
+    if run.name is not None:
+        path = workdir / "model.safetensors"
+        zoo.save_model(run.name, path, run.model, variables, extra=extra)
     plots.save(plots.curves(rows, best=at), workdir / "curves.png")
     plots.save(run.task.render(*drawn), workdir / "predictions.png")
     if reason == "patience":
         log.info("stopped early: no better %s for %d evaluations", run.monitor, run.patience)
-    path = workdir / "run.json"
-    there = json.loads(path.read_text())
-    logs.write_text(path, json.dumps({**there, "finished": kept}, indent=2) + "\n")
+    facts = workdir / "run.json"
+    there = json.loads(facts.read_text())
+    logs.write_text(facts, json.dumps({**there, "finished": kept}, indent=2) + "\n")
     logs.closing_table(f"{workdir}: the snapshot of step {at}", kept)
-    log.info("model.safetensors, curves.png, predictions.png, metrics.jsonl are in %s", workdir)
+    log.info("%s are in %s", ", ".join(p.name for p in sorted(workdir.glob("*.*"))), workdir)
     return kept
 
 

@@ -18,6 +18,8 @@ class Run(NamedTuple):
     accumulate: micro-batches per step; memory of one, gradient of all.
     ema: decay of the averaged parameters and statistics that are evaluated and exported.
     variables: where to start from instead of `model.init` (fine-tuning).
+    name: the model's name in the registry, under which `zoo.load_model` finds it in the workdir;
+        without one (a module of your own) no model.safetensors is written.
     """
 
     model: nn.Module
@@ -33,6 +35,7 @@ class Run(NamedTuple):
     accumulate: int = 1
     ema: float | None = None
     variables: Mapping[str, Any] | None = None
+    name: str | None = None
 
 
 def plan(source: Sized, *, batch_size: int | Literal["all"], epochs: int) -> tuple[int, int]:

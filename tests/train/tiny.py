@@ -50,4 +50,5 @@ def run(**changes: Any) -> Run:
         epochs=3,
         batch_size=16,
         monitor=("val/accuracy", "max"),
+        name="softmax_regression",
     )._replace(**changes)

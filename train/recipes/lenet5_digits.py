@@ -46,4 +46,5 @@ def recipe(
         seed=seed,
         monitor=("val/loss", "min"),  # 180 images: accuracy comes in steps of 0.6 %
         patience=patience,
+        name=model,
     )

@@ -48,4 +48,5 @@ def recipe(
         seed=seed,
         monitor=("val/accuracy", "max"),
         patience=patience,
+        name=model,
     )
