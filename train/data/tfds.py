@@ -63,7 +63,7 @@ def open_tfds(name: str, *, size: Size | None, data_dir: str | None = None) -> d
     one prepared in another form, one without exactly one image and one class label.
     """
     builder = find(name, data_dir)
-    if not builder.is_prepared():
+    if not (builder.data_path / "dataset_info.json").exists():  # is_prepared() warns besides
         prepare(builder, name)
     image, label = keys(builder.info, name)
     features = builder.info.features
