@@ -84,8 +84,10 @@ def labels_of(source: Source) -> np.ndarray:
     return np.asarray(labels, np.int32)
 
 
-def check_labels(labels: np.ndarray, classes: tuple[str, ...], *, name: str) -> None:
-    """Raises ValueError that names the first label [N] outside 0..K-1.
+def check_labels(
+    labels: np.ndarray, classes: tuple[str, ...], *, name: str, first: int = 0
+) -> None:
+    """Raises ValueError that names the first label [N] outside 0..K-1; they count from `first`.
 
     >>> check_labels(np.array([0, 7]), ("cat", "dog"), name="pets")
     Traceback (most recent call last):
@@ -94,6 +96,6 @@ def check_labels(labels: np.ndarray, classes: tuple[str, ...], *, name: str) -> 
     wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if wrong.size:
         raise ValueError(
-            f"{name}: example {wrong[0]} has label {labels[wrong[0]]}, "
+            f"{name}: example {first + wrong[0]} has label {labels[wrong[0]]}, "
             f"but labels of {len(classes)} classes lie in 0..{len(classes) - 1}"
         )

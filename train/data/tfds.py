@@ -1,0 +1,155 @@
+"""Image classification sets of TensorFlow Datasets by name, read without TensorFlow."""
+
+import dataclasses
+import difflib
+import functools
+import importlib.util
+import io
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from train.data.arrays import check_labels
+from train.data.photographs import Size, check_size, photograph
+
+SPLITS = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """One split of a prepared set: `records` [N], whose images are decoded to `size` = (H, W, C).
+
+    Raises ValueError at an example whose label names no class (TFDS writes -1 for a hidden one)
+    or whose image cannot be read.
+    """
+
+    records: Any
+    image: str
+    label: str
+    name: str
+    classes: tuple[str, ...]
+    size: Size
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int, /) -> dict[str, np.ndarray]:
+        record = self.records[i]
+        label = np.asarray(record[self.label], np.int32)
+        check_labels(label[None], self.classes, name=self.name, first=i)
+        try:
+            image = photograph(io.BytesIO(record[self.image]), size=self.size)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.name}: image of example {i} is unreadable ({error})"
+            ) from error
+        return {"image": image, "label": label}
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """[N] int32, from all records but without decoding an image."""
+        return np.array([record[self.label] for record in self.records], np.int32)
+
+
+def open_tfds(name: str, *, size: Size | None, data_dir: str | None = None) -> dict[str, Prepared]:
+    """The set `NAME` or `NAME/CONFIG` -> its "train", "val" and "test", as far as it has them.
+
+    Images of one shape keep it; ragged ones are brought to `size` as those of a folder are. A set
+    that is not prepared is downloaded and prepared in array_record form first, which takes the
+    extra `tf` for the sets of the library. `data_dir` is TFDS's own unless given.
+
+    Raises ValueError that says what to do: an unknown name, a set that cannot be prepared here,
+    one prepared in another form, one without exactly one image and one class label.
+    """
+    builder = find(name, data_dir)
+    if not (builder.data_path / "dataset_info.json").exists():  # is_prepared() warns besides
+        prepare(builder, name)
+    image, label = keys(builder.info, name)
+    features = builder.info.features
+    shape = features[image].shape
+    common = {
+        "image": image,
+        "label": label,
+        "name": f"{builder.info.full_name} (TFDS)",
+        "classes": tuple(features[label].names),
+        "size": check_size(size if None in shape else shape, source=f"tfds:{name}"),
+    }
+    sources = {}
+    for split, names in SPLITS.items():
+        for known in (known for known in names if known in builder.info.splits):
+            sources[split] = Prepared(records=records(builder, known, image), **common)
+    if not sources:
+        has = ", ".join(builder.info.splits)
+        raise ValueError(f"tfds:{name} has neither train, validation nor test, but {has}")
+    return sources
+
+
+def find(name: str, data_dir: str | None) -> Any:
+    """The builder of that name; raises ValueError with the nearest names where there is none."""
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        near = ", ".join(difflib.get_close_matches(name.split("/")[0], known)) or "nothing like it"
+        raise ValueError(f"tfds:{name} is no set of TensorFlow Datasets; it has {near}") from error
+    except Exception as error:  # a wrong config, version or spelling, each in its own class
+        raise ValueError(f"tfds:{name} cannot be opened: {shortened(error)}") from error
+
+
+def prepare(builder: Any, name: str) -> None:
+    """Downloads and prepares the set; raises ValueError with the commands that would."""
+    of_library = type(builder).__module__.startswith("tensorflow_datasets.")
+    if of_library and importlib.util.find_spec("tensorflow") is None:
+        # Not tried: it would fail after the whole download, or after minutes of retries.
+        raise unprepared(builder, name, "TensorFlow is not installed")
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except Exception as error:  # no network, no space, a site that moved, a missing module
+        raise unprepared(builder, name, shortened(error)) from error
+
+
+def unprepared(builder: Any, name: str, reason: str) -> ValueError:
+    """The error that says why a set is not there and how to get it."""
+    return ValueError(
+        f"tfds:{name} is not prepared in {builder.data_dir} and cannot be here ({reason}); where "
+        'there is a network: pip install "flax-zoo[tf]" && python -c "import tensorflow_datasets as '
+        f"tfds; tfds.builder('{name}').download_and_prepare(file_format='array_record')\""
+    )
+
+
+def records(builder: Any, split: str, image: str) -> Any:
+    """The records of a split, with the image as the bytes of its file."""
+    try:
+        return builder.as_data_source(split=split, decoders={image: tfds.decode.SkipDecoding()})
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{builder.data_dir} is prepared in a form without random access; convert it: "
+            f"tfds convert_format --dataset_version_dir={builder.data_dir} "
+            "--out_file_format=array_record"
+        ) from error
+
+
+def keys(info: Any, name: str) -> tuple[str, str]:
+    """The names of the image and of the class label, the supervised ones where there are several."""
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
+    features = dict(info.features)
+    found = [[key for key, f in features.items() if isinstance(f, kind)] for kind in kinds]
+    pair = info.supervised_keys or ()
+    if len(pair) == 2 and all(key in of_kind for key, of_kind in zip(pair, found, strict=True)):
+        return pair
+    if [len(of_kind) for of_kind in found] != [1, 1]:
+        raise ValueError(
+            f"tfds:{name} is no set of images with one class label each; it has {', '.join(features)}"
+        )
+    return found[0][0], found[1][0]
+
+
+def shortened(error: Exception) -> str:
+    """The error in one line of at most 300 characters.
+
+    >>> shortened(OSError("no\\nnetwork"))
+    'OSError: no network'
+    """
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return line if len(line) <= 300 else f"{line[:297]}..."
