@@ -4,6 +4,7 @@ A number of epochs becomes steps where the recipe knows them: `epochs * (len(sou
 Every schedule holds its last value past its end. `warmup` goes before any of them.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ def constant(rate: float) -> optax.Schedule:
     >>> constant(0.1)(1000)
     0.1
     """
-    return optax.constant_schedule(rate)
+    return optax.constant_schedule(_finite(rate))
 
 
 def step(rate: float, *, boundaries: Sequence[int], factor: float = 0.1) -> optax.Schedule:
@@ -32,7 +33,7 @@ def step(rate: float, *, boundaries: Sequence[int], factor: float = 0.1) -> opta
     boundaries = list(boundaries)
     if boundaries != sorted(set(boundaries)) or any(boundary < 1 for boundary in boundaries):
         raise ValueError(f"boundaries: expected rising steps of at least 1, got {boundaries}")
-    return optax.piecewise_constant_schedule(rate, {boundary: factor for boundary in boundaries})
+    return optax.piecewise_constant_schedule(_finite(rate), {boundary: factor for boundary in boundaries})
 
 
 def cosine(rate: float, *, steps: int) -> optax.Schedule:
@@ -43,7 +44,7 @@ def cosine(rate: float, *, steps: int) -> optax.Schedule:
     >>> print(f"{cosine(0.1, steps=100)(50):.3f}")
     0.050
     """
-    return optax.cosine_decay_schedule(rate, _at_least_one("steps", steps))
+    return optax.cosine_decay_schedule(_finite(rate), _at_least_one("steps", steps))
 
 
 def linear(rate: float, *, steps: int, end: float = 0.0) -> optax.Schedule:
@@ -52,7 +53,7 @@ def linear(rate: float, *, steps: int, end: float = 0.0) -> optax.Schedule:
     >>> print(f"{linear(0.1, steps=100)(75):.3f}")
     0.025
     """
-    return optax.linear_schedule(rate, end, _at_least_one("steps", steps))
+    return optax.linear_schedule(_finite(rate), end, _at_least_one("steps", steps))
 
 
 def inverse_sqrt(rate: float, *, hold: int) -> optax.Schedule:
@@ -66,6 +67,7 @@ def inverse_sqrt(rate: float, *, hold: int) -> optax.Schedule:
     0.050
     """
     _at_least_one("hold", hold)
+    _finite(rate)
     return lambda count: rate * jnp.sqrt(hold / jnp.maximum(count, hold))
 
 
@@ -105,6 +107,12 @@ def scaled_rate(rate: float, *, batch_size: int, reference: int = 256) -> float:
     0.4
     """
     return rate * _at_least_one("batch_size", batch_size) / _at_least_one("reference", reference)
+
+
+def _finite(rate: float) -> float:
+    if not 0 <= rate < math.inf:
+        raise ValueError(f"learning_rate: expected a finite number of at least 0, got {rate}")
+    return rate
 
 
 def _at_least_one(name: str, number: int) -> int:
