@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 import tyro
 
 from train import log, loop, parallel
+from train.data import cache_folder
+from train.progress import Diverged
 from train.recipes import RECIPES
 
 KNOBS = {
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
             print(overview())
             return 0
         return train(arguments[0], arguments[1:])
-    except loop.Diverged as error:
+    except Diverged as error:
         return fail(error, code=1)
     except (ValueError, OSError) as error:
         if "\n" in str(error) or not str(error):  # not a sentence of ours: a defect, shown whole
@@ -99,7 +101,7 @@ def train(name: str, words: Sequence[str]) -> int:
         raise Usage(f"there is no recipe {name!r}; {meant}")
     recipe = RECIPES[name]
     knobs, flags = parse(name, recipe, words)
-    parallel.start(devices=flags.devices)
+    parallel.start(devices=flags.devices, compiled=cache_folder() / "compiled")
     log.show(speak=parallel.is_main())
     layout = parallel.layout(flags.parallel, shard=flags.shard)
     workdir = flags.workdir or Path("runs") / name

@@ -1,6 +1,7 @@
 """Orbax checkpoints of one run: the two latest and the best, written in the background."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,17 @@ def not_saved(checkpoints: ocp.CheckpointManager, step: int, error: Exception) -
     """Orbax, tensorstore and the system each raise their own kinds: one line for all of them."""
     reason = " ".join(str(error).split())[:200]
     checkpoints.reload()
-    last = checkpoints.latest_step()
-    left = "no checkpoint stands yet" if last is None else f"the checkpoint of step {last} stands"
     return OSError(
         f"the checkpoint of step {step} could not be written to {checkpoints.directory} "
-        f"({reason}); {left}; make room and give the same command again"
+        f"({reason}); {last(checkpoints)}; make room and give the same command again"
     )
+
+
+def last(checkpoints: ocp.CheckpointManager) -> str:
+    """The words for the newest checkpoint on disk."""
+    checkpoints.wait_until_finished()
+    step = checkpoints.latest_step()
+    return "no checkpoint stands yet" if step is None else f"the checkpoint of step {step} is good"
 
 
 def start_to_save(checkpoints, state, progress, *, step: int, best: bool) -> None:
@@ -79,14 +85,14 @@ def start_to_save(checkpoints, state, progress, *, step: int, best: bool) -> Non
 
 
 def restore(
-    checkpoints: ocp.CheckpointManager, abstract: Any, *, step: int | None = None
+    checkpoints: ocp.CheckpointManager, abstract: Any, *, steps: Sequence[int] | None = None
 ) -> tuple[Any, dict[str, Any]] | None:
-    """Abstract state (shapes and shardings) -> (state, progress) of the newest readable checkpoint.
+    """Abstract state (shapes and shardings) -> (state, progress) of the first readable checkpoint.
 
-    None where there is no checkpoint. A truncated or foreign one is named, and the one before it
-    is tried. Errors: there are checkpoints, and none can be read.
+    steps: which to try, in this order; by default all, the newest first. None where there is none.
+    A truncated or foreign one is named and passed over. Errors: there are some, none readable.
     """
-    steps = sorted(checkpoints.all_steps(), reverse=True) if step is None else [step]
+    steps = sorted(checkpoints.all_steps(), reverse=True) if steps is None else steps
     for candidate in steps:
         try:
             found = checkpoints.restore(
@@ -99,7 +105,7 @@ def restore(
             return found["state"], found["progress"]
         except Exception as error:  # orbax, tensorstore and json each raise their own kinds
             reason = " ".join(str(error).split())[:160]
-            log.warning("checkpoint %d cannot be read (%s); trying an older one", candidate, reason)
+            log.warning("checkpoint %d cannot be read (%s); trying another", candidate, reason)
     if steps:
         raise ValueError(
             f"none of the checkpoints {steps} in {checkpoints.directory} can be read; "

@@ -1,55 +1,30 @@
 """The one loop: fit(run, workdir)."""
 
 import dataclasses
-import json
 import logging
-import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import zoo
-from train import checkpoint, parallel, plots, step
+from train import checkpoint, parallel, plots, progress, step
 from train import log as logs
+from train import workdir as workdirs
 from train.data import eval_batches, train_batches
+from train.progress import LIKELY, Diverged, Position
 from train.run import Run
+from train.signals import Signals
 
 log = logging.getLogger("train")
 ROWS_PER_EPOCH = 10  # rows of metrics.jsonl between two evaluations of a long epoch, at most
 SHORTEST_ROW = 50  # steps
 LOOKED_AT = 400  # examples among which predictions.png may choose
-LIKELY = (
-    "likely the learning rate is too high (try a tenth of it, a warm-up, or clipping), "
-    "an input or a target is not finite, or a number is too large for bfloat16"
-)
-
-
-class Diverged(ArithmeticError):
-    """The loss or its gradient is no number any more."""
-
-
-@dataclasses.dataclass
-class Position:
-    """What the loop itself remembers, stored beside the state: JSON values only.
-
-    rank: the monitor, negated for "min", so that more is better; best: the highest and its step.
-    waited: evaluations since the best. sums, steps: training sums since the last row.
-    """
-
-    best: float | None = None
-    best_step: int | None = None
-    waited: int = 0
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    steps: int = 0
 
 
 class Compiled(NamedTuple):
@@ -79,7 +54,7 @@ def fit(
     logs.show(speak=parallel.is_main())
     parallel.rows(layout, run.batch_size)
     identity = {"recipe": recipe, "knobs": dict(knobs or {}), "seed": run.seed}
-    finished = claim(workdir, identity, layout)
+    finished = workdirs.claim(workdir, identity, layout)
     if finished is not None:
         log.info("%s is finished; remove it or give another --workdir to train anew", workdir)
         logs.closing_table("finished earlier", finished)
@@ -105,59 +80,11 @@ def fit(
             log.info("stopped at step %d and saved; the same command goes on from there", at)
             return {}
         if position.best_step is not None and run.ema is None:
-            best = checkpoint.restore(checkpoints, compiled.abstract, step=position.best_step)
-            state, at = (best[0], position.best_step) if best else (state, at)
-        return finish(run, workdir, state, at, reason, compiled, layout, metrics.rows)
-
-
-def claim(
-    workdir: Path, identity: dict[str, Any], layout: parallel.Layout
-) -> dict[str, float] | None:
-    """Marks the workdir as this run's -> the results of a finished one, else None.
-
-    Errors: the folder holds another run (the differing values are named), or somebody's files.
-    """
-    path = workdir / "run.json"
-    if path.exists():
-        try:
-            there = json.loads(path.read_text())
-            theirs = {name: there[name] for name in identity}
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(f"{path} is not a run of this project; give another --workdir")
-        ours = json.loads(json.dumps(identity))
-        if theirs != ours:
-            raise ValueError(
-                f"{workdir} holds another run ({difference(theirs, ours)}); "
-                "give another --workdir, or the knobs of that run to go on with it"
+            found = checkpoint.restore(
+                checkpoints, compiled.abstract, steps=[position.best_step, at]
             )
-        return there.get("finished")
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise ValueError(f"{workdir} is not empty and holds no run; give another --workdir")
-    parallel.barrier("claimed")  # every process has looked before one writes
-    if parallel.is_main():
-        workdir.mkdir(parents=True, exist_ok=True)
-        packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-        machine = {
-            "devices": [f"{d.platform} {d.device_kind}" for d in layout.mesh.devices.flat],
-            "processes": jax.process_count(),
-            "parallel": layout.mode,
-            "fsdp": layout.fsdp,
-            "versions": {name: version(name) for name in packages},
-        }
-        logs.write_text(path, json.dumps({**identity, **machine}, indent=2) + "\n")
-    return None
-
-
-def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """`epochs 3 there, 5 asked for`: the values in which two identities differ."""
-    theirs = {**theirs, **theirs["knobs"]}
-    ours = {**ours, **ours["knobs"]}
-    names = [name for name in {**theirs, **ours} if name != "knobs"]
-    return "; ".join(
-        f"{name} {theirs.get(name)} there, {ours.get(name)} asked for"
-        for name in names
-        if theirs.get(name) != ours.get(name)
-    )
+            state, at = (found[0], int(found[0].step)) if found else (state, at)
+        return finish(run, workdir, state, at, reason, compiled, layout, metrics.rows)
 
 
 def compile_run(run: Run, layout: parallel.Layout) -> Compiled:
@@ -223,19 +150,19 @@ def advance(
             try:
                 state, at = steps(state, at, until, batches, position, compiled, signals, bar)
             except Diverged as error:
-                raise Diverged(f"{error}; {last_good(checkpoints)}; {LIKELY}") from None
+                raise Diverged(f"{error}; {checkpoint.last(checkpoints)}; {LIKELY}") from None
             if at < until:
                 return state, at, "signal"
             rate = (at - first) * run.batch_size / (time.perf_counter() - began)
-            row = {"step": at, "epoch": at / per_epoch, **training_row(position)}
+            row = {"step": at, "epoch": at / per_epoch, **progress.training_row(position)}
             if at % per_epoch == 0:
                 row |= evaluate(run, state, compiled, layout)
             metrics.write({**row, "train/images_per_second": round(rate, 1)})
             report(bar, row)
             if at % per_epoch == 0:
-                best = judge(position, run, row)
-                progress = dataclasses.asdict(position)
-                checkpoint.save(checkpoints, state, progress, step=at, best=best)
+                best = progress.judge(position, row, run.monitor)
+                remembered = dataclasses.asdict(position)
+                checkpoint.save(checkpoints, state, remembered, step=at, best=best)
     return state, at, "end"
 
 
@@ -246,7 +173,7 @@ def steps(
     batches: Iterator[Any],
     position: Position,
     compiled: Compiled,
-    signals: "Signals",
+    signals: Signals,
     bar: Any,
 ) -> tuple[step.State, int]:
     """Trains from step `at` to `until`, or to a signal -> state, its step.
@@ -256,40 +183,11 @@ def steps(
     unread = None
     while at < until and not signals.asked(at):
         state, sums = compiled.train(state, next(batches))
-        absorb(position, unread, at)
+        progress.absorb(position, unread, at)
         unread, at = sums, at + 1
         bar.update()
-    absorb(position, unread, at)
+    progress.absorb(position, unread, at)
     return state, at
-
-
-def last_good(checkpoints: Any) -> str:
-    """Waits for the write under way -> the words for the newest checkpoint."""
-    checkpoints.wait_until_finished()
-    step = checkpoints.latest_step()
-    return "no checkpoint stands yet" if step is None else f"the checkpoint of step {step} is good"
-
-
-def absorb(position: Position, sums: Mapping[str, jax.Array] | None, at: int) -> None:
-    """Adds the sums of the step that led to `at`. Errors: Diverged where one is not finite."""
-    if sums is None:
-        return
-    numbers = {name: float(value.addressable_data(0)) for name, value in sums.items()}
-    broken = [name for name, number in numbers.items() if not math.isfinite(number)]
-    if broken:
-        raise Diverged(f"{' and '.join(broken)} became {numbers[broken[0]]} at step {at}")
-    for name, number in numbers.items():
-        position.sums[name] = position.sums.get(name, 0.0) + number
-    position.steps += 1
-
-
-def training_row(position: Position) -> dict[str, float]:
-    """The means since the last row, which start anew."""
-    sums, count = dict(position.sums), position.steps
-    position.sums, position.steps = {}, 0
-    weight, norm = sums.pop("weight"), sums.pop("gradient_norm")
-    means = {f"train/{name}": total / weight for name, total in sums.items()}
-    return means | {"train/gradient_norm": norm / count}
 
 
 def evaluate(
@@ -312,23 +210,6 @@ def evaluate(
     return results
 
 
-def judge(position: Position, run: Run, row: Mapping[str, float]) -> bool:
-    """Whether the row is better than all before; the position learns it."""
-    if run.monitor is None:
-        return False
-    metric, direction = run.monitor
-    if metric not in row:
-        known = ", ".join(name for name in row if "/" in name)
-        raise ValueError(f"the run monitors {metric!r}, which is none of: {known}")
-    rank = row[metric] if direction == "max" else -row[metric]
-    better = math.isfinite(rank) and (position.best is None or rank > position.best)
-    if better:
-        position.best, position.best_step, position.waited = rank, int(row["step"]), 0
-    else:
-        position.waited += 1
-    return better
-
-
 def report(bar: Any, row: Mapping[str, float]) -> None:
     """Shows a row: beside the bar on a terminal, as a line elsewhere."""
     shown = {name: value for name, value in row.items() if not name.endswith("gradient_norm")}
@@ -336,37 +217,6 @@ def report(bar: Any, row: Mapping[str, float]) -> None:
         log.info(logs.line(shown))
     else:
         bar.set_postfix_str(logs.line(shown).split("  ", 1)[1])
-
-
-class Signals:
-    """While open, SIGTERM and SIGINT ask the loop to save and stop; a second SIGINT ends at once.
-
-    Among several processes jax's own preemption service agrees on the step at which all stop.
-    """
-
-    def __init__(self, checkpoints: Any):
-        self.checkpoints = checkpoints
-        self.came = False
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.previous[number] = signal.signal(number, self.receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def receive(self, number: int, _: object) -> None:
-        self.came = True
-        signal.signal(number, self.previous[number])
-
-    def asked(self, at: int) -> bool:
-        if jax.process_count() > 1:
-            return self.checkpoints.reached_preemption(at)
-        return self.came
 
 
 def finish(
@@ -393,9 +243,7 @@ def finish(
     plots.save(run.task.render(*drawn), workdir / "predictions.png")
     if reason == "patience":
         log.info("stopped early: no better %s for %d evaluations", run.monitor, run.patience)
-    facts = workdir / "run.json"
-    there = json.loads(facts.read_text())
-    logs.write_text(facts, json.dumps({**there, "finished": kept}, indent=2) + "\n")
+    workdirs.mark_finished(workdir, kept)
     logs.closing_table(f"{workdir}: the snapshot of step {at}", kept)
     log.info("%s are in %s", ", ".join(p.name for p in sorted(workdir.glob("*.*"))), workdir)
     return kept

@@ -2,90 +2,39 @@
 
 A recipe composes, in this order: clip, penalty, optimizer, rates per layer, and freezes around it:
 
-    freeze(
+    paths.freeze(
         optax.chain(
             optax.clip_by_global_norm(1.0),
             create_optimizer("adamw", schedule, weight_decay=0.05),
-            layer_decay(["stem/.*", "stage1_.*", "stage2_.*"], decay=0.75),
+            paths.layer_decay(["stem/.*", "stage1_.*", "stage2_.*"], decay=0.75),
         ),
         "stem/.*",
     )
 
 Clipping is `optax.clip_by_global_norm`, `optax.clip` (by value) and `optax.adaptive_grad_clip`
-(AGC; its paper leaves out the head: `optax.masked(..., path_mask("(?!head/).*"))`).
+(AGC; its paper leaves out the head: `optax.masked(..., paths.path_mask("(?!head/).*"))`).
 
-Parameters are named by their path below `params`, "stage1_0/reduce/conv/kernel"; a pattern is a
-regular expression that matches a whole path. Gradients come in averaged over the devices: nothing
+Gradients come in averaged over the devices: nothing
 here knows them. They may be bfloat16 where parameters, and so the state, are float32.
 """
 
 import difflib
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from train import paths
+
 Rate = float | optax.Schedule
-Mask = Callable[[Any], Any]  # params -> tree of bool
-
-
-def decay_mask(params: Any) -> Any:
-    """Where penalties apply: True at kernels and embeddings; False at biases, norms, all the rest.
-
-    The name decides, not the rank: an attention's bias has rank 2, and so has a table of positions.
-
-    >>> decay_mask({"conv": {"kernel": 1.0, "bias": 1.0}, "norm": {"scale": 1.0}})
-    {'conv': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
-    """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: _name(path).split("/")[-1] in ("kernel", "embedding"), params
-    )
-
-
-def path_mask(*patterns: str) -> Mask:
-    """A mask for optax: True where one of the patterns matches the whole path.
-
-    Errors, when it meets the parameters: a pattern that matches none of them.
-
-    >>> path_mask("stage1_.*")({"stage1_0": {"kernel": 1.0}, "head": {"kernel": 1.0}})
-    {'head': {'kernel': False}, 'stage1_0': {'kernel': True}}
-    """
-
-    def mask(params):
-        _check_matches(patterns, params)
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: any(re.fullmatch(pattern, _name(path)) for pattern in patterns), params
-        )
-
-    return mask
-
-
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _check_matches(patterns: Iterable[str], params: Any) -> None:
-    # What an outer freeze hides counts as there: rates may name layers that are frozen.
-    leaves = jax.tree_util.tree_leaves_with_path(
-        params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode)
-    )
-    names = [_name(path) for path, _ in leaves]
-    for pattern in patterns:
-        if not any(re.fullmatch(pattern, name) for name in names):
-            near = ", ".join(difflib.get_close_matches(pattern, names, n=3, cutoff=0.0))
-            raise ValueError(
-                f"path pattern {pattern!r}: expected to match a whole parameter path"
-                f" (without 'params/' in front), matches none; nearest: {near}"
-            )
 
 
 def penalty(
-    *, l1: float = 0.0, l2: float = 0.0, mask: Mask = decay_mask
+    *, l1: float = 0.0, l2: float = 0.0, mask: paths.Mask = paths.decay_mask
 ) -> optax.GradientTransformation:
     """Adds l1 * sign(w) + l2 * w to the gradient: L1, coupled L2, or with both the elastic net.
 
@@ -105,7 +54,7 @@ def penalty(
 
 
 def decoupled_l2(
-    weight: float, learning_rate: Rate, *, mask: Mask = decay_mask
+    weight: float, learning_rate: Rate, *, mask: paths.Mask = paths.decay_mask
 ) -> optax.GradientTransformation:
     """Decoupled weight decay, for after the optimizer: takes rate * weight * w off the parameters.
 
@@ -158,7 +107,7 @@ def lars(
     momentum: float = 0.9,
     trust: float = 0.001,
     weight_decay: float = 0.0,
-    mask: Mask = decay_mask,
+    mask: paths.Mask = paths.decay_mask,
 ) -> optax.GradientTransformation:
     """Momentum ("inside") whose rate follows the ratio of norms, layer by layer.
 
@@ -186,7 +135,7 @@ def lars(
 
 
 def muon(
-    learning_rate: Rate, *, weight_decay: float = 0.0, mask: Mask = decay_mask
+    learning_rate: Rate, *, weight_decay: float = 0.0, mask: paths.Mask = paths.decay_mask
 ) -> optax.GradientTransformation:
     """Muon (`optax.contrib.muon`) on matrices and convolutions, Adam with Nesterov on the rest.
 
@@ -204,7 +153,7 @@ def muon(
     def matrices(params):
         def dimensions(path, w):
             dense, convolution = w.ndim == 2, w.ndim in (4, 5) and w.shape[-2] > 1
-            if _name(path).split("/")[-1] != "kernel" or not (dense or convolution):
+            if paths.name_of(path).split("/")[-1] != "kernel" or not (dense or convolution):
                 return None
             return optax.contrib.MuonDimensionNumbers(tuple(range(w.ndim - 1)), w.ndim - 1)
 
@@ -243,7 +192,11 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 
 def create_optimizer(
-    name: str, learning_rate: Rate, *, weight_decay: float = 0.0, mask: Mask = decay_mask
+    name: str,
+    learning_rate: Rate,
+    *,
+    weight_decay: float = 0.0,
+    mask: paths.Mask = paths.decay_mask,
 ) -> optax.GradientTransformation:
     """An optimizer by its name in OPTIMIZERS, its other constants optax's or of this file.
 
@@ -263,67 +216,3 @@ def create_optimizer(
         near = ", ".join(difflib.get_close_matches(name, OPTIMIZERS, n=3, cutoff=0.0))
         raise ValueError(f"optimizer: expected a known name, got {name!r}; nearest: {near}")
     return OPTIMIZERS[name](learning_rate, weight_decay=weight_decay, mask=mask)
-
-
-def scale_by_path(scales: Mapping[str, float]) -> optax.GradientTransformation:
-    """Rates by layer, for after the optimizer: {pattern: factor on the step}.
-
-    The first pattern that matches counts; a path that none matches keeps the full rate.
-
-    Errors, at init: a pattern that matches no path.
-
-    >>> scale = scale_by_path({".*bias": 2.0})  # Caffe's rate for biases
-    >>> w = {"kernel": 1.0, "bias": 1.0}
-    >>> scale.update(w, scale.init(w))[0]
-    {'bias': 2.0, 'kernel': 1.0}
-    """
-
-    def init(params):
-        _check_matches(scales, params)
-        return optax.EmptyState()
-
-    def scale(path, step):
-        name = _name(path)
-        return step * next((scales[p] for p in scales if re.fullmatch(p, name)), 1.0)
-
-    def update(updates, state, params=None):
-        del params
-        return jax.tree_util.tree_map_with_path(scale, updates), state
-
-    return optax.GradientTransformation(init, update)
-
-
-def layer_decay(groups: Sequence[str], *, decay: float) -> optax.GradientTransformation:
-    """Layer-wise rates that fall towards the input, for after the optimizer.
-
-    `groups` are patterns from the input upwards; the last is scaled by decay, the one below it by
-    decay^2 and so on. What no pattern matches, the head, keeps the full rate.
-
-    Source: Howard and Ruder 2018 (ULMFiT), section 3.2; Bao et al. 2022 (BEiT).
-
-    >>> w = {"stem": 1.0, "block0": 1.0, "head": 1.0}
-    >>> scale = layer_decay(["stem", "block.*"], decay=0.5)
-    >>> scale.update(w, scale.init(w))[0]
-    {'block0': 0.5, 'head': 1.0, 'stem': 0.25}
-    """
-    return scale_by_path({g: decay ** (len(groups) - i) for i, g in enumerate(groups)})
-
-
-def freeze(optimizer: optax.GradientTransformation, *patterns: str) -> optax.GradientTransformation:
-    """The optimizer for all but the parameters that a pattern matches: those stay as they are.
-
-    Frozen parameters have no optimizer state, no decay, and no part in a clipped norm.
-
-    Errors, at init: a pattern that matches no path.
-
-    >>> w = {"stem": {"kernel": 1.0}, "head": {"kernel": 1.0}}
-    >>> optimizer = freeze(optax.sgd(0.5), "stem/.*")
-    >>> optimizer.update(w, optimizer.init(w), w)[0]
-    {'head': {'kernel': -0.5}, 'stem': {'kernel': Array(0., ...)}}
-    """
-    frozen = path_mask(*patterns)
-
-    def labels(params):
-        return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen(params))
-
-    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)

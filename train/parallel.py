@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -29,13 +30,18 @@ class Layout(NamedTuple):
     fsdp: bool = False
 
 
-def start(*, devices: int | None = None) -> None:
-    """Before anything else of jax: simulated CPU devices, and the other processes if there are any.
+def start(*, devices: int | None = None, compiled: Path | None = None) -> None:
+    """Before anything else of jax: the compile cache, simulated CPU devices, the other processes.
 
+    Programs are kept in `compiled` for the next run, or where JAX_COMPILATION_CACHE_DIR says;
+    JAX_ENABLE_COMPILATION_CACHE=false turns that off.
     Processes are found by `jax.distributed` itself (Cloud TPU pods, Slurm, Open MPI, Kubernetes)
     where JAX_COORDINATOR_ADDRESS is set, "auto" among others; JAX_NUM_PROCESSES and
     JAX_PROCESS_ID say what cannot be found.
     """
+    if compiled is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(compiled))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if devices is not None:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", devices)

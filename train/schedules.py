@@ -33,7 +33,9 @@ def step(rate: float, *, boundaries: Sequence[int], factor: float = 0.1) -> opta
     boundaries = list(boundaries)
     if boundaries != sorted(set(boundaries)) or any(boundary < 1 for boundary in boundaries):
         raise ValueError(f"boundaries: expected rising steps of at least 1, got {boundaries}")
-    return optax.piecewise_constant_schedule(_finite(rate), {boundary: factor for boundary in boundaries})
+    return optax.piecewise_constant_schedule(
+        _finite(rate), {boundary: factor for boundary in boundaries}
+    )
 
 
 def cosine(rate: float, *, steps: int) -> optax.Schedule:

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from train import optimizers
+from train import optimizers, paths
 from train.optimizers import OPTIMIZERS, create_optimizer
 
 # Two parameters with names that the default mask tells apart, pulled to TARGET by a quadratic.
@@ -330,7 +330,7 @@ class Small(nn.Module):
 def test_decay_mask_holds_kernels_and_embeddings_alone():
     tokens = jax.ShapeDtypeStruct((2, 5), jnp.int32)
     params = jax.eval_shape(Small().init, jax.random.key(0), tokens)["params"]
-    mask = optimizers.decay_mask(params)
+    mask = paths.decay_mask(params)
     assert mask["words"] == {"embedding": True}
     assert mask["positions"] is False
     assert set(mask["attention"]) == {"query", "key", "value", "out"}
@@ -346,7 +346,7 @@ def test_penalty_is_the_gradient_of_its_formula(l1, l2, dtype):
     g = jax.tree.map(lambda w: jnp.full_like(w, 0.25, dtype), w)
     links = (
         optimizers.penalty(l1=l1, l2=l2),
-        optimizers.penalty(l1=l1, l2=l2, mask=optimizers.path_mask("bias")),
+        optimizers.penalty(l1=l1, l2=l2, mask=paths.path_mask("bias")),
     )
     for link, leaf in zip(links, ["kernel", "bias"], strict=True):
         updates, _ = jax.jit(link.update)(g, link.init(w), w)
@@ -372,7 +372,7 @@ TREE = {
         (optax.clip(3.5), [[3.0, 0.1], [3.5, 0.2]], [3.5]),
         # columns are units: norms 5 and 0.224 of the gradient, 2 and 2 of the weights
         (
-            optax.masked(optax.adaptive_grad_clip(0.5), optimizers.path_mask("(?!head).*")),
+            optax.masked(optax.adaptive_grad_clip(0.5), paths.path_mask("(?!head).*")),
             [[0.6, 0.1], [0.8, 0.2]],
             [12.0],
         ),
@@ -399,7 +399,7 @@ def layers(**widths):
 
 def test_first_pattern_that_matches_scales_a_path():
     w = layers(stem=3, stage1_0=4, head=5)
-    link = optimizers.scale_by_path({"stem/bias": 3.0, "stem/.*": 0.5, ".*/bias": 2.0})
+    link = paths.scale_by_path({"stem/bias": 3.0, "stem/.*": 0.5, ".*/bias": 2.0})
     step, _ = jax.jit(link.update)(w, link.init(w))
     factors = {
         "stem": {"kernel": 0.5, "bias": 3.0},
@@ -413,7 +413,7 @@ def test_layer_decay_falls_towards_the_input_and_keeps_the_dtype():
     w = jax.tree.map(
         lambda w: np.ones(w.shape, jnp.bfloat16), layers(stem=3, block0=4, block1=5, head=6)
     )
-    link = optimizers.layer_decay(["stem/.*", "block0/.*", "block1/.*"], decay=0.5)
+    link = paths.layer_decay(["stem/.*", "block0/.*", "block1/.*"], decay=0.5)
     step, _ = jax.jit(link.update)(w, link.init(w))
     for layer, factor in {"stem": 0.125, "block0": 0.25, "block1": 0.5, "head": 1.0}.items():
         for scaled in step[layer].values():
@@ -427,12 +427,12 @@ def test_frozen_parameters_stay_bit_equal_and_have_no_state(name):
         return optax.chain(
             optax.clip_by_global_norm(1.0),
             create_optimizer(name, changing, weight_decay=DECAY),
-            optimizers.layer_decay(groups, decay=0.5),
+            paths.layer_decay(groups, decay=0.5),
         )
 
     whole = layers(stem=6, stage1_0=4, head=5)
     rest = {layer: whole[layer] for layer in ("stage1_0", "head")}
-    optimizer = optimizers.freeze(chain(["stem/.*", "stage1_.*"]), "stem/.*")
+    optimizer = paths.freeze(chain(["stem/.*", "stage1_.*"]), "stem/.*")
     state = {x.shape for x in jax.tree.leaves(optimizer.init(whole))}
     assert not state & {(2, 6), (6,)} and state >= {(2, 4), (4,), (2, 5), (5,)}
 
@@ -455,14 +455,14 @@ def test_frozen_parameters_stay_bit_equal_and_have_no_state(name):
         (lambda: create_optimizer("sgd", float("nan")), "learning rate: .* got nan"),
         (lambda: create_optimizer("sgd", 0.1, weight_decay=float("inf")), "weight decay: .* inf"),
         (
-            lambda: optimizers.freeze(optax.sgd(0.1), "layer/kernal").init(PARAMS),
+            lambda: paths.freeze(optax.sgd(0.1), "layer/kernal").init(PARAMS),
             "'layer/kernal': expected to match .* nearest: layer/kernel, layer/bias",
         ),
         (
-            lambda: optimizers.freeze(optax.sgd(0.1), "params/layer/.*").init(PARAMS),
+            lambda: paths.freeze(optax.sgd(0.1), "params/layer/.*").init(PARAMS),
             "without 'params/' in front",
         ),
-        (lambda: optimizers.layer_decay(["lay"], decay=0.5).init(PARAMS), "a whole parameter path"),
+        (lambda: paths.layer_decay(["lay"], decay=0.5).init(PARAMS), "a whole parameter path"),
     ],
 )
 def test_errors(call, message):

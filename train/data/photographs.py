@@ -15,7 +15,7 @@ FORMATS = {  # Pillow's names, and the endings that people give them
 ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
 LARGEST = 89_478_485  # pixels, Pillow's own bound against decompression bombs: 256 MiB of RGB
 
-Size = tuple[int, int, int]
+Size = tuple[int, ...]  # height, width, channels
 
 
 def photograph(file: str | os.PathLike | IO[bytes], *, size: Size) -> np.ndarray:

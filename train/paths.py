@@ -1,0 +1,130 @@
+"""Which parameters: masks, rates and freezing by path.
+
+Parameters are named by their path below `params`, "stage1_0/reduce/conv/kernel"; a pattern is a
+regular expression that matches a whole path.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import optax
+
+Mask = Callable[[Any], Any]  # params -> tree of bool
+
+
+def decay_mask(params: Any) -> Any:
+    """Where penalties apply: True at kernels and embeddings; False at biases, norms, all the rest.
+
+    The name decides, not the rank: an attention's bias has rank 2, and so has a table of positions.
+
+    >>> decay_mask({"conv": {"kernel": 1.0, "bias": 1.0}, "norm": {"scale": 1.0}})
+    {'conv': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: name_of(path).split("/")[-1] in ("kernel", "embedding"), params
+    )
+
+
+def path_mask(*patterns: str) -> Mask:
+    """A mask for optax: True where one of the patterns matches the whole path.
+
+    Errors, when it meets the parameters: a pattern that matches none of them.
+
+    >>> path_mask("stage1_.*")({"stage1_0": {"kernel": 1.0}, "head": {"kernel": 1.0}})
+    {'head': {'kernel': False}, 'stage1_0': {'kernel': True}}
+    """
+
+    def mask(params):
+        check_matches(patterns, params)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: any(re.fullmatch(pattern, name_of(path)) for pattern in patterns),
+            params,
+        )
+
+    return mask
+
+
+def name_of(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def check_matches(patterns: Iterable[str], params: Any) -> None:
+    # What an outer freeze hides counts as there: rates may name layers that are frozen.
+    leaves = jax.tree_util.tree_leaves_with_path(
+        params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode)
+    )
+    names = [name_of(path) for path, _ in leaves]
+    for pattern in patterns:
+        if not any(re.fullmatch(pattern, name) for name in names):
+            near = ", ".join(difflib.get_close_matches(pattern, names, n=3, cutoff=0.0))
+            raise ValueError(
+                f"path pattern {pattern!r}: expected to match a whole parameter path"
+                f" (without 'params/' in front), matches none; nearest: {near}"
+            )
+
+
+def scale_by_path(scales: Mapping[str, float]) -> optax.GradientTransformation:
+    """Rates by layer, for after the optimizer: {pattern: factor on the step}.
+
+    The first pattern that matches counts; a path that none matches keeps the full rate.
+
+    Errors, at init: a pattern that matches no path.
+
+    >>> scale = scale_by_path({".*bias": 2.0})  # Caffe's rate for biases
+    >>> w = {"kernel": 1.0, "bias": 1.0}
+    >>> scale.update(w, scale.init(w))[0]
+    {'bias': 2.0, 'kernel': 1.0}
+    """
+
+    def init(params):
+        check_matches(scales, params)
+        return optax.EmptyState()
+
+    def scale(path, step):
+        name = name_of(path)
+        return step * next((scales[p] for p in scales if re.fullmatch(p, name)), 1.0)
+
+    def update(updates, state, params=None):
+        del params
+        return jax.tree_util.tree_map_with_path(scale, updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def layer_decay(groups: Sequence[str], *, decay: float) -> optax.GradientTransformation:
+    """Layer-wise rates that fall towards the input, for after the optimizer.
+
+    `groups` are patterns from the input upwards; the last is scaled by decay, the one below it by
+    decay^2 and so on. What no pattern matches, the head, keeps the full rate.
+
+    Source: Howard and Ruder 2018 (ULMFiT), section 3.2; Bao et al. 2022 (BEiT).
+
+    >>> w = {"stem": 1.0, "block0": 1.0, "head": 1.0}
+    >>> scale = layer_decay(["stem", "block.*"], decay=0.5)
+    >>> scale.update(w, scale.init(w))[0]
+    {'block0': 0.5, 'head': 1.0, 'stem': 0.25}
+    """
+    return scale_by_path({g: decay ** (len(groups) - i) for i, g in enumerate(groups)})
+
+
+def freeze(optimizer: optax.GradientTransformation, *patterns: str) -> optax.GradientTransformation:
+    """The optimizer for all but the parameters that a pattern matches: those stay as they are.
+
+    Frozen parameters have no optimizer state, no decay, and no part in a clipped norm.
+
+    Errors, at init: a pattern that matches no path.
+
+    >>> w = {"stem": {"kernel": 1.0}, "head": {"kernel": 1.0}}
+    >>> optimizer = freeze(optax.sgd(0.5), "stem/.*")
+    >>> optimizer.update(w, optimizer.init(w), w)[0]
+    {'head': {'kernel': -0.5}, 'stem': {'kernel': Array(0., ...)}}
+    """
+    frozen = path_mask(*patterns)
+
+    def labels(params):
+        return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen(params))
+
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
