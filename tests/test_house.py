@@ -24,7 +24,7 @@ BELOW = {
     "zoo.__main__": ["zoo"],
     "train": [],
     "train.task": [],
-    "train.run": ["train.task"],
+    "train.run": ["train.task", "zoo.preprocess"],
     "train.schedules": ["zoo.choice"],
     "train.parallel": [],
     "train.log": [],

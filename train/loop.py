@@ -235,7 +235,9 @@ def finish(
     kept = next((row for row in reversed(rows) if row["step"] == at), {})
     if not parallel.is_main():
         return kept
-    extra = {"classes": list(run.train.classes)}
+    extra: dict[str, Any] = {"classes": list(run.train.classes)}
+    if run.preprocessing is not None:
+        extra["preprocessing"] = run.preprocessing
     if run.name is not None:
         path = workdir / "model.safetensors"
         zoo.save_model(run.name, path, run.model, variables, extra=extra)

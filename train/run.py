@@ -7,6 +7,7 @@ import optax
 from flax import linen as nn
 
 from train.task import Task
+from zoo.preprocess import Preprocessing
 
 
 class Run(NamedTuple):
@@ -20,6 +21,7 @@ class Run(NamedTuple):
     variables: where to start from instead of `model.init` (fine-tuning).
     name: the model's name in the registry, under which `zoo.load_model` finds it in the workdir;
         without one (a module of your own) no model.safetensors is written.
+    preprocessing: what the weights' card shall say, where it is not the model's own.
     """
 
     model: nn.Module
@@ -36,6 +38,7 @@ class Run(NamedTuple):
     ema: float | None = None
     variables: Mapping[str, Any] | None = None
     name: str | None = None
+    preprocessing: Preprocessing | None = None
 
 
 def plan(source: Sized, *, batch_size: int | Literal["all"], epochs: int) -> tuple[int, int]:

@@ -51,4 +51,5 @@ def run(**changes: Any) -> Run:
         batch_size=16,
         monitor=("val/accuracy", "max"),
         name="softmax_regression",
+        preprocessing=PREPROCESSING,
     )._replace(**changes)
