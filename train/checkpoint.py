@@ -1,5 +1,6 @@
 """Orbax checkpoints of one run: the two latest and the best, written in the background."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,6 @@ def wait(checkpoints: ocp.CheckpointManager, *, step: int) -> None:
 def not_saved(checkpoints: ocp.CheckpointManager, step: int, error: Exception) -> OSError:
     """Orbax, tensorstore and the system each raise their own kinds: one line for all of them."""
     reason = " ".join(str(error).split())[:200]
-    checkpoints.reload()
     return OSError(
         f"the checkpoint of step {step} could not be written to {checkpoints.directory} "
         f"({reason}); {last(checkpoints)}; make room and give the same command again"
@@ -65,8 +65,10 @@ def not_saved(checkpoints: ocp.CheckpointManager, step: int, error: Exception) -
 
 
 def last(checkpoints: ocp.CheckpointManager) -> str:
-    """The words for the newest checkpoint on disk."""
-    checkpoints.wait_until_finished()
+    """The words for the newest checkpoint on disk, after the write under way has ended."""
+    with contextlib.suppress(Exception):
+        checkpoints.wait_until_finished()
+    checkpoints.reload()
     step = checkpoints.latest_step()
     return "no checkpoint stands yet" if step is None else f"the checkpoint of step {step} is good"
 

@@ -89,7 +89,8 @@ def fit(
 
 def compile_run(run: Run, layout: parallel.Layout) -> Compiled:
     """Jits the run's functions; nothing is computed before the first call."""
-    example = next(iter(eval_batches(run.train, batch_size=1)))
+    example = {name: np.asarray(value)[None] for name, value in run.train[0].items()}
+    example |= {"index": np.zeros(1, np.int32), "valid": np.ones(1, bool)}
     start = partial(
         step.init,
         model=run.model,

@@ -43,7 +43,7 @@ CASES = {
 def five_steps(layout: parallel.Layout, case: str, *, accumulate: int = 1) -> dict[str, np.ndarray]:
     """Layout -> {"loss": [5], "gradient_norm": [5], "params/...": ..., "batch_stats/...": ...}."""
     task = reconstruction(binary=False, augment=augment.images(partial(augment.shift, pixels=2)))
-    model = zoo.create_model("conv_autoencoder", act=CASES[case]["act"])
+    model = zoo.create_model("conv_autoencoder", widths=(8, 16), act=CASES[case]["act"])
     parts = dict(model=model, task=task, optimizer=CASES[case]["optimizer"]())
     shares = dict(process=jax.process_index(), processes=jax.process_count())
     batches = train_batches(Noise(), batch_size=BATCH, seed=0, start=0, stop=STEPS, **shares)

@@ -5,6 +5,7 @@ import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -76,7 +77,7 @@ def test_a_finished_run_says_so_and_trains_nothing(whole, capsys):
     assert (whole / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("at", [1, 40, 100])
+@pytest.mark.parametrize("at", [2, 40, 100])
 def test_a_signal_saves_and_the_same_command_goes_on_bit_for_bit(at, whole, tmp_path, capsys):
     workdir = tmp_path / "run"
     assert fit(workdir, train=Interrupting(64, at=at)) == {}
@@ -146,13 +147,17 @@ def test_a_workdir_of_another_run_is_refused(whole, tmp_path):
 
 
 def test_a_run_that_diverges_names_the_step_and_the_good_checkpoint(tmp_path):
-    rate = optax.piecewise_constant_schedule(0.01, {6: float("nan")})
+    def rate(count):
+        return jnp.where(count < 6, 0.01, jnp.nan)
+
     with pytest.raises(loop.Diverged, match=r"at step 8.*checkpoint of step 4.*learning rate"):
         fit(tmp_path / "run", optimizer=optax.sgd(rate))
 
 
 def test_patience_keeps_the_best_snapshot(tmp_path, capsys):
-    rate = optax.piecewise_constant_schedule(0.03, {12: -1.0})  # learns for 3 epochs, then unlearns
+    def rate(count):  # learns for three epochs, then unlearns
+        return jnp.where(count < 12, 0.03, -0.03)
+
     workdir = tmp_path / "run"
     kept = fit(
         workdir,
