@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -24,7 +26,8 @@ def open_checkpoints(folder: Path) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
     )
-    return ocp.CheckpointManager(folder.absolute(), options=options)
+    handlers = {"state": ocp.StandardCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()}
+    return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
 
 
 def save(
@@ -97,13 +100,13 @@ def restore(
     steps = sorted(checkpoints.all_steps(), reverse=True) if steps is None else steps
     for candidate in steps:
         try:
+            check_shapes(checkpoints.item_metadata(candidate)["state"], abstract)
             found = checkpoints.restore(
                 candidate,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
                 ),
             )
-            check_shapes(found["state"], abstract)
             return found["state"], found["progress"]
         except Exception as error:  # orbax, tensorstore and json each raise their own kinds
             reason = " ".join(str(error).split())[:160]
@@ -116,8 +119,24 @@ def restore(
     return None
 
 
-def check_shapes(state: Any, abstract: Any) -> None:
-    """Orbax pads or cuts an array of another shape without a word; here it is an error."""
-    kinds = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree) for tree in (state, abstract)]
-    if kinds[0] != kinds[1]:
-        raise ValueError("its arrays have other shapes or types than this run's")
+def check_shapes(saved: Any, abstract: Any) -> None:
+    """Before anything is read: orbax would pad or cut an array of another shape without a word."""
+    theirs, ours = shapes(saved), shapes(abstract)
+    if theirs == ours:
+        return
+    names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+    raise ValueError(
+        f"it holds another state: {names[0]} is {theirs.get(names[0], 'missing')} there and "
+        f"{ours.get(names[0], 'missing')} here"
+    )
+
+
+def shapes(tree: Any) -> dict[str, str]:
+    """State or its metadata -> {"params.head.kernel": "float32[64, 10]"}; keys as their numbers."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(leaf.dtype, np.dtype) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        found[name] = f"{leaf.dtype}{list(leaf.shape)}"
+    return found
