@@ -77,7 +77,7 @@ def reconstruction(
         if noise:
             rows["noisy input"] = inputs(batch, False)[0]
         rows["reconstruction"] = outputs["reconstruction"]
-        return plots.triptychs({name: np.asarray(x)[:SHOWN] for name, x in rows.items()})
+        return plots.strips({name: np.asarray(x)[:SHOWN] for name, x in rows.items()})
 
     return Task(augmented, inputs, loss, measure, summarize, render)
 
