@@ -10,10 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from zoo.choice import choose
-from zoo.models import lenet
+from zoo.models import autoencoder, conv_autoencoder, lenet, perceptron
 from zoo.preprocess import Preprocessing
 
-FAMILIES = {"lenet": lenet}
+FAMILIES = {
+    "autoencoder": autoencoder,
+    "conv_autoencoder": conv_autoencoder,
+    "lenet": lenet,
+    "perceptron": perceptron,
+}
 
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
 

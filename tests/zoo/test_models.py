@@ -9,18 +9,26 @@ import pytest
 import zoo
 from zoo.registry import FAMILIES
 
-# Parameters, multiply-adds. LeNet-5: LeCun et al. 1998, section II.B, whose layers hold 156, 12,
+# Parameters, multiply-adds. Dense layers have one weight per multiply-add, and a bias. LeNet-5: LeCun et al. 1998, section II.B, whose layers hold 156, 12,
 # 1,516, 32, 48,120 and 10,164; multiply-adds are by hand: 784 * 150 + 100 * 1500 + 48,000 + 10,080,
 # and with dense C3 and the output 784 * 150 + 100 * 2400 + 48,000 + 10,080 + 840.
 COUNTS = {
+    "autoencoder": (2_837_314, 2 * (784_000 + 500_000 + 125_000 + 7_500)),
+    "conv_autoencoder": (51_945, 8_121_152),  # by hand, layer by layer
     "lenet5": (60_000, 325_680),
     "lenet5_modern": (61_706, 416_520),
+    "mlp": (1_276_810, 627_200 + 640_000 + 8_000),
+    "perceptron": (7_850, 7_840),
+    "softmax_regression": (7_850, 7_840),
 }
 
 # The cheapest of each family (and LeNet twice: its two faces share little).
 SMALL = {
+    "autoencoder": dict(widths=(12, 5)),
+    "conv_autoencoder": dict(widths=(4, 6), act="silu"),
     "lenet5": {},
     "lenet5_modern": {},
+    "mlp": dict(widths=(12, 9)),
 }
 
 
@@ -84,11 +92,11 @@ def outcome(model: nn.Module, variables, image, *, train=False):
 
 
 @pytest.fixture(scope="module", params=SMALL)
-def case(request):
+def case(request, draw):
     model = zoo.create_model(request.param, **SMALL[request.param])
     shape = zoo.model_card(request.param).input
-    image = jax.random.uniform(jax.random.key(2), (3, *shape))
-    return model, jax.jit(model.init)(jax.random.key(0), image), image
+    image = np.random.default_rng(2).uniform(size=(3, *shape)).astype(np.float32)
+    return model, draw(model, shape), image
 
 
 def test_jit_is_the_same(case):
@@ -107,10 +115,11 @@ def test_examples_do_not_mix(case):
 
 def test_every_weight_has_a_gradient(case):
     model, variables, image = case
+    target = np.random.default_rng(3).uniform(size=outcome(model, variables, image).shape)
 
     def loss(params):
         out = outcome(model, {**variables, "params": params}, image, train=True)
-        return jnp.square(out - jax.random.uniform(jax.random.key(3), out.shape)).sum()
+        return jnp.square(out - target).sum()
 
     grads = jax.jit(jax.grad(loss))(variables["params"])
     for path, grad in jax.tree.leaves_with_path(grads):
@@ -122,7 +131,9 @@ def test_bfloat16(case):
     half = model.clone(dtype=jnp.bfloat16)
     fresh = jax.eval_shape(half.init, jax.random.key(0), image)
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype(jnp.float32)}
-    ours, theirs = outcome(half, variables, image), outcome(model, variables, image)
+    ours, theirs = (
+        jax.jit(lambda v, x, m=m: outcome(m, v, x))(variables, image) for m in (half, model)
+    )
     assert ours.dtype == jnp.float32
     error = np.abs(ours - theirs).max() / np.abs(theirs).max()
     assert 0 < error < 0.05

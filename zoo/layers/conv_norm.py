@@ -26,8 +26,8 @@ class ConvNorm(nn.Module):
     Source: He et al. 2016, Deep Residual Learning, section 3.4; its weights' law is He et al. 2015,
     equation 14 (fan out).
 
-    >>> x = jnp.ones((1, 8, 8, 3))
-    >>> y, variables = ConvNorm(16, stride=2).init_with_output(jax.random.key(0), x)
+    >>> model, x = ConvNorm(16, stride=2), jnp.ones((1, 8, 8, 3))
+    >>> y, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
     >>> y.shape, sorted(variables["params"])
     ((1, 4, 4, 16), ['conv', 'norm'])
     """

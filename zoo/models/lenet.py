@@ -59,7 +59,8 @@ class Subsample(nn.Module):
 
     Source: LeCun et al. 1998, section II.B, layers S2 and S4; the start is appendix A's, F = 4.
 
-    >>> y, variables = Subsample().init_with_output(jax.random.key(0), jnp.ones((1, 4, 4, 6)))
+    >>> x = jnp.ones((1, 4, 4, 6))
+    >>> y, variables = jax.eval_shape(Subsample().init_with_output, jax.random.key(0), x)
     >>> y.shape, sum(weight.size for weight in jax.tree.leaves(variables))
     ((1, 2, 2, 6), 12)
     """
@@ -83,7 +84,8 @@ class SparseConv(nn.Module):
 
     Source: LeCun et al. 1998, section II.B, layer C3 and table I.
 
-    >>> y, variables = SparseConv().init_with_output(jax.random.key(0), jnp.ones((1, 14, 14, 6)))
+    >>> x = jnp.ones((1, 14, 14, 6))
+    >>> y, variables = jax.eval_shape(SparseConv().init_with_output, jax.random.key(0), x)
     >>> y.shape, sum(weight.size for weight in jax.tree.leaves(variables))
     ((1, 10, 10, 16), 1516)
     """
@@ -127,7 +129,7 @@ class LeNet5(nn.Module):
     II.B. 60,000 weights with all three, as published; 61,706 with none.
 
     >>> image = jnp.zeros((1, 32, 32, 1))
-    >>> out, variables = LeNet5().init_with_output(jax.random.key(0), image)
+    >>> out, variables = jax.eval_shape(LeNet5().init_with_output, jax.random.key(0), image)
     >>> out["stage2"].shape, out["logits"].shape
     ((1, 5, 5, 16), (1, 10))
     """

@@ -128,11 +128,11 @@ def save_model(
     Source: the format is safetensors'; keys and card are this project's.
 
     >>> import tempfile
-    >>> model = create_model("lenet5_modern")
-    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+    >>> model = create_model("perceptron", num_classes=3)
+    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_model("lenet5_modern", f"{folder}/a.safetensors", model, variables)
-    ...     same, loaded = load_model("lenet5_modern", f"{folder}/a.safetensors")
+    ...     save_model("perceptron", f"{folder}/a.safetensors", model, variables)
+    ...     same, loaded = load_model("perceptron", f"{folder}/a.safetensors")
     >>> same == model, jax.tree.all(jax.tree.map(jnp.array_equal, loaded, variables))
     (True, True)
     """

@@ -83,9 +83,10 @@ def test_codes_are_far_apart():
     assert distance[~np.eye(10, dtype=bool)].min() >= 4 * 10, "ten pixels at least"
 
 
-def test_rbf_output():
+def test_rbf_output(draw):
     image = RANDOM.uniform(size=(4, 32, 32, 1)).astype(np.float32)
-    out, _ = zoo.create_model("lenet5").init_with_output(KEY, image)
+    model = zoo.create_model("lenet5")
+    out = jax.jit(model.apply)(draw(model, (32, 32, 1)), image)
     f6 = np.asarray(out["pooled"], np.float64)
     assert f6.shape == (4, 84) and np.abs(f6).max() <= 1.7159
     distances = [[((row - code) ** 2).sum() for code in digit_codes()] for row in f6]
@@ -103,10 +104,12 @@ def test_small_image():
         LeNet5().init(KEY, jnp.zeros((1, 28, 28, 1)))
 
 
-def test_modern_by_hand():
+def test_modern_by_hand(draw):
     """The whole of lenet5_modern in numpy."""
     image = RANDOM.uniform(size=(2, 32, 32, 1)).astype(np.float32)
-    out, variables = zoo.create_model("lenet5_modern").init_with_output(KEY, image)
+    model = zoo.create_model("lenet5_modern")
+    variables = draw(model, (32, 32, 1))
+    out = jax.jit(model.apply)(variables, image)
     w = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
 
     def convolve(x, name):

@@ -18,33 +18,24 @@ from zoo.weights import model_file, read_card
 NAME = "lenet5_modern"
 
 
-def filled(model, image):
-    """Variables of a model without its initialisers' work: each path its own numbers."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image)))
-    leaves, tree = jax.tree.flatten(shapes)
-    random = np.random.default_rng(0)
-    values = [random.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype) for leaf in leaves]
-    return jax.tree.unflatten(tree, values)
-
-
 def same(ours, theirs) -> bool:
     return jax.tree.all(jax.tree.map(np.array_equal, ours, theirs))
 
 
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path, draw):
     """A file, its model and its variables."""
     model = zoo.create_model(NAME)
-    variables = filled(model, (32, 32, 1))
+    variables = draw(model, (32, 32, 1))
     path = tmp_path / "model.safetensors"
     zoo.save_model(NAME, path, model, variables)
     return path, model, variables
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
-def test_round_trip(name, tmp_path):
+def test_round_trip(name, tmp_path, draw):
     model = zoo.create_model(name)
-    variables = filled(model, zoo.model_card(name).input)
+    variables = draw(model, zoo.model_card(name).input)
     zoo.save_model(name, tmp_path / "a", model, variables)
     loaded, values = zoo.load_model(name, tmp_path / "a")
     assert loaded == model and same(values, variables)
@@ -67,18 +58,18 @@ def test_keys_are_paths(saved):
     assert len(tensors) == len(jax.tree.leaves(variables))
 
 
-def test_fields_come_from_the_file(tmp_path):
+def test_fields_come_from_the_file(tmp_path, draw):
     model = zoo.create_model(NAME, num_classes=3, act="silu", dtype=jnp.bfloat16)
-    zoo.save_model(NAME, tmp_path / "a", model, filled(model, (32, 32, 1)))
+    zoo.save_model(NAME, tmp_path / "a", model, draw(model, (32, 32, 1)))
     assert zoo.load_model(NAME, tmp_path / "a")[0] == model.clone(dtype=jnp.float32)
     given, _ = zoo.load_model(NAME, tmp_path / "a", act="relu", dtype=jnp.float16)
     assert (given.act, given.dtype, given.num_classes) == ("relu", jnp.float16, 3)
 
 
-def test_images_of_another_shape(tmp_path):
+def test_images_of_another_shape(tmp_path, draw):
     """Six channels at 40 x 44: what the card says of the input is the run's, not the variant's."""
     model = zoo.create_model(NAME)
-    variables = filled(model, (40, 44, 6))
+    variables = draw(model, (40, 44, 6))
     preprocessing = Preprocessing((0.5,) * 6, (0.25,) * 6, (40, 44), crop=0.9)
     extra = {"preprocessing": preprocessing, "classes": ["zero", "one"]}
     zoo.save_model(NAME, tmp_path / "a", model, variables, extra=extra)
@@ -110,9 +101,9 @@ def test_no_head(saved):
     assert same(values["params"]["f6"], variables["params"]["f6"])
 
 
-def test_a_head_for_a_file_without_one(tmp_path):
+def test_a_head_for_a_file_without_one(tmp_path, draw):
     model = zoo.create_model(NAME, num_classes=0)
-    zoo.save_model(NAME, tmp_path / "a", model, filled(model, (32, 32, 1)))
+    zoo.save_model(NAME, tmp_path / "a", model, draw(model, (32, 32, 1)))
     assert zoo.load_model(NAME, tmp_path / "a")[0] == model
     with pytest.warns(UserWarning, match="fresh head for 5 classes"):
         _, values = zoo.load_model(NAME, tmp_path / "a", num_classes=5)

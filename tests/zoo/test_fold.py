@@ -1,0 +1,92 @@
+"""Folding BatchNorm changes what is computed, not what comes out."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo
+from zoo.layers.conv_norm import ConvNorm
+from zoo.layers.norm import norm
+
+
+class PreNorm(nn.Module):
+    """Norm, activation, convolution: nothing before the norm to fold it into."""
+
+    norm: str | None = "batch"
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = nn.relu(norm(self.norm, name="norm1")(x, train=train))
+        x = ConvNorm(6, 3, groups=3, use_bias=True, norm=self.norm, name="spatial")(x, train=train)
+        x = nn.relu(norm(self.norm, name="norm2")(x, train=train))
+        return {"logits": nn.Conv(2, (1, 1), name="last")(x)}
+
+
+class Assembly(nn.Module):
+    """A norm of its own, and those of its backbone."""
+
+    backbone: nn.Module
+    norm: str = "batch"
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = self.backbone(x, train=train)["logits"]
+        return {"logits": ConvNorm(3, act=None, norm=self.norm, name="head")(x, train=train)}
+
+
+NORMED = [name for name in zoo.list_models() if getattr(zoo.create_model(name), "norm", None)]
+
+CASES = {
+    **{name: (zoo.create_model(name), zoo.model_card(name).input) for name in NORMED},
+    "before the convolution": (PreNorm(), (8, 8, 3)),
+    "backbone": (Assembly(PreNorm()), (8, 8, 3)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_are_equal(case, draw):
+    model, shape = CASES[case]
+    image = np.random.default_rng(1).uniform(size=(2, *shape)).astype(np.float32)
+    variables = draw(model, shape)
+    before = jax.tree.map(np.array, variables)
+    folded, lighter = zoo.fold_batchnorm(model, variables)
+
+    assert type(folded) is type(model) and folded != model
+    assert "batch_stats" not in lighter
+    expected = jax.jit(model.apply)(variables, image)
+    outputs = jax.jit(folded.apply)(lighter, image)
+    assert set(outputs) == set(expected)
+    for name, value in expected.items():
+        worst = np.abs(outputs[name] - value).max() / np.abs(value).max()
+        assert worst < 1e-5, name
+    assert jax.tree.all(jax.tree.map(np.array_equal, variables, before)), "changed in place"
+    fresh = jax.eval_shape(folded.init, jax.random.key(0), image)
+    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, lighter)
+
+
+def test_there_are_models_to_fold():
+    assert "conv_autoencoder" in NORMED
+
+
+@pytest.mark.parametrize("name", sorted(set(zoo.list_models()) - set(NORMED)))
+def test_nothing_to_fold(name):
+    model = zoo.create_model(name)
+    image = jax.ShapeDtypeStruct((1, *zoo.model_card(name).input), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    folded, same = zoo.fold_batchnorm(model, variables)
+    assert folded == model and same == variables
+
+
+def test_a_folded_model_is_saved_and_loaded(tmp_path, draw):
+    model = zoo.create_model("conv_autoencoder", widths=(4,))
+    folded, lighter = zoo.fold_batchnorm(model, draw(model, (28, 28, 1)))
+    zoo.save_model("conv_autoencoder", tmp_path / "a", folded, lighter)
+    loaded, same = zoo.load_model("conv_autoencoder", tmp_path / "a")
+    assert loaded == folded and jax.tree.all(jax.tree.map(np.array_equal, same, lighter))
+
+
+def test_statistics_without_a_norm_to_fold():
+    with pytest.raises(ValueError, match="Dense has batch_stats, but no field norm='batch'"):
+        zoo.fold_batchnorm(nn.Dense(3), {"batch_stats": {"norm": {}}, "params": {}})

@@ -1,0 +1,1 @@
+"""Losses that optax lacks, per example; the task sums them, the step divides."""
