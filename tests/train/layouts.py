@@ -42,7 +42,7 @@ CASES = {
 
 def five_steps(layout: parallel.Layout, case: str, *, accumulate: int = 1) -> dict[str, np.ndarray]:
     """Layout -> {"loss": [5], "gradient_norm": [5], "params/...": ..., "batch_stats/...": ...}."""
-    task = reconstruction(binary=False, augment=augment.images(partial(augment.shift, pixels=2)))
+    task = reconstruction(loss="squared", augment=augment.images(partial(augment.shift, pixels=2)))
     model = zoo.create_model("conv_autoencoder", widths=(8, 16), act=CASES[case]["act"])
     parts = dict(model=model, task=task, optimizer=CASES[case]["optimizer"]())
     shares = dict(process=jax.process_index(), processes=jax.process_count())

@@ -1,8 +1,19 @@
 """One file, one reproducible result; its docstring is the experiment card."""
 
-from train.recipes import lenet5_digits, lenet5_mnist
+from train.recipes import (
+    autoencoder_mnist,
+    denoising_autoencoder_mnist,
+    lenet5_digits,
+    lenet5_mnist,
+    mlp_digits,
+    perceptron_digits,
+)
 
 RECIPES = {
     "lenet5_digits": lenet5_digits.recipe,
     "lenet5_mnist": lenet5_mnist.recipe,
+    "mlp_digits": mlp_digits.recipe,
+    "perceptron_digits": perceptron_digits.recipe,
+    "autoencoder_mnist": autoencoder_mnist.recipe,
+    "denoising_autoencoder_mnist": denoising_autoencoder_mnist.recipe,
 }

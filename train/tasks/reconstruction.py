@@ -1,8 +1,9 @@
 """An image, itself as the target; with noise on the input it is denoising."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,29 +11,40 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
+from train import augment as augmentation
 from train import plots
 from train.task import Task
+from zoo import losses
 
 SHOWN = 10
+LOSSES = {
+    "squared": losses.squared_error,
+    "absolute": losses.absolute_error,
+    "smooth_l1": losses.smooth_l1,
+    "huber": losses.huber,
+}
+Loss = Literal["cross_entropy", "squared", "absolute", "smooth_l1", "huber"]
 
 
 def reconstruction(
-    *, noise: float = 0.0, binary: bool = True, augment: Callable | None = None
+    *,
+    noise: float = 0.0,
+    loss: Loss = "cross_entropy",
+    augment: Callable = augmentation.nothing,
 ) -> Task:
-    """Batches {"image" [B, H, W, C] uint8} and models with "reconstruction" [B, H, W, C].
+    """Batches {"image" [B, H, W, C]} and models with "reconstruction" [B, H, W, C].
 
-    noise: standard deviation of the Gaussian noise on the input, clipped to [0, 1]; drawn afresh
-    in training, from a fixed key and `index` in evaluation. binary: sigmoid cross-entropy of
-    "reconstruction_logits", else squared error. Both summed over pixels, as in Hinton and
-    Salakhutdinov 2006; metrics: loss, squared_error (per image), mse (per pixel).
+    Images are uint8, or floats in [0, 1]. noise: standard deviation of the Gaussian noise on the
+    input, clipped to [0, 1]; drawn afresh in training, from a fixed key and `index` in evaluation.
+    loss: a mean over pixels, of "reconstruction_logits" for cross-entropy. Metrics: loss and
+    squared_error, summed over an image's pixels as in Hinton and Salakhutdinov 2006.
     """
 
     def corrupt(key: jax.Array, image: jax.Array) -> jax.Array:
         return jnp.clip(image + noise * jax.random.normal(key, image.shape), 0.0, 1.0)
 
     def augmented(keys: jax.Array, batch: Any) -> Any:
-        if augment is not None:
-            batch = augment(keys, batch)
+        batch = augment(keys, batch)
         if not noise:
             return batch
         own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1_000)
@@ -50,26 +62,26 @@ def reconstruction(
 
     def per_example(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
         target = unit(batch["image"])
-        axes = tuple(range(1, target.ndim))
-        squared = jnp.sum(jnp.square(outputs["reconstruction"] - target), axes)
-        if not binary:
-            return squared, squared
+        pixels = math.prod(target.shape[1:])
+        squared = pixels * losses.squared_error(outputs["reconstruction"], target)
+        if loss in LOSSES:
+            return LOSSES[loss](outputs["reconstruction"], target), squared
         logits = outputs["reconstruction_logits"]
-        return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, target), axes), squared
+        entropy = optax.sigmoid_binary_cross_entropy(logits, target)
+        return losses.per_example(entropy), squared
 
-    def loss(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def total(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         valid = batch["valid"].astype(jnp.float32)
-        losses, squared = per_example(outputs, batch)
-        return jnp.sum(losses * valid), jnp.sum(valid), {"squared_error": jnp.sum(squared * valid)}
+        each, squared = per_example(outputs, batch)
+        return jnp.sum(each * valid), jnp.sum(valid), {"squared_error": jnp.sum(squared * valid)}
 
     def measure(apply: Callable, batch: Any) -> dict[str, jax.Array]:
-        losses, squared = per_example(apply(*inputs(batch, False)), batch)
+        each, squared = per_example(apply(*inputs(batch, False)), batch)
         valid = batch["valid"]
         return {
-            "loss": jnp.sum(jnp.where(valid, losses, 0.0)),
+            "loss": jnp.sum(jnp.where(valid, each, 0.0)),
             "squared_error": jnp.sum(jnp.where(valid, squared, 0.0)),
             "count": jnp.sum(valid),
-            "pixels": jnp.sum(valid) * np.prod(batch["image"].shape[1:], dtype=np.float32),
         }
 
     def render(batch: Any, outputs: Any) -> Figure:
@@ -79,19 +91,17 @@ def reconstruction(
         rows["reconstruction"] = outputs["reconstruction"]
         return plots.strips({name: np.asarray(x)[:SHOWN] for name, x in rows.items()})
 
-    return Task(augmented, inputs, loss, measure, summarize, render)
+    return Task(augmented, inputs, total, measure, summarize, render)
 
 
 def unit(image: jax.Array) -> jax.Array:
-    """[B, H, W, C] uint8 -> float32 in [0, 1]."""
-    return jnp.asarray(image, jnp.float32) / 255
+    """[B, H, W, C] uint8, or float in [0, 1] -> float32 in [0, 1]."""
+    image = jnp.asarray(image)
+    scale = 1 / 255 if image.dtype == jnp.uint8 else 1.0
+    return image.astype(jnp.float32) * scale
 
 
 def summarize(measured: Sequence[Any]) -> dict[str, float]:
-    """Sums of batches -> {"loss", "squared_error", "mse"}."""
+    """Sums of batches -> {"loss", "squared_error"}."""
     sums = jax.tree.map(lambda *parts: np.sum(np.stack(parts), dtype=np.float64), *measured)
-    return {
-        "loss": sums["loss"] / sums["count"],
-        "squared_error": sums["squared_error"] / sums["count"],
-        "mse": sums["squared_error"] / sums["pixels"],
-    }
+    return {name: sums[name] / sums["count"] for name in ("loss", "squared_error")}

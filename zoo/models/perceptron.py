@@ -55,7 +55,7 @@ class Perceptron(nn.Module):
         return outputs
 
 
-def perceptron_rate(step: jax.Array) -> jax.Array:
+def perceptron_rate(step: jax.typing.ArrayLike) -> jax.Array:
     """`[] -> []`: the learning rate 1000 / (1000 + t) of step t = 0, 1, 2 ...
 
     Source: Russell & Norvig, Artificial Intelligence: A Modern Approach, 3rd edition,

@@ -1,0 +1,48 @@
+"""The deep auto-encoder on MNIST."""
+
+from typing import Literal
+
+import zoo
+from train import optimizers, schedules
+from train.data import open_source, split
+from train.run import Run, plan
+from train.tasks.reconstruction import Loss, reconstruction
+
+HELD_BACK = 5_000
+
+
+def recipe(
+    *,
+    source: str = "tfds:mnist",
+    model: str = "autoencoder",
+    noise: float = 0.0,
+    loss: Loss = "cross_entropy",
+    optimizer: str = "adam",
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    batch_size: int | Literal["all"] = 128,
+    epochs: int = 30,
+    patience: int | None = None,
+    seed: int = 0,
+) -> Run:
+    """The 784-1000-500-250-30 auto-encoder on MNIST, all layers at once.
+
+    Command: python -m train autoencoder_mnist --source idx:FOLDER
+    """
+    data = open_source(source, size=zoo.model_card(model).input, seed=seed)
+    train, val = split(data["train"], HELD_BACK / len(data["train"]), seed=0)
+    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
+    return Run(
+        model=zoo.create_model(model),
+        task=reconstruction(noise=noise, loss=loss),
+        train=train,
+        evaluate={"val": val, "test": data["test"]},
+        optimizer=optimizers.create_optimizer(optimizer, rate, weight_decay=weight_decay),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        monitor=("val/squared_error", "min"),
+        patience=patience,
+        name=model,
+    )

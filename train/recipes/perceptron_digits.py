@@ -1,0 +1,49 @@
+"""The perceptron on the embedded UCI digits."""
+
+import optax
+
+import zoo
+from train import schedules
+from train.data import open_source
+from train.run import Run, plan
+from train.tasks.classification import classification
+from zoo.models.perceptron import perceptron_rate
+
+
+def recipe(
+    *,
+    source: str = "digits",
+    learning_rate: float = 1.0,
+    batch_size: int = 8,
+    epochs: int = 20,
+    seed: int = 0,
+) -> Run:
+    """The perceptron on real handwritten digits, with its update rule of 1958.
+
+    w += a (y - y') x is a step of gradient descent on the perceptron loss, the best logit minus the
+    truth's; a = learning_rate * 1000 / (1000 + t).
+
+    Command: python -m train perceptron_digits
+    """
+    card = zoo.model_card("perceptron")
+    data = open_source(source, size=card.input, seed=seed)
+    train, evaluate = data["train"], {name: data[name] for name in ("val", "test") if name in data}
+    batch_size, _ = plan(train, batch_size=batch_size, epochs=epochs)
+    return Run(
+        model=zoo.create_model("perceptron", num_classes=len(train.classes)),
+        task=classification(
+            preprocessing=card.preprocessing,
+            classes=train.classes,
+            loss=optax.losses.multiclass_perceptron_loss,
+        ),
+        train=train,
+        evaluate=evaluate,
+        optimizer=optax.chain(
+            optax.scale_by_schedule(perceptron_rate), optax.sgd(schedules.constant(learning_rate))
+        ),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        monitor=(f"{next(iter(evaluate))}/accuracy", "max"),
+        name="perceptron",
+    )
