@@ -27,6 +27,13 @@ KNOBS = {
     "batch_size": "examples per step over all devices; all: full-batch descent",
     "epochs": "passes over the training data",
     "seed": "of the start, the order of the data and every draw",
+    "pretrain_epochs": "passes over the training data for each layer before",
+    "widths": "units of each layer",
+    "activation": "of the hidden units: relu, tanh, sigmoid, ...",
+    "dropout": "share of hidden units left out in training",
+    "input_dropout": "share of pixels left out in training",
+    "loss": "what is minimised",
+    "noise": "standard deviation of the noise on the input, of grey values in [0, 1]",
     "patience": "evaluations without a better result before the run stops early",
 }
 
@@ -105,8 +112,16 @@ def train(name: str, words: Sequence[str]) -> int:
     log.show(speak=parallel.is_main())
     layout = parallel.layout(flags.parallel, shard=flags.shard)
     workdir = flags.workdir or Path("runs") / name
-    loop.fit(recipe(**knobs), workdir, layout=layout, recipe=name, knobs=knobs)
+    if is_script(recipe):
+        recipe(**knobs, workdir=workdir, layout=layout)
+    else:
+        loop.fit(recipe(**knobs), workdir, layout=layout, recipe=name, knobs=knobs)
     return 0
+
+
+def is_script(recipe: Callable) -> bool:
+    """Whether it calls the loop itself, and so takes `workdir` and `layout`."""
+    return "workdir" in inspect.signature(recipe).parameters
 
 
 def parse(name: str, recipe: Callable, words: Sequence[str]) -> tuple[dict[str, Any], Flags]:
@@ -115,6 +130,7 @@ def parse(name: str, recipe: Callable, words: Sequence[str]) -> tuple[dict[str, 
     knobs = [
         (knob, Annotated[hints[knob], tyro.conf.arg(help=KNOBS.get(knob, ""))], parameter.default)
         for knob, parameter in inspect.signature(recipe).parameters.items()
+        if knob not in ("workdir", "layout")
     ]
     command = dataclasses.make_dataclass(name, knobs, bases=(Flags,), frozen=True)
     command.__doc__ = inspect.getdoc(recipe)

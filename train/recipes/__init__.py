@@ -1,8 +1,13 @@
-"""One file, one reproducible result; its docstring is the experiment card."""
+"""One file, one reproducible result; its docstring is the experiment card.
+
+A recipe returns a Run. A method of several trainings is a script: it takes `workdir` and `layout`
+besides its knobs, calls the loop itself and returns nothing.
+"""
 
 from train.recipes import (
     autoencoder_mnist,
     denoising_autoencoder_mnist,
+    greedy_autoencoder_mnist,
     lenet5_digits,
     lenet5_mnist,
     mlp_digits,
@@ -16,4 +21,5 @@ RECIPES = {
     "perceptron_digits": perceptron_digits.recipe,
     "autoencoder_mnist": autoencoder_mnist.recipe,
     "denoising_autoencoder_mnist": denoising_autoencoder_mnist.recipe,
+    "greedy_autoencoder_mnist": greedy_autoencoder_mnist.script,
 }

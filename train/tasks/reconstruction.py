@@ -89,7 +89,7 @@ def reconstruction(
         if noise:
             rows["noisy input"] = inputs(batch, False)[0]
         rows["reconstruction"] = outputs["reconstruction"]
-        return plots.strips({name: np.asarray(x)[:SHOWN] for name, x in rows.items()})
+        return plots.strips({name: picture(np.asarray(x)[:SHOWN]) for name, x in rows.items()})
 
     return Task(augmented, inputs, total, measure, summarize, render)
 
@@ -99,6 +99,13 @@ def unit(image: jax.Array) -> jax.Array:
     image = jnp.asarray(image)
     scale = 1 / 255 if image.dtype == jnp.uint8 else 1.0
     return image.astype(jnp.float32) * scale
+
+
+def picture(image: np.ndarray) -> np.ndarray:
+    """[B, H, W, C] -> the same where it is grey or RGB; codes [B, 1, 1, D] as bars [B, 8, D, 1]."""
+    if image.shape[-1] in (1, 3):
+        return image
+    return np.broadcast_to(image.reshape(len(image), 1, -1, 1), (len(image), 8, image[0].size, 1))
 
 
 def summarize(measured: Sequence[Any]) -> dict[str, float]:
