@@ -19,7 +19,8 @@ class Autoencoder(nn.Module):
 
     `widths` are the layers from the pixels to the code; the way back mirrors them. `act` is that
     of the hidden layers, `code_act` that of the code. The reconstruction is the sigmoid of its
-    logits, which the cross-entropy wants: images lie in [0, 1].
+    logits, which the cross-entropy wants: images lie in [0, 1]. Without pre-training the start
+    matters: sparse_normal learns at once, xavier stays near the mean image for long.
 
     The layer that leads to level k (the k-th width; level 0 is the pixels) is encode_k, the one
     that leads back from it decode_k, so greedy layer-wise pre-training needs nothing more: train
@@ -40,7 +41,7 @@ class Autoencoder(nn.Module):
     widths: tuple[int, ...] = (1000, 500, 250, 30)
     act: str = "sigmoid"
     code_act: str = "linear"
-    kernel_init: str = "xavier"
+    kernel_init: str = "sparse_normal"
     dtype: Dtype = jnp.float32
 
     @nn.compact
