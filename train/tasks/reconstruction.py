@@ -40,15 +40,12 @@ def reconstruction(
     squared_error, summed over an image's pixels as in Hinton and Salakhutdinov 2006.
     """
 
-    def corrupt(key: jax.Array, image: jax.Array) -> jax.Array:
-        return jnp.clip(image + noise * jax.random.normal(key, image.shape), 0.0, 1.0)
-
     def augmented(keys: jax.Array, batch: Any) -> Any:
         batch = augment(keys, batch)
         if not noise:
             return batch
         own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1_000)
-        return {**batch, "noisy": jax.vmap(corrupt)(own, unit(batch["image"]))}
+        return {**batch, "noisy": noisy(own, unit(batch["image"]), noise=noise)}
 
     def inputs(batch: Any, train: bool) -> tuple[jax.Array]:
         del train
@@ -58,25 +55,15 @@ def reconstruction(
         if not noise:
             return (image,)
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(0)))(batch["index"])
-        return (jax.vmap(corrupt)(keys, image),)
-
-    def per_example(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        target = unit(batch["image"])
-        pixels = math.prod(target.shape[1:])
-        squared = pixels * losses.squared_error(outputs["reconstruction"], target)
-        if loss in LOSSES:
-            return LOSSES[loss](outputs["reconstruction"], target), squared
-        logits = outputs["reconstruction_logits"]
-        entropy = optax.sigmoid_binary_cross_entropy(logits, target)
-        return losses.per_example(entropy), squared
+        return (noisy(keys, image, noise=noise),)
 
     def total(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         valid = batch["valid"].astype(jnp.float32)
-        each, squared = per_example(outputs, batch)
+        each, squared = errors(outputs, batch, loss=loss)
         return jnp.sum(each * valid), jnp.sum(valid), {"squared_error": jnp.sum(squared * valid)}
 
     def measure(apply: Callable, batch: Any) -> dict[str, jax.Array]:
-        each, squared = per_example(apply(*inputs(batch, False)), batch)
+        each, squared = errors(apply(*inputs(batch, False)), batch, loss=loss)
         valid = batch["valid"]
         return {
             "loss": jnp.sum(jnp.where(valid, each, 0.0)),
@@ -92,6 +79,26 @@ def reconstruction(
         return plots.strips({name: picture(np.asarray(x)[:SHOWN]) for name, x in rows.items()})
 
     return Task(augmented, inputs, total, measure, summarize, render)
+
+
+def noisy(keys: jax.Array, image: jax.Array, *, noise: float) -> jax.Array:
+    """Keys [B], [B, H, W, C] -> the same with Gaussian noise, clipped to [0, 1]."""
+
+    def corrupt(key: jax.Array, image: jax.Array) -> jax.Array:
+        return jnp.clip(image + noise * jax.random.normal(key, image.shape), 0.0, 1.0)
+
+    return jax.vmap(corrupt)(keys, image)
+
+
+def errors(outputs: Any, batch: Any, *, loss: Loss) -> tuple[jax.Array, jax.Array]:
+    """Outputs, batch -> the loss per pixel [B], the squared error per image [B]."""
+    target = unit(batch["image"])
+    pixels = math.prod(target.shape[1:])
+    squared = pixels * losses.squared_error(outputs["reconstruction"], target)
+    if loss in LOSSES:
+        return LOSSES[loss](outputs["reconstruction"], target), squared
+    entropy = optax.sigmoid_binary_cross_entropy(outputs["reconstruction_logits"], target)
+    return losses.per_example(entropy), squared
 
 
 def unit(image: jax.Array) -> jax.Array:
