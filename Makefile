@@ -8,7 +8,7 @@ train: .venv/train            ## LeNet-5 on real digits: trains, plots, saves (u
 	$(RUN) -m train lenet5_digits
 
 test: .venv/dev               ## the whole suite, doctests included
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
 check: .venv/dev              ## lint, format, types
 	.venv/bin/ruff check .
