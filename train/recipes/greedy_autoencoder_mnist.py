@@ -38,7 +38,7 @@ def script(
     Command: python -m train greedy_autoencoder_mnist --source idx:FOLDER
     """
     data = open_source(source, seed=seed)
-    train, val = split(data["train"], HELD_BACK / len(data["train"]), seed=0)
+    train, val = split(data["train"], HELD_BACK, seed=0)
     levels: Mapping[str, Source] = {"train": train, "val": val, "test": data["test"]}
 
     def fit(name: str, epochs: int, sources: Mapping[str, Source], **fields) -> bool:

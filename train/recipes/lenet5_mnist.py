@@ -9,7 +9,7 @@ from train.data import open_source, split
 from train.run import Run, plan
 from train.tasks.classification import classification
 
-HELD_BACK = 5_000  # training images for validation, so that no choice is made on the test images
+HELD_BACK = 1 / 12  # of the training images, so that no choice is made on the test images
 
 
 def recipe(
@@ -30,7 +30,7 @@ def recipe(
     """
     card = zoo.model_card(model)
     data = open_source(source, size=card.input, seed=seed)
-    train, val = split(data["train"], HELD_BACK / len(data["train"]), seed=0)
+    train, val = split(data["train"], HELD_BACK, seed=0)
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     return Run(
