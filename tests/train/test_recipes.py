@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import zoo
+from tests.train.test_command import run
 from tests.train.test_loop import rows_of
 from train.__main__ import main
 from train.data import open_source
@@ -103,3 +104,11 @@ def test_own_images_are_one_flag(tmp_path):
     assert rows_of(workdir)[-1]["val/accuracy"] > 0.9
     model, _ = zoo.load_model("lenet5_modern", workdir)
     assert model.num_classes == 2
+
+
+def test_batch_size_all_is_one_step_an_epoch(tmp_path):
+    workdir = tmp_path / "run"
+    words = ["--batch-size", "all", "--epochs", "2", "--workdir", workdir]
+    code, said = run("mlp_digits", "--widths", "8", *words)
+    assert code == 0, said
+    assert [row["step"] for row in rows_of(workdir)] == [1, 2]

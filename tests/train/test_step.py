@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+import zoo
 from tests.train import tiny
 from tests.train.layouts import five_steps
 from train import parallel, step
@@ -129,3 +130,23 @@ def test_evaluation_counts_every_example_once(count):
     np.testing.assert_allclose(found["accuracy"], accuracy, rtol=1e-6)
     loss = np.mean(optax.softmax_cross_entropy_with_integer_labels(logits, source.label))
     np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
+
+
+def test_bfloat16_computes_small_and_keeps_parameters_and_loss_whole():
+    run = tiny.run()
+    run = run._replace(
+        model=zoo.create_model("mlp", num_classes=2, widths=(8,), dtype=jnp.bfloat16)
+    )
+    parts, state, batch = start(run)
+    seen = []
+
+    def spy(outputs, batch):
+        total, *rest = run.task.loss(outputs, batch)
+        seen.extend([outputs["pooled"].dtype, total.dtype])
+        return total, *rest
+
+    parts["task"] = run.task._replace(loss=spy)
+    new, sums = jax.jit(partial(step.train_step, **parts))(state, batch)
+    assert seen[:2] == [jnp.bfloat16, jnp.float32]
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(new.params)} == {"float32"}
+    assert float(sums["loss"]) > 0
