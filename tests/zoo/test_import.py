@@ -9,17 +9,14 @@ PROGRAM = f"""
 import sys, time
 for name in {HEAVY}:
     sys.modules[name] = None
-start = time.perf_counter()
+start = time.process_time()
 import zoo
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 import jax
 zoo.create_model("lenet5_modern").init(jax.random.key(0), jax.numpy.zeros((1, 32, 32, 1)))
 """
 
 
-def seconds() -> float:
-    return float(subprocess.check_output([sys.executable, "-c", PROGRAM], text=True))
-
-
 def test_import():
-    assert any(seconds() < 2.0 for _ in range(3)), "a busy machine has three tries"
+    """Seconds of the processor, which what else the machine does leaves alone."""
+    assert float(subprocess.check_output([sys.executable, "-c", PROGRAM], text=True)) < 2.0
