@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from zoo.weights.archive import open_archive
@@ -26,12 +26,12 @@ PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and of torch.com
 
 # torch's names of storages and of dtypes
 STORAGES = dict(
-    FloatStorage="<f4", DoubleStorage="<f8", HalfStorage="<f2", BFloat16Storage=ml_dtypes.bfloat16,
+    FloatStorage="<f4", DoubleStorage="<f8", HalfStorage="<f2", BFloat16Storage=jnp.bfloat16,
     LongStorage="<i8", IntStorage="<i4", ShortStorage="<i2", CharStorage="<i1", ByteStorage="<u1",
     BoolStorage="?",
 )  # fmt: skip
 DTYPES = dict(
-    float32="<f4", float64="<f8", float16="<f2", bfloat16=ml_dtypes.bfloat16,
+    float32="<f4", float64="<f8", float16="<f2", bfloat16=jnp.bfloat16,
     int64="<i8", int32="<i4", int16="<i2", int8="<i1", uint8="<u1", bool="?",
     uint16="<u2", uint32="<u4", uint64="<u8",
 )  # fmt: skip
@@ -66,8 +66,8 @@ def is_whole(value: Any) -> bool:
 
 def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
     """What torch._utils._rebuild_tensor, _v2 and _v3 make; `rest` is of autograd, and v3's dtype."""
-    rest = [value for value in rest if isinstance(value, Global)]
-    dtype = DTYPES.get(rest[0].name.removeprefix("torch ")) if rest else None
+    names = [value.name for value in rest if isinstance(value, Global)]
+    dtype = DTYPES.get(names[0].removeprefix("torch ")) if names else None
     sizes = [*shape, *strides] if isinstance(shape, tuple) and isinstance(strides, tuple) else [-1]
     if (
         not isinstance(storage, Storage)
@@ -97,7 +97,7 @@ def mapping(pairs: list | None = None) -> dict:
     """
     made = {}
     for key, value in pairs or []:
-        if not isinstance(key, str):
+        if type(key) is not str:
             raise ValueError("an ordered dictionary with a key that is no text")
         made[key] = value
     if pairs:
@@ -147,7 +147,7 @@ def walk(content: dict, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple
 
 def state_dict(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A checkpoint's object to ({name: tensor}, the plain values that stood beside them)."""
-    if not isinstance(content, dict):
+    if type(content) is not dict:
         raise ValueError(f"holds a {type(content).__name__}, not a dictionary of tensors")
     beside = {
         key: value
@@ -208,7 +208,7 @@ def read_zip(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, 
         program = io.BytesIO(archive.read(f"{root}data.pkl"))
         tensors, beside = state_dict(read_pickle(program, known=KNOWN, persistent=storage))
 
-        def read(one: Storage) -> bytes:
+        def stored(one: Storage) -> bytes:
             entry = entries.get(f"{root}data/{one.key}")
             claimed = one.size * one.dtype.itemsize
             if entry is None or entry.file_size != claimed:
@@ -216,7 +216,7 @@ def read_zip(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, 
                 raise ValueError(f"holds {held:,} bytes for a storage that claims {claimed:,}")
             return archive.read(entry)
 
-        return arrays(tensors, read, size=os.path.getsize(path)), beside
+        return arrays(tensors, stored, size=os.path.getsize(path)), beside
 
 
 def index(file: mmap.mmap, sizes: dict[str, Storage]) -> dict[str, tuple[int, int]]:
@@ -260,11 +260,11 @@ def read_legacy(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
         return arrays(tensors, lambda one: file[slice(*places[one.key])], size=len(file)), beside
 
 
-def read_torch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Path of a torch checkpoint to ({name: array}, the plain values beside the tensors).
 
     The arrays are read-only, and windows on shared memory where the tensors were; bfloat16 comes
-    as ml_dtypes.bfloat16, with no loss. Of nested dictionaries the one called "state_dict",
+    as jnp.bfloat16, with no loss. Of nested dictionaries the one called "state_dict",
     "model", … is read, other nesting is flattened with dots, and a "module." before every name is
     dropped. Nothing in the file is run: one that names anything but tensors and containers, that
     is cut short, or whose tensors claim memory that it does not hold, is a ValueError of one line.
@@ -274,14 +274,13 @@ def read_torch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
     >>> import pathlib, pickle, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "weights.pth")
     >>> _ = path.write_bytes(pickle.dumps(MAGIC, 2) + pickle.dumps(PROTOCOL, 2) + pickle.dumps(eval))
-    >>> read_torch(path)
+    >>> read(path)
     Traceback (most recent call last):
-    ValueError: ...weights.pth: refused: it names builtins.eval, and only tensors and ...
+    ValueError: ...weights.pth: refused: it names builtins.eval, which is neither ...
     """
     with open(path, "rb") as file:
-        zipped = file.read(4) == b"PK\3\4"
-    if zipped:
-        return read_zip(path)
+        if file.read(4) == b"PK\3\4":
+            return read_zip(path)
     try:
         return read_legacy(path)
     except ValueError as error:

@@ -7,7 +7,7 @@ standard library only decodes the opcodes; what they do is this page.
 
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 OPCODES = 2_000_000  # ResNet-1202 with its optimizer's state takes 600,000
 KEY = 256  # characters of a dictionary's key
@@ -16,10 +16,10 @@ WHOLE = 2**60  # above it Python's hash of an int can be made to collide at will
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-ARGUMENTS = set(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
-    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
-)  # what they push stands beside them in the file
+WORDS = "STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
+BYTES = "BINBYTES SHORT_BINBYTES BINBYTES8"
+NUMBERS = "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT"
+ARGUMENTS = {*WORDS.split(), *BYTES.split(), *NUMBERS.split()}  # they push what stands beside them
 
 
 class Global(NamedTuple):
@@ -34,9 +34,9 @@ def fill(container: Any, items: list, *, pairs: bool) -> None:
         container.extend(items)
     elif pairs and isinstance(container, dict):
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not (isinstance(key, str) and len(key) <= KEY):
-                if not (isinstance(key, int) and abs(key) < WHOLE):
-                    raise ValueError("a dictionary's key that is neither short text nor a number")
+            text = isinstance(key, str) and len(key) <= KEY
+            if not text and not (isinstance(key, int) and abs(key) < WHOLE):
+                raise ValueError("a dictionary's key that is neither short text nor a number")
             container[key] = value
     else:
         raise ValueError(f"refused: it puts items into a {type(container).__name__}")
@@ -57,12 +57,15 @@ class Machine:
     def find(self, name: str) -> Global:
         if name not in self.known:
             shown = repr(name[:200].replace(" ", "."))[1:-1]
-            raise ValueError(f"refused: it names {shown}, and only tensors and containers are read")
+            raise ValueError(
+                f"refused: it names {shown}, which is neither a tensor nor a plain container; "
+                "save the state_dict alone"
+            )
         return Global(name)
 
     def call(self) -> Any:
         arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, Global) or not isinstance(arguments, tuple):
+        if type(function) is not Global or type(arguments) is not tuple:
             raise ValueError(f"refused: it calls a {type(function).__name__}")
         build = self.known[function.name]
         if build is None:
@@ -117,7 +120,7 @@ class Machine:
                 stack.append(self.call())
             case "BUILD":  # attributes that state_dict() hangs on its OrderedDict: not read
                 stack.pop()
-                if not isinstance(stack[-1], dict):
+                if type(stack[-1]) is not dict:
                     raise ValueError(f"refused: it sets a {type(stack[-1]).__name__}'s attributes")
             case "BINPERSID" if self.persistent is not None:
                 stack.append(self.persistent(stack.pop()))
@@ -126,12 +129,12 @@ class Machine:
 
 
 def read_pickle(
-    stream: BinaryIO,
+    stream: Any,
     *,
     known: Mapping[str, Callable | None],
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Open binary file, standing at a pickle, to what the pickle holds; it stands behind it then.
+    """Open binary file or mmap, standing at a pickle, to what the pickle holds; then stands behind it.
 
     Builds None, numbers, texts, bytes, lists, tuples and dictionaries; imports and calls nothing
     that the file names. `known` is {"module name": function}, what such a name means here when it
@@ -145,7 +148,7 @@ def read_pickle(
     {'epoch': 3}
     >>> read_pickle(io.BytesIO(pickle.dumps(eval)), known={})
     Traceback (most recent call last):
-    ValueError: refused: it names builtins.eval, and only tensors and containers are read
+    ValueError: refused: it names builtins.eval, which is neither a tensor nor a plain ...
     """
     machine = Machine(known, persistent)
     try:
