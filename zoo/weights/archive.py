@@ -43,9 +43,9 @@ def open_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
     Traceback (most recent call last):
     ValueError: ...short.zip: damaged or cut short (File is not a zip file)
     """
-    try:
-        with Reader(io.FileIO(path)) as file:
-            size = os.fstat(file.fileno()).st_size
+    with Reader(io.FileIO(path)) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
                 stored = [e.file_size for e in entries if e.compress_type == zipfile.ZIP_STORED]
@@ -54,9 +54,9 @@ def open_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
                     raise ValueError(f"claims to hold {claimed:,} bytes in a file of {size:,}")
                 file.trusted = True
                 yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error) as error:
-        raise ValueError(f"{path}: damaged or cut short ({error})") from error
-    except (NotImplementedError, RuntimeError) as error:  # a packing unknown to Python; a password
-        raise ValueError(f"{path}: cannot be unpacked ({error})") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError) as error:
+            raise ValueError(f"{path}: damaged or cut short ({error})") from error
+        except (NotImplementedError, RuntimeError) as error:  # an unknown packing; a password
+            raise ValueError(f"{path}: cannot be unpacked ({error})") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

@@ -180,17 +180,14 @@ def arrays(
     made, storages = {}, {}
     for name, one in tensors.items():
         if not counts[name]:
-            made[name] = np.empty(one.shape, one.dtype)
+            made[name] = np.frombuffer(b"", one.dtype).reshape(one.shape)
             continue
         if one.storage not in storages:
             storages[one.storage] = read(one.storage)
-        raw = memoryview(storages[one.storage])
-        numbers = np.frombuffer(
-            raw[: len(raw) // one.dtype.itemsize * one.dtype.itemsize], one.dtype
-        )
-        strides = [stride * one.dtype.itemsize for stride in one.strides]
+        raw, step = storages[one.storage], one.dtype.itemsize
+        numbers = np.frombuffer(raw, one.dtype, count=len(raw) // step)[one.offset :]
         made[name] = np.lib.stride_tricks.as_strided(
-            numbers[one.offset :], one.shape, strides, writeable=False
+            numbers, one.shape, [stride * step for stride in one.strides], writeable=False
         )
     return made
 
