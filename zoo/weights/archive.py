@@ -55,8 +55,8 @@ def open_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
                 file.trusted = True
                 yield archive
         except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError) as error:
-            raise ValueError(f"{path}: damaged or cut short ({error})") from error
+            raise ValueError(f"{path}: damaged or cut short ({error!s:.200})") from error
         except (NotImplementedError, RuntimeError) as error:  # an unknown packing; a password
-            raise ValueError(f"{path}: cannot be unpacked ({error})") from error
+            raise ValueError(f"{path}: cannot be unpacked ({error!s:.200})") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error

@@ -1,6 +1,7 @@
 """Which reader a file is for, told by its content and never by its ending."""
 
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
     if MAGIC in head[:32]:
         return torch_file.read(path)
     if safetensors.recognise(head):
-        return safetensors.read(path)
+        return safetensors.read(pathlib.Path(path))
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         with open_archive(path) as archive:
             names = archive.namelist()
