@@ -14,4 +14,4 @@ RESNET: Table = [
     ("linear", "head", "dense"),
 ]
 
-NAMES = {"resnet": [RESNET]}
+NAMES: dict[str, list[Table]] = {"resnet": [RESNET]}

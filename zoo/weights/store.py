@@ -97,6 +97,30 @@ def verify(file: Any, sha256: str | None) -> None:
             raise ValueError(f"sha256 expected {sha256}, got {got[: len(sha256)]}; it is deleted")
 
 
+def bring(url: str, path: pathlib.Path, *, sha256: str | None, limit: int) -> None:
+    """Downloads to `path`, by way of a part beside it, which stays where more may come of it."""
+    part = path.with_name(f"{path.name}.part" if fcntl else f"{path.name}.{os.getpid()}.part")
+    with alone(part, url) as file:
+        if path.is_file():  # brought by the process that was waited for
+            part.unlink()
+            return
+        try:
+            told = receive(url, file, path=path, limit=limit)
+            verify(file, sha256 or told)
+        except ValueError as error:
+            part.unlink()
+            raise ValueError(f"{url}: {error}") from error
+        except FileNotFoundError:
+            if not file.seek(0, os.SEEK_END):
+                part.unlink()
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+        if fcntl is None:
+            file.close()
+        os.replace(part, path)
+
+
 def fetch(
     url: str,
     *,
@@ -140,24 +164,5 @@ def fetch(
             raise ValueError(f"{path}: {error}") from error
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part" if fcntl else f"{path.name}.{os.getpid()}.part")
-    with alone(part, url) as file:
-        if path.is_file():  # brought by the process that was waited for
-            part.unlink()
-            return path
-        try:
-            told = receive(url, file, path=path, limit=limit)
-            verify(file, sha256 or told)
-        except ValueError as error:
-            part.unlink()
-            raise ValueError(f"{url}: {error}") from error
-        except FileNotFoundError:
-            if not file.seek(0, os.SEEK_END):
-                part.unlink()
-            raise
-        file.flush()
-        os.fsync(file.fileno())
-        if fcntl is None:
-            file.close()
-        os.replace(part, path)
+    bring(url, path, sha256=sha256, limit=limit)
     return path

@@ -48,10 +48,17 @@ def describe(head: bytes) -> str:
     return f"nothing known: it begins with {head[:8]!r}" if head else "empty"
 
 
+def checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    tensors, beside = torch_file.read(path)
+    return tensors, {"checkpoint": beside} if beside else {}
+
+
 def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Path of a weights file to ({name: array}, {what the file says of itself}).
 
-    safetensors, torch (both forms) and npz, told by content; names and layouts are the file's. A
+    safetensors, torch (both forms) and npz, told by content; names and layouts are the file's.
+    The second is a card by save_model, or {"checkpoint": {…}} with the numbers and words that
+    stood beside torch's tensors. A
     file that is damaged, means harm or is none of these raises ValueError of one line, which says
     what it looks like; one that is not there FileNotFoundError.
 
@@ -67,14 +74,14 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
     with open(path, "rb") as file:
         head = file.read(512)
     if MAGIC in head[:32]:
-        return torch_file.read(path)
+        return checkpoint(path)
     if safetensors.recognise(head):
         return safetensors.read(pathlib.Path(path))
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         with open_archive(path) as archive:
             names = archive.namelist()
         if any(f"/{name}".endswith("/data.pkl") for name in names):
-            return torch_file.read(path)
+            return checkpoint(path)
         if names and all(name.endswith(".npy") for name in names):
             return npz.read(path)
         held = ", ".join(repr(name[:40]) for name in names[:3]) or "nothing"
