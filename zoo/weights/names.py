@@ -162,21 +162,21 @@ def cut(
     rows = list(entries(table))
     pieces, unused = {}, []
     for name, value in arrays.items():
-        used = False
+        seen = set()  # parts of it that have found a row: the first one that fits
         for theirs, ours, change in rows:
             source, target = (ours, theirs) if back else (theirs, ours)
             numbers = None if source is None else read_name(source, name)
-            if source is None or numbers is None:
+            if source is None or numbers is None or source.part in seen:
                 continue
-            used = True
+            seen.add(source.part)
             if target is not None:
                 part = change.back(value) if back else value
                 part = np.array_split(part, source.parts)[source.part] if source.parts > 1 else part
                 piece = Piece(name, part, change, target.parts)
                 pieces.setdefault(write_name(target, numbers), {})[target.part] = piece
-            if source.parts == 1:  # the first row that fits; parts have one each
+            if len(seen) == source.parts:
                 break
-        if not used:
+        if not seen:
             unused.append(name)
     return pieces, unused
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import tokenize
 from typing import IO
 
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import numpy as np
 
 from zoo.weights.archive import open_archive
 
+# what numpy's parser of headers raises on strange ones
+STRANGE = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -53,6 +56,6 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
             with archive.open(entry) as file:
                 try:
                     arrays[name] = read_array(file, entry.file_size)
-                except (ValueError, TypeError, SyntaxError) as error:  # of numpy's header parser
-                    raise ValueError(f"{name}: {str(error).splitlines()[0]}") from error
+                except STRANGE as error:
+                    raise ValueError(f"{name}: {error!s:.200}".split("\n")[0]) from error
     return arrays, {}
