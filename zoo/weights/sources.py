@@ -51,11 +51,11 @@ def from_timm(config: Mapping[str, Any]) -> dict[str, Any]:
     seen = config["pretrained_cfg"]
     _, height, width = seen["input_size"]
     return dict(
-        mean=tuple(seen["mean"]),
-        std=tuple(seen["std"]),
-        size=(height, width),
-        crop=seen["crop_pct"],
-        interpolation=seen["interpolation"],
+        mean=tuple(map(float, seen["mean"])),
+        std=tuple(map(float, seen["std"])),
+        size=(int(height), int(width)),
+        crop=float(seen["crop_pct"]),
+        interpolation=str(seen["interpolation"]),
     )
 
 
@@ -72,14 +72,15 @@ def from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
         inner = inner if isinstance(inner, int) else inner["height"]
         crop, height, width = inner / height, inner, inner
     return dict(
-        mean=tuple(config["image_mean"]),
-        std=tuple(config["image_std"]),
-        size=(height, width),
-        crop=crop,
+        mean=tuple(map(float, config["image_mean"])),
+        std=tuple(map(float, config["image_std"])),
+        size=(int(height), int(width)),
+        crop=float(crop),
         interpolation=RESAMPLE[config["resample"]],
     )
 
 
+STRANGE = (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError)
 CONFIGS = {"config.json": from_timm, "preprocessor_config.json": from_transformers}
 
 
@@ -99,7 +100,7 @@ def describe(source: str, *, name: str | None = None) -> dict[str, Any]:
             try:
                 config = json.loads(fetch(f"hf://{repository}/{file}").read_bytes())
                 return {"preprocessing": read(config)}
-            except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+            except (FileNotFoundError, *STRANGE):
                 continue
     return {}
 
