@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 INFLATION = 20  # times the archive's own size, which entries may claim to unpack to,
 SPARE = 64 * 2**20  # and bytes beside that: small archives of zeros shrink a thousandfold
-DIRECTORY = 64 * 2**20  # bytes of the central directory: half a million entries
+DIRECTORY = 8 * 2**20  # bytes of the central directory: a hundred thousand entries
 
 
 class Reader(io.BufferedReader):

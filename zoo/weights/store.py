@@ -53,7 +53,8 @@ def place(url: str, cache: str | os.PathLike | None = None) -> pathlib.Path:
     """
     parts = urllib.parse.urlsplit(url)
     words = [parts.netloc.rpartition("@")[2], *urllib.parse.unquote(parts.path).split("/")]
-    words[-1] += f"?{parts.query}" if parts.query else ""
+    if parts.query:  # which may be long, and no name of a file
+        words[-1] += "-" + hashlib.sha256(parts.query.encode()).hexdigest()[:8]
     words = [re.sub(r"[^\w.=+@-]", "_", word) for word in words if word not in ("", ".", "..")]
     if parts.scheme not in ("http", "https") or len(words) < 2:
         raise ValueError(f"expected https://HOST/FILE or hf://ORG/REPO, got {url}")

@@ -136,13 +136,25 @@ def walk(content: dict, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple
     """Every tensor in nested dictionaries with its dotted name, each dictionary visited once."""
     seen.add(id(content))
     for key, value in content.items():
-        name = (*path, str(key))
+        names = (*path, str(key))
         if isinstance(value, Tensor):
-            yield ".".join(name)[-KEY:], value
+            name = ".".join(names)
+            if len(name) > KEY:
+                raise ValueError(f"a tensor's name of {len(name)} characters")
+            yield name, value
         elif isinstance(value, dict) and id(value) not in seen:
-            if len(name) > DEPTH:
+            if len(names) > DEPTH:
                 raise ValueError(f"dictionaries nested more than {DEPTH} deep")
-            yield from walk(value, name, seen)
+            yield from walk(value, names, seen)
+
+
+def flat(content: dict) -> dict[str, Tensor]:
+    """Nested dictionaries to {dotted name: tensor}."""
+    found = list(walk(content, (), set()))
+    tensors = dict(found)
+    if len(tensors) < len(found):
+        raise ValueError(f"{len(found) - len(tensors)} of its tensors have another one's name")
+    return tensors
 
 
 def state_dict(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -154,13 +166,13 @@ def state_dict(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for key, value in content.items()
         if isinstance(key, str) and isinstance(value, str | int | float)
     }
-    tensors = dict(walk(content, (), set()))
     for _ in range(DEPTH):
-        if any(isinstance(value, Tensor) for value in content.values()):
+        inner = [content[word] for word in WRAPPERS if isinstance(content.get(word), dict)]
+        inner = [one for one in inner if flat(one)]
+        if not inner or any(isinstance(value, Tensor) for value in content.values()):
             break
-        inner = (content[word] for word in WRAPPERS if isinstance(content.get(word), dict))
-        content = next((one for one in inner if any(walk(one, (), set()))), {})
-        tensors = dict(walk(content, (), set())) or tensors
+        content = inner[0]
+    tensors = flat(content)
     if not tensors:
         raise ValueError("holds no tensor")
     for prefix in PREFIXES:

@@ -283,7 +283,7 @@ def test_cache_folder(settings, expected, monkeypatch):
     ("url", "expected"),
     [
         ("https://a.org/b/c.pth", "a.org/b/c.pth"),
-        ("https://a.org/b/c.pth?token=1/2", "a.org/b/c.pth_token=1_2"),
+        ("https://a.org/b/c.pth?token=1/2", "a.org/b/c.pth-744deb8f"),
         ("https://me:secret@a.org:80/c.pth", "a.org_80/c.pth"),
         ("https://a.org/../%2e%2e/%2Fetc/c%20d.pth", "a.org/etc/c_d.pth"),
         ("https://a.org/b\\..\\c.pth", "a.org/b_.._c.pth"),
@@ -304,6 +304,15 @@ def test_the_hub():
     for source in ("hf://o", "hf:///r", "hf://o/"):
         with pytest.raises(ValueError, match="expected hf://ORG/REPO"):
             store.hub_url(source)
+
+
+def test_the_hub_is_asked(server, tmp_path, monkeypatch):
+    """Its first answer sends on to another host and tells the sha256."""
+    server.url("redirect", "whole")
+    monkeypatch.setattr(store, "HUB", f"http://127.0.0.1:{server.server_port}")
+    path = store.fetch("hf://org/repo", cache=tmp_path)
+    assert path.read_bytes() == WHOLE
+    assert path.as_posix().endswith("/org/repo/resolve/main/model.safetensors")
 
 
 @pytest.mark.parametrize("sha256", ["abc", "z" * 64, "0" * 65])

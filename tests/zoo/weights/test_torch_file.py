@@ -211,6 +211,11 @@ def test_nesting(wrap, expected, form, tmp_path):
     assert list(tensors) == expected
 
 
+def test_two_tensors_of_one_name(form, tmp_path):
+    with pytest.raises(ValueError, match="1 of its tensors have another one's name"):
+        read(tmp_path, form({"a.w": ONE["w"], "a": ONE}, SIX))
+
+
 def test_what_nobody_asks_for_is_not_read(tmp_path):
     """The optimizer's state may be damaged or huge: its storages are not touched."""
     content = {"state_dict": ONE, "optimizer": {"m": tensor(storage("1", 2**40), (2,), (1,))}}
@@ -413,6 +418,7 @@ BOMBS = {
         opcodes([[str(n), None] for n in range(10_000)])
         + b"q\0" + b"ccollections\nOrderedDict\nh\0\x85R" * 10_000
     ),
+    "long names": {"a" * 200: {"b" * 200: ONE["w"]}},
     "many steps": Raw(b"N0" * 50_000),
     "a storage that is seen often": {str(n): tensor(storage("0", MEBI), (MEBI,), (1,)) for n in range(99)},
 }  # fmt: skip
