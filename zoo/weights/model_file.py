@@ -14,15 +14,19 @@ from flax import traverse_util
 
 from zoo.registry import create_model, model_card, variant
 from zoo.weights import safetensors
+from zoo.weights.sources import describe, locate, rename
+from zoo.weights.tensors import read_tensors
 
-READERS = (safetensors,)  # the first that recognises a file's first bytes reads it
+ODD = 7919  # a number of classes that is no other side of any model
 
 # Fields that say how a model is computed, not what it is: a file does not keep them.
 COMPUTED = ("axis_name", "dtype", "name", "parent")
 
 
-def find(source: str | pathlib.Path) -> pathlib.Path:
-    """A weights file, or the folder of a run, to the file."""
+def find(source: str | pathlib.Path, name: str | None = None) -> pathlib.Path:
+    """A weights file, the folder of a run, or the address of published weights, to the file."""
+    if "://" in str(source):
+        return locate(str(source), name=name)
     path = pathlib.Path(source)
     if path.is_dir():
         path = path / "model.safetensors"
@@ -35,24 +39,21 @@ def find(source: str | pathlib.Path) -> pathlib.Path:
     return path
 
 
-def read(source: str | pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """A weights file or a run's folder, to arrays by name and the file's card."""
-    path = find(source)
-    with path.open("rb") as file:
-        head = file.read(16)
-    if not head:
-        raise ValueError(f"{path} is empty: expected a safetensors file")
-    for reader in READERS:
-        if reader.recognise(head):
-            return reader.read(path)
-    raise ValueError(f"{path} is no safetensors file: it begins with {head[:8]!r}")
+def read(
+    source: str | pathlib.Path, name: str | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What find takes, to arrays by name and the file's card (see read_tensors)."""
+    return read_tensors(find(source, name))
 
 
-def read_card(source: str | pathlib.Path) -> dict[str, Any]:
-    """A weights file or a run's folder, to the card that save_model wrote: name, fields, input
-    [H, W, C], preprocessing, and what its `extra` added ({} where another program wrote the file).
+def read_card(source: str | pathlib.Path, name: str | None = None) -> dict[str, Any]:
+    """A weights file, a run's folder or an address, to the card that save_model wrote: name,
+    fields, input [H, W, C], preprocessing, and what its `extra` added. Of published weights, of
+    `name` for a tag of torchvision's, it says the preprocessing; of other files nothing: {}.
     """
-    return read(source)[1]
+    if "://" in str(source) and (told := describe(str(source), name=name)):
+        return told
+    return read(source, name)[1]
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,10 +178,45 @@ def draw(model: nn.Module, image: tuple[int, ...], paths: list[str]) -> dict[str
     return jax.jit(some)(jax.random.key(0))
 
 
+def traced(model: nn.Module, image: tuple[int, ...], *, where: str) -> dict[str, Any]:
+    """shapes, with whatever flax makes of impossible fields as a ValueError."""
+    try:
+        return shapes(model, image)
+    except (TypeError, AttributeError, OverflowError, ZeroDivisionError) as error:
+        raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def adopt(
+    name: str, tensors: Mapping[str, Any], fields: Mapping[str, Any], image: tuple[int, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors of a file without our card, to (arrays by path, the fields that their shapes tell).
+
+    What grows with the number of classes is found by a model that has an odd number of them.
+    """
+    model = create_model(name, **fields)
+    try:
+        probe = traced(model.clone(num_classes=ODD), image, where=name)
+    except (TypeError, ValueError):  # no such field, or not for any number
+        return rename(name, tensors, traced(model, image, where=name)), {}
+    tensors = rename(name, tensors, probe)
+    sides = [
+        (path, axis)
+        for path, shape in probe.items()
+        for axis, side in enumerate(shape.shape)
+        if side == ODD and path in tensors and tensors[path].ndim == len(shape.shape)
+    ]
+    classes = {tensors[path].shape[axis] for path, axis in sides} or {0}
+    return tensors, {"num_classes": classes.pop()} if len(classes) == 1 else {}
+
+
 def load_model(
     name: str, source: str | pathlib.Path, **fields: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Name of a variant, and a weights file or a run's folder, to (model, variables).
+    """Name of a variant and a weights file, a run's folder or an address, to (model, variables).
+
+    The file is ours, or torchvision's, timm's, … as safetensors, npz or torch wrote it: told by
+    content, renamed by the tables of zoo.weights, and nothing in it is ever run. An address is
+    `https://…`, `hf://ORG/REPO[/FILE]` or `torchvision://TAG`; see zoo.weights.store.fetch.
 
     Fields not given are those of the file's card. `num_classes` other than the file's makes a
     fresh head from key 0 and says so in a warning; 0 drops the head. Every tensor is accounted
@@ -190,20 +226,20 @@ def load_model(
     Source: see save_model, whose example runs both.
     """
     variant(name)  # before the file: an unknown name is told with the nearest ones
-    tensors, card = read(source)
+    tensors, card = read(source, name)
     if card.get("name", name) != name:
         raise ValueError(
             f"{source} holds {card['name']!s:.80}, not {name}: load it by its own name"
         )
     own, image = configuration(name, card)
+    if "fields" not in card:
+        tensors, own = adopt(name, tensors, fields, image)
     model = create_model(name, **{**own, **fields})
-    saved = create_model(name, **own) if card else model
+    saved = create_model(name, **own)
     classes = {key: getattr(saved, key) for key in ("num_classes",) if hasattr(saved, key)}
-    try:
-        expected, before = shapes(model, image), shapes(model.clone(**classes), image)
-    except (TypeError, AttributeError, OverflowError, ZeroDivisionError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"{source}: {own | fields!s:.200} make no {name}: {reason}") from error
+    where = f"{source}: {own | fields!s:.200} make no {name}"
+    expected = traced(model, image, where=where)
+    before = traced(model.clone(**classes), image, where=where)
     account(tensors, before, where=f"{model.__class__.__name__} of {source}")
 
     kept = [path for path in expected if path in before and fits(before[path], expected[path])]

@@ -189,10 +189,10 @@ class Bomb:
 
 HOSTILE = {
     "empty": (b"", "is empty"),
-    "text": (b"hello, world: no weights\n" * 9, "no safetensors file: it begins with"),
-    "pickle": (pickle.dumps(Bomb()), "no safetensors file: it begins with"),
-    "zip": (b"PK\x03\x04" + b"\0" * 90, "no safetensors file: it begins with"),
-    "one byte": (b"\x08", "no safetensors file"),
+    "text": (b"hello, world: no weights\n" * 9, "is nothing known: it begins with b'hello, w'"),
+    "pickle": (pickle.dumps(Bomb()), "is a Python pickle that torch did not write"),
+    "zip": (b"PK\x03\x04" + b"\0" * 90, "damaged or cut short"),
+    "one byte": (b"\x08", "is nothing known: it begins with"),
     "huge header": (header({}, length=1 << 62), "damaged, cut short or foreign"),
     "long header": (header({}, length=90_000_000), "damaged, cut short or foreign"),
     "huge tensor": (header(entry([1 << 40], 1 << 42)), "damaged, cut short or foreign"),

@@ -1,0 +1,159 @@
+"""A download that goes on where it was broken off, whoever broke it."""
+
+import http.client
+import os
+import pathlib
+import re
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+TIMEOUT = 20.0  # seconds that a server may be silent
+PACE = 1024  # bytes per second; slower, over TIMEOUT, is a stall too
+ATTEMPTS = 5  # in a row that brought nothing new
+PAUSE = 1.0  # seconds before the second attempt, doubled for each later one
+OVERLAP = 64 * 2**10  # bytes that a resumed download fetches again, to see that they are the same
+CHUNK = 2**20
+GONE = (401, 403, 404, 410, 451)  # and nothing changes that; 401 is the hub's word for 404
+
+
+class Broken(Exception):
+    """An attempt that ended early; what came is kept, and another may bring the rest."""
+
+
+class Redirect(urllib.request.HTTPRedirectHandler):
+    """Follows redirections, never from https to less, and keeps the sha256 that the hub's tell."""
+
+    sha256: str | None = None
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
+            raise ValueError(f"sends on to {newurl!r:.200}, which is not encrypted")
+        etag = headers.get("X-Linked-Etag", "").strip('"')
+        if re.fullmatch("[0-9a-f]{64}", etag):
+            self.sha256 = etag
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def progress(name: str, done: int, total: int | None, *, pace: float) -> str:
+    """The line that a terminal shows: how many bytes of how many, and of how many a second.
+
+    >>> progress("vit.pth", 250_000_000, 1_000_000_000, pace=5e6)
+    'vit.pth   25 % of 1000.0 MB, 5.0 MB/s'
+    """
+    of = f"{done / 1e6:.1f} MB" if total is None else f"{done / total:4.0%} of {total / 1e6:.1f} MB"
+    return f"{name} {of.replace('%', ' %')}, {pace / 1e6:.1f} MB/s"
+
+
+def ask(opener: urllib.request.OpenerDirector, url: str, start: int) -> http.client.HTTPResponse:
+    """Sends for the bytes from `start` on; Broken where another attempt may fare better."""
+    request = urllib.request.Request(url, headers={"User-Agent": "flax-zoo"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        return opener.open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        said = f"answers {error.code} {error.reason}"
+        error.close()
+        if error.code in GONE:
+            raise FileNotFoundError(f"{url} {said}: no such file, or not for everybody") from error
+        if error.code not in (408, 416, 429) and error.code < 500:
+            raise ValueError(said) from error
+        raise Broken(said) from error
+    except http.client.InvalidURL as error:
+        raise ValueError(str(error)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Broken(str(getattr(error, "reason", error))) from error
+
+
+def bounds(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """What an answer's headers promise: (the first byte that comes, bytes of the whole file)."""
+    if answer.status == 206:
+        span = re.match(r"bytes (\d+)-\d+/(\d+|\*)$", answer.headers.get("Content-Range", ""))
+        if span is None:
+            return -1, None
+        return int(span[1]), None if span[2] == "*" else int(span[2])
+    length = answer.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else None
+
+
+def chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """What comes, as it comes; Broken where the server is silent or all but silent."""
+    since, came = time.monotonic(), 0
+    while True:
+        try:
+            chunk = answer.read1(CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise Broken(f"cut off ({error})") from error
+        if not chunk:
+            return
+        yield chunk
+        came += len(chunk)
+        if (elapsed := time.monotonic() - since) > TIMEOUT:
+            if came < PACE * elapsed:
+                raise Broken(f"{came} bytes in {elapsed:.0f} seconds")
+            since, came = time.monotonic(), 0
+
+
+def attempt(answer: Any, file: Any, start: int, *, name: str, limit: int) -> None:
+    """Writes the bytes from `start` on, which were asked for, if they agree with those of `file`."""
+    first, total = bounds(answer)
+    if total is not None and total > limit:
+        raise ValueError(f"takes {total:,} bytes, more than the limit of {limit:,}")
+    if answer.status == 206 and first != start:
+        file.truncate(0)
+        raise Broken("another part of the file than was asked for")
+    file.seek(first)
+    overlap = file.read() if first else b""
+    if not first:
+        file.truncate(0)
+        file.seek(0)
+    done, began, shown = first, time.monotonic(), 0.0
+    for chunk in chunks(answer):
+        same, overlap = overlap[: len(chunk)], overlap[len(chunk) :]
+        if not chunk.startswith(same):
+            file.truncate(0)
+            raise Broken("the file changed between two attempts")
+        file.write(chunk[len(same) :])
+        done += len(chunk)
+        if done > limit:
+            raise ValueError(f"takes more than the limit of {limit:,} bytes")
+        if sys.stderr.isatty() and (time.monotonic() - shown > 0.1 or done == total):
+            shown = time.monotonic()
+            pace = (done - first) / max(shown - began, 1e-3)
+            line = progress(name, done, total, pace=pace)
+            print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
+    if shown:
+        print(file=sys.stderr)
+    if total is not None and done != total:
+        raise Broken(f"cut off after {done:,} of {total:,} bytes")
+
+
+def receive(url: str, file: Any, *, path: pathlib.Path, limit: int) -> str | None:
+    """Fills `file`, attempt after attempt, with what `url` holds; the sha256 if the hub tells it."""
+    redirect = Redirect()
+    opener = urllib.request.build_opener(redirect)
+    failures = 0
+    while True:
+        have = file.seek(0, os.SEEK_END)
+        start = max(0, have - OVERLAP)
+        try:
+            with ask(opener, url, start) as answer:
+                attempt(answer, file, start, name=path.name, limit=limit)
+            return redirect.sha256
+        except Broken as error:
+            if "answers 416" in str(error):  # more is here than there
+                file.truncate(0)
+            came = file.seek(0, os.SEEK_END) > have
+            failures = 1 if came else failures + 1
+            cause = getattr(error.__cause__, "reason", error.__cause__)
+            absent = isinstance(cause, socket.gaierror | ConnectionRefusedError) and not have
+            if absent or failures >= ATTEMPTS:
+                raise FileNotFoundError(
+                    f"{url} cannot be fetched ({error}); bring it by other means and put it at {path}"
+                ) from error
+        time.sleep(PAUSE * 2 ** (failures - 1))

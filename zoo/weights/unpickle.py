@@ -1,0 +1,174 @@
+"""Pickles as data: a machine that can build plain containers and nothing else.
+
+Python's own unpickler imports and calls whatever a file names, and even one that is kept from that
+can be led to allocate a memo of 2**31 places, or to hash tuples nested a million deep. Here the
+standard library only decodes the opcodes; what they do is this page.
+"""
+
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+OPCODES = 2_000_000  # torch takes some 30 for a tensor
+KEY = 256  # characters of a dictionary's key
+WHOLE = 2**60  # above it Python's hash of an int can be made to collide at will
+
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+WORDS = "STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
+BYTES = "BINBYTES SHORT_BINBYTES BINBYTES8"
+NUMBERS = "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT"
+ARGUMENTS = {*WORDS.split(), *BYTES.split(), *NUMBERS.split()}  # they push what stands beside them
+
+
+class Global(NamedTuple):
+    """A name that the file wants imported; it never is."""
+
+    name: str
+
+
+def fill(container: Any, items: list, *, pairs: bool) -> None:
+    """Append `items` to a list, or set them as key, value, … in a dictionary."""
+    if not pairs and isinstance(container, list):
+        container.extend(items)
+    elif pairs and isinstance(container, dict):
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            text = isinstance(key, str) and len(key) <= KEY
+            if not text and not (isinstance(key, int) and abs(key) < WHOLE):
+                raise ValueError("a dictionary's key that is neither short text nor a number")
+            container[key] = value
+    else:
+        raise ValueError(f"refused: it puts items into a {type(container).__name__}")
+
+
+class Machine:
+    """The stack, marks and memo of one pickle; a method per opcode that needs more than a push."""
+
+    def __init__(self, known: Mapping[str, Callable | None], persistent: Callable | None):
+        self.known, self.persistent = known, persistent
+        self.stack, self.marks, self.memo = [], [], {}
+
+    def items(self) -> list:
+        """What was pushed since the last mark."""
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def find(self, name: str) -> Global:
+        if name not in self.known:
+            shown = repr(name[:200].replace(" ", "."))[1:-1]
+            raise ValueError(
+                f"refused: it names {shown}, which is neither a tensor nor a plain container; "
+                "save the state_dict alone"
+            )
+        return Global(name)
+
+    def call(self) -> Any:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if type(function) is not Global or type(arguments) is not tuple:
+            raise ValueError(f"refused: it calls a {type(function).__name__}")
+        build = self.known[function.name]
+        if build is None:
+            raise ValueError(f"refused: it calls {function.name.replace(' ', '.')}")
+        return build(*arguments)
+
+    def step(self, name: str, argument: Any) -> None:
+        stack = self.stack
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                self.marks.append(stack)
+                self.stack = []
+            case "POP":
+                stack.pop() if stack else self.items()
+            case "POP_MARK":
+                self.items()
+            case "DUP":
+                stack.append(stack[-1])
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self.memo[argument])
+            case "TUPLE" | "LIST":
+                items = self.items()
+                self.stack.append(tuple(items) if name == "TUPLE" else items)
+            case "DICT":
+                items, made = self.items(), {}
+                fill(made, items, pairs=True)
+                self.stack.append(made)
+            case "APPEND":
+                item = stack.pop()
+                fill(stack[-1], [item], pairs=False)
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                fill(stack[-1], [key, value], pairs=True)
+            case "APPENDS" | "SETITEMS":
+                items = self.items()
+                fill(self.stack[-1], items, pairs=name == "SETITEMS")
+            case "GLOBAL":
+                stack.append(self.find(argument))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                stack.append(self.find(module + " " + name))
+            case "INST":
+                self.find(argument)
+                raise ValueError(f"refused: it makes an instance of {argument.replace(' ', '.')}")
+            case "REDUCE":
+                stack.append(self.call())
+            case "BUILD":  # attributes that state_dict() hangs on its OrderedDict: not read
+                stack.pop()
+                if type(stack[-1]) is not dict:
+                    raise ValueError(f"refused: it sets a {type(stack[-1]).__name__}'s attributes")
+            case "BINPERSID" if self.persistent is not None:
+                stack.append(self.persistent(stack.pop()))
+            case _:
+                raise ValueError(f"refused: it holds the pickle opcode {name}")
+
+
+def read_pickle(
+    stream: Any,
+    *,
+    known: Mapping[str, Callable | None],
+    persistent: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Open binary file or mmap, standing at a pickle, to what the pickle holds; then stands behind it.
+
+    Builds None, numbers, texts, bytes, lists, tuples and dictionaries; imports and calls nothing
+    that the file names. `known` is {"module name": function}, what such a name means here when it
+    is called (None: never); `persistent` stands for the identifiers of outer objects. Anything
+    else, other names above all, is a ValueError that says which.
+
+    Source: the opcodes as the standard library's pickletools describes them.
+
+    >>> import io, pickle
+    >>> read_pickle(io.BytesIO(pickle.dumps({"epoch": 3})), known={})
+    {'epoch': 3}
+    >>> read_pickle(io.BytesIO(pickle.dumps(eval)), known={})
+    Traceback (most recent call last):
+    ValueError: refused: it names builtins.eval, which is neither a tensor nor a plain ...
+    """
+    machine = Machine(known, persistent)
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            name = opcode.name
+            if count >= OPCODES:
+                raise ValueError(f"its pickle is longer than {OPCODES:,} steps")
+            if name == "STOP":
+                return machine.stack.pop()
+            if name in ARGUMENTS:
+                machine.stack.append(argument)
+            elif name in CONSTANTS:
+                machine.stack.append(CONSTANTS[name])
+            elif name in EMPTY:
+                machine.stack.append(EMPTY[name]())
+            elif name in TUPLES:
+                items = [machine.stack.pop() for _ in range(TUPLES[name])]
+                machine.stack.append(tuple(reversed(items)))
+            else:
+                machine.step(name, argument)
+    except (IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"a damaged pickle ({type(error).__name__}: {error})"[:200]) from error
+    raise ValueError("its pickle is cut short")
