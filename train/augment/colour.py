@@ -24,8 +24,8 @@ PCA_DIRECTIONS = (
 def brightness(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
     """Key [], [H, W, C] -> [H, W, C], times a factor in 1 +- amount.
 
-    >>> brightness(jax.random.key(0), jnp.ones((4, 4, 3)), amount=0.4).shape
-    (4, 4, 3)
+    >>> brightness(jax.random.key(0), jnp.ones((8, 8, 3)), amount=0.4).shape
+    (8, 8, 3)
     """
     return adjust_brightness(image, draw_factor(key, amount))
 
@@ -33,8 +33,8 @@ def brightness(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
 def contrast(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
     """Key [], [H, W, C] -> [H, W, C], the distance to its mean grey times a factor in 1 +- amount.
 
-    >>> contrast(jax.random.key(0), jnp.ones((4, 4, 3)), amount=0.4).shape
-    (4, 4, 3)
+    >>> contrast(jax.random.key(0), jnp.ones((8, 8, 3)), amount=0.4).shape
+    (8, 8, 3)
     """
     return adjust_contrast(image, draw_factor(key, amount))
 
@@ -42,8 +42,8 @@ def contrast(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
 def saturation(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
     """Key [], [H, W, C] -> [H, W, C], each pixel's distance to grey times a factor in 1 +- amount.
 
-    >>> saturation(jax.random.key(0), jnp.ones((4, 4, 3)), amount=0.4).shape
-    (4, 4, 3)
+    >>> saturation(jax.random.key(0), jnp.ones((8, 8, 3)), amount=0.4).shape
+    (8, 8, 3)
     """
     return adjust_saturation(image, draw_factor(key, amount))
 
@@ -51,8 +51,8 @@ def saturation(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
 def hue(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
     """Key [], [H, W, C] -> [H, W, C], its hues moved round the circle by up to `amount` turns.
 
-    >>> hue(jax.random.key(0), jnp.ones((4, 4, 3)), amount=0.1).shape
-    (4, 4, 3)
+    >>> hue(jax.random.key(0), jnp.ones((8, 8, 3)), amount=0.1).shape
+    (8, 8, 3)
     """
     return adjust_hue(image, jax.random.uniform(key, (), minval=-amount, maxval=amount))
 
@@ -60,8 +60,8 @@ def hue(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
 def noise(key: jax.Array, image: jax.Array, *, deviation: float) -> jax.Array:
     """Key [], [H, W, C] -> [H, W, C] plus Gaussian noise, its standard deviation in [0, 1] units.
 
-    >>> noise(jax.random.key(0), jnp.ones((4, 4, 3)), deviation=0.1).shape
-    (4, 4, 3)
+    >>> noise(jax.random.key(0), jnp.ones((8, 8, 3)), deviation=0.1).shape
+    (8, 8, 3)
     """
     drawn = deviation * jax.random.normal(key, image.shape)
     return from_unit(to_unit(image) + drawn, image.dtype)
@@ -75,8 +75,8 @@ def pca_colour(key: jax.Array, image: jax.Array, *, deviation: float = 0.1) -> j
     Source: Krizhevsky et al. 2012, section 4.1; the constants from fb.resnet.torch, since the
     paper has none.
 
-    >>> pca_colour(jax.random.key(0), jnp.ones((4, 4, 3))).shape
-    (4, 4, 3)
+    >>> pca_colour(jax.random.key(0), jnp.ones((8, 8, 3))).shape
+    (8, 8, 3)
     """
     if image.shape[-1] != 3:
         raise ValueError(f"the colour axes are of 3 channels, got {image.shape[-1]}")
@@ -92,8 +92,8 @@ def blur(
 
     Source: Chen et al. 2020 (SimCLR), appendix A.
 
-    >>> blur(jax.random.key(0), jnp.ones((4, 4, 3))).shape
-    (4, 4, 3)
+    >>> blur(jax.random.key(0), jnp.ones((8, 8, 3))).shape
+    (8, 8, 3)
     """
     low, high = deviations
     return adjust_blur(image, jax.random.uniform(key, (), minval=low, maxval=high))

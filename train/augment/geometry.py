@@ -46,8 +46,8 @@ def translate(
 ) -> jax.Array:
     """Key [], [H, W, C] -> [H, W, C], moved by up to `share` of its height and of its width.
 
-    >>> translate(jax.random.key(0), jnp.ones((4, 4, 1)), share=0.25).shape
-    (4, 4, 1)
+    >>> translate(jax.random.key(0), jnp.ones((8, 8, 3)), share=0.25).shape
+    (8, 8, 3)
     """
     return affine(key, image, translation=share, method=method, fill=fill)
 
@@ -62,8 +62,8 @@ def rotate(
 ) -> jax.Array:
     """Key [], [H, W, C] -> [H, W, C], turned about its centre by up to `degrees` either way.
 
-    >>> rotate(jax.random.key(0), jnp.ones((4, 4, 1)), degrees=30.0).shape
-    (4, 4, 1)
+    >>> rotate(jax.random.key(0), jnp.ones((8, 8, 3)), degrees=30.0).shape
+    (8, 8, 3)
     """
     return affine(key, image, degrees=degrees, method=method, fill=fill)
 
@@ -78,8 +78,8 @@ def scale(
 ) -> jax.Array:
     """Key [], [H, W, C] -> [H, W, C], enlarged about its centre by a factor between `factors`.
 
-    >>> scale(jax.random.key(0), jnp.ones((4, 4, 1)), factors=(0.8, 1.2)).shape
-    (4, 4, 1)
+    >>> scale(jax.random.key(0), jnp.ones((8, 8, 3)), factors=(0.8, 1.2)).shape
+    (8, 8, 3)
     """
     return affine(key, image, factors=factors, method=method, fill=fill)
 
@@ -102,14 +102,13 @@ def affine(
     uniform in its logarithm so that halving is as likely as doubling.
     method, fill: as in `warp`.
 
-    >>> affine(jax.random.key(0), jnp.ones((4, 4, 1)), degrees=9.0, shear=5.0).shape
-    (4, 4, 1)
+    >>> affine(jax.random.key(0), jnp.ones((8, 8, 3)), degrees=9.0, shear=5.0).shape
+    (8, 8, 3)
     """
     height, width, _ = image.shape
-    key, factor_key = jax.random.split(key)
-    turn, x, y, shear_x, shear_y = jax.random.uniform(key, (5,), minval=-1.0)
+    turn, x, y, shear_x, shear_y, size = jax.random.uniform(key, (6,), minval=-1.0)
     low, high = jnp.log(jnp.asarray(factors, jnp.float32))
-    factor = jnp.exp(jax.random.uniform(factor_key, (), minval=low, maxval=high))
+    factor = jnp.exp((low + high) / 2 + size * (high - low) / 2)
     linear = turned(turn * jnp.deg2rad(degrees)) @ jnp.array(
         [[1.0, jnp.tan(shear_x * jnp.deg2rad(shear))], [jnp.tan(shear_y * jnp.deg2rad(shear)), 1.0]]
     )

@@ -38,7 +38,7 @@ def erase(
     happens = box.drawn & jax.random.bernoulli(happens_key, probability)
     inside = rectangle(height, width, box.y, box.x, box.y + box.height, box.x + box.width)
     if value is None:
-        unit = to_unit(jax.random.bits(noise_key, image.shape, jnp.uint8))
+        unit = jax.random.uniform(noise_key, image.shape)
     else:
         unit = jnp.full((1, 1, 1), value, jnp.float32)
     return jnp.where(inside & happens, from_unit(unit, image.dtype), image)
@@ -52,7 +52,8 @@ def mixup(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 0.2) -> A
     Source: Zhang et al. 2018, mixup, equation 1.
 
     >>> batch = {"image": jnp.ones((2, 8, 8, 3)), "label": jnp.array([0, 1])}
-    >>> mixup(jax.random.split(jax.random.key(0), 2), batch, classes=10)["target"].shape
+    >>> keys = jax.random.split(jax.random.key(0), 2)
+    >>> jax.eval_shape(lambda *x: mixup(*x, classes=10), keys, batch)["target"].shape
     (2, 10)
     """
     image = batch["image"]
@@ -72,19 +73,19 @@ def cutmix(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 1.0) -> 
     Source: Yun et al. 2019, CutMix, equations 1 and 2.
 
     >>> batch = {"image": jnp.ones((2, 8, 8, 3)), "label": jnp.array([0, 1])}
-    >>> cutmix(jax.random.split(jax.random.key(0), 2), batch, classes=10)["target"].shape
+    >>> keys = jax.random.split(jax.random.key(0), 2)
+    >>> jax.eval_shape(lambda *x: cutmix(*x, classes=10), keys, batch)["target"].shape
     (2, 10)
     """
     image = batch["image"]
     _, height, width, _ = image.shape
 
     def pasted(key: jax.Array) -> jax.Array:
-        share_key, y_key, x_key = jax.random.split(key, 3)
+        share_key, place_key = jax.random.split(key)
         side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha))
         half_height = (side * height / 2).astype(jnp.int32)
         half_width = (side * width / 2).astype(jnp.int32)
-        y = jax.random.randint(y_key, (), 0, height)
-        x = jax.random.randint(x_key, (), 0, width)
+        y, x = jax.random.randint(place_key, (2,), 0, jnp.array([height, width]))
         return rectangle(
             height, width, y - half_height, x - half_width, y + half_height, x + half_width
         )

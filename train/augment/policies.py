@@ -1,7 +1,7 @@
 """AutoAugment, RandAugment and TrivialAugment: one key and one image at a time, to be vmapped.
 
-The operations are torchvision's: `fill` in [0, 1] stands where a warp looks outside of the image,
-and pixels are not mixed (nearest).
+The operations are torchvision's, but that levels and translations are rounded to the nearest:
+`fill` in [0, 1] stands where a warp looks outside of the image, and pixels are not mixed.
 
 Cost: under vmap a switch computes its fifteen branches for every image and keeps one. GPUs and
 TPUs do that side by side; on a CPU the images are taken in turn instead, each through its own
@@ -34,10 +34,11 @@ OPERATIONS = (
     "invert",  # in the learned policies alone
 )
 SIGNED = OPERATIONS[1:10]  # drawn in both directions
+UNLEARNED = OPERATIONS.index("invert")  # how many the other policies draw from
 
 
 class Reach(NamedTuple):
-    """What the operations do at full strength; at none they change nothing."""
+    """What the operations do at full strength; at none they change nothing but white (solarize)."""
 
     shear: float  # pixels per pixel
     translate_share: float  # of the side
@@ -118,13 +119,12 @@ def auto_augment(
     >>> auto_augment(jax.random.key(0), jnp.ones((8, 8, 3)), policy=CIFAR10).shape
     (8, 8, 3)
     """
-    row_key, apply_key, sign_key = jax.random.split(key, 3)
+    draws = jax.random.uniform(key, (5,))
     names = jnp.array([[OPERATIONS.index(name) for name in row[::3]] for row in policy])
     probabilities = jnp.array([row[1::3] for row in policy])
     strengths = jnp.array([row[2::3] for row in policy], jnp.float32) / 9
-    row = jax.random.randint(row_key, (), 0, len(policy))
-    applied = jax.random.uniform(apply_key, (2,)) < probabilities[row]
-    signs = jax.random.rademacher(sign_key, (2,), jnp.float32)
+    row = pick(draws[0], len(policy))
+    applied, signs = draws[1:3] < probabilities[row], sign(draws[3:])
     operations = jnp.where(applied, names[row], OPERATIONS.index("identity"))
     return apply(image, operations, signs * strengths[row], reach=LEARNED, fill=fill)
 
@@ -144,9 +144,8 @@ def rand_augment(
     >>> rand_augment(jax.random.key(0), jnp.ones((8, 8, 3)), count=1).shape
     (8, 8, 3)
     """
-    operation_key, sign_key = jax.random.split(key)
-    operations = jax.random.randint(operation_key, (count,), 0, OPERATIONS.index("invert"))
-    signs = jax.random.rademacher(sign_key, (count,), jnp.float32)
+    draws = jax.random.uniform(key, (2, count))
+    operations, signs = pick(draws[0], UNLEARNED), sign(draws[1])
     return apply(image, operations, signs * (magnitude / 30), reach=LEARNED, fill=fill)
 
 
@@ -158,11 +157,20 @@ def trivial_augment(key: jax.Array, image: jax.Array, *, fill: float = 0.0) -> j
     >>> trivial_augment(jax.random.key(0), jnp.ones((8, 8, 3))).shape
     (8, 8, 3)
     """
-    operation_key, strength_key, sign_key = jax.random.split(key, 3)
-    operations = jax.random.randint(operation_key, (1,), 0, OPERATIONS.index("invert"))
-    strengths = jax.random.randint(strength_key, (1,), 0, 31).astype(jnp.float32) / 30
-    signs = jax.random.rademacher(sign_key, (1,), jnp.float32)
+    draws = jax.random.uniform(key, (3, 1))
+    operations, signs = pick(draws[0], UNLEARNED), sign(draws[1])
+    strengths = pick(draws[2], 31).astype(jnp.float32) / 30
     return apply(image, operations, signs * strengths, reach=WIDE, fill=fill)
+
+
+def pick(draw: jax.Array, count: int) -> jax.Array:
+    """[...] in [0, 1) -> [...] int32 below count."""
+    return (draw * count).astype(jnp.int32)
+
+
+def sign(draw: jax.Array) -> jax.Array:
+    """[...] in [0, 1) -> [...], -1 or 1."""
+    return jnp.where(draw < 0.5, -1.0, 1.0)
 
 
 def apply(
@@ -190,7 +198,7 @@ def branches(reach: Reach, fill: float) -> list[Callable]:
         return geometry.warp(image, jnp.array(matrix), method="nearest", fill=fill)
 
     def pixels(strength: jax.Array, side: int) -> jax.Array:
-        return jnp.trunc(strength * (reach.translate_share * side + reach.translate_pixels))
+        return jnp.round(strength * (reach.translate_share * side + reach.translate_pixels))
 
     def rotate(image: jax.Array, strength: jax.Array) -> jax.Array:
         linear = geometry.turned(strength * jnp.deg2rad(reach.rotate))
@@ -216,7 +224,8 @@ def branches(reach: Reach, fill: float) -> list[Callable]:
         "contrast": lambda x, s: colour.adjust_contrast(x, factor(s)),
         "sharpness": lambda x, s: colour.adjust_sharpness(x, factor(s)),
         "posterize": lambda x, s: levels.posterize(x, bits=bits(s)),
-        "solarize": lambda x, s: levels.solarize(x, threshold=255 * (1 - jnp.abs(s))),
+        # Whole or half levels are drawn: a quarter less keeps them apart from rounding errors.
+        "solarize": lambda x, s: levels.solarize(x, threshold=254.75 - 255 * jnp.abs(s)),
         "autocontrast": lambda x, s: levels.autocontrast(x),
         "equalize": lambda x, s: levels.equalize(x),
         "invert": lambda x, s: levels.invert(x),
