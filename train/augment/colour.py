@@ -1,7 +1,7 @@
 """Augmentation that changes colours: one key and one image at a time, to be vmapped.
 
 Every image is uint8 or floats in [0, 1] and comes back so. The adjust_ functions take no key:
-they are what the random ones and the policies apply.
+they are what the random ones and the policies apply, after Pillow's ImageEnhance.
 """
 
 import jax

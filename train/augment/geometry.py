@@ -102,6 +102,8 @@ def affine(
     uniform in its logarithm so that halving is as likely as doubling.
     method, fill: as in `warp`.
 
+    Source: torchvision's RandomAffine, whose factor is uniform itself.
+
     >>> affine(jax.random.key(0), jnp.ones((8, 8, 3)), degrees=9.0, shear=5.0).shape
     (8, 8, 3)
     """

