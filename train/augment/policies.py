@@ -39,7 +39,7 @@ UNLEARNED = OPERATIONS.index("invert")  # how many the other policies draw from
 
 
 class Reach(NamedTuple):
-    """What the operations do at full strength; solarize and those without any have none here."""
+    """How far the operations go at full strength."""
 
     shear: float  # pixels per pixel
     translate_share: float  # of the side
@@ -225,7 +225,8 @@ def branches(reach: Reach, fill: float) -> list[Callable]:
         "contrast": lambda x, s: colour.adjust_contrast(x, factor(s)),
         "sharpness": lambda x, s: colour.adjust_sharpness(x, factor(s)),
         "posterize": lambda x, s: levels.posterize(x, bits=bits(s)),
-        # Whole or half levels are drawn: a quarter less keeps them apart from rounding errors.
+        # The thresholds drawn are whole levels, halves and thirds: a quarter less, and rounding
+        # errors move no level across.
         "solarize": lambda x, s: levels.solarize(x, threshold=254.75 - 255 * jnp.abs(s)),
         "autocontrast": lambda x, s: levels.autocontrast(x),
         "equalize": lambda x, s: levels.equalize(x),

@@ -43,7 +43,7 @@ def keys() -> jax.Array:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_laws(photograph, name):
-    """jit and vmap are a plain loop; dtypes and ranges stay; keys matter; floats are levels / 255."""
+    """jit and vmap are a plain loop; dtype and range stay; keys matter; floats are levels / 255."""
     function = FUNCTIONS[name]
     image = jnp.asarray(photograph)
     many = np.asarray(jax.jit(jax.vmap(function, in_axes=(0, None)))(keys(), image))
