@@ -1,13 +1,58 @@
-"""Device-side augmentation: keys [B], batch -> batch, inside the jitted step."""
+"""Device-side augmentation: keys [B], batch -> batch, inside the jitted step.
+
+Most functions are of one key and one image, `function(key, image [H, W, C], *, knobs) -> image`;
+a recipe binds their knobs and lists them: `images(flip, partial(rotate, degrees=15.0))`. Images are
+uint8, or floats in [0, 1], and come back so (train.augment.pixels).
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from train.augment.geometry import shift
+from train.augment.colour import blur, brightness, contrast, hue, noise, pca_colour, saturation
+from train.augment.crops import crop, pad_crop, resized_crop
+from train.augment.geometry import affine, flip, rotate, scale, shift, translate
+from train.augment.mix import cutmix, erase, mixup
+from train.augment.policies import (
+    CIFAR10,
+    IMAGENET,
+    auto_augment,
+    rand_augment,
+    trivial_augment,
+)
 
-__all__ = ["images", "nothing", "shift"]
+__all__ = [
+    "CIFAR10",
+    "IMAGENET",
+    "affine",
+    "auto_augment",
+    "blur",
+    "brightness",
+    "chain",
+    "contrast",
+    "crop",
+    "cutmix",
+    "erase",
+    "flip",
+    "hue",
+    "images",
+    "mixup",
+    "noise",
+    "nothing",
+    "one_of",
+    "pad_crop",
+    "pca_colour",
+    "rand_augment",
+    "resized_crop",
+    "rotate",
+    "saturation",
+    "scale",
+    "shift",
+    "translate",
+    "trivial_augment",
+]
 
 
 def nothing(keys: jax.Array, batch: Any) -> Any:
@@ -28,5 +73,38 @@ def images(*functions: Callable) -> Callable:
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
             image = jax.vmap(function)(own, image)
         return {**batch, "image": image}
+
+    return augment
+
+
+def chain(*augments: Callable) -> Callable:
+    """augment(keys [B], batch) -> batch, ... -> all of them in order, as one.
+
+    Each draws from keys of its own: `chain(images(flip), partial(mixup, classes=10))`.
+    """
+
+    def augment(keys: jax.Array, batch: Any) -> Any:
+        for number, one in enumerate(augments):
+            batch = one(jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number), batch)
+        return batch
+
+    return augment
+
+
+def one_of(*augments: Callable) -> Callable:
+    """augment(keys [B], batch) -> batch, ... -> one of them for each example, equally likely.
+
+    Errors: ValueError where they do not all put the same entries into the batch.
+    """
+
+    def augment(keys: jax.Array, batch: Any) -> Any:
+        own = jax.vmap(jax.random.split)(keys)
+        results = [one(own[:, 0], batch) for one in augments]
+        entries = [sorted(result) for result in results]
+        if any(names != entries[0] for names in entries):
+            raise ValueError(f"one_of needs augmentations with the same entries, got {entries}")
+        which = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(augments)))(own[:, 1])
+        rows = jnp.arange(len(which))
+        return jax.tree.map(lambda *options: jnp.stack(options)[which, rows], *results)
 
     return augment

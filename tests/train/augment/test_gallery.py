@@ -1,0 +1,44 @@
+"""The picture holds a titled row for every augmentation there is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from train import augment
+from train.augment import gallery
+
+NOT_DRAWN = {"images", "chain", "one_of", "nothing", "IMAGENET", "CIFAR10"}
+
+
+def test_every_augmentation_has_a_row():
+    rows = gallery.random(32)
+    assert {title.split(",")[0] for title in rows} == set(augment.__all__) - NOT_DRAWN
+    shapes = jax.eval_shape(
+        gallery.draws, jax.random.key(0), jax.ShapeDtypeStruct((32, 32, 3), jnp.uint8)
+    )
+    assert len(shapes) == len(gallery.STILL) + len(rows)
+    assert all(row.dtype == jnp.uint8 and row.shape[0] == gallery.DRAWS for row in shapes)
+
+
+@pytest.mark.parametrize("shape", [(20, 26, 3), (26, 20, 1)])
+def test_gallery(monkeypatch, tmp_path, shape):
+    """Rows in order, left column first; each strip holds its draws."""
+    few = {"flip": augment.flip, "nothing": lambda key, image: image}
+    monkeypatch.setattr(gallery, "random", lambda side: few)
+    monkeypatch.setattr(gallery, "STILL", {})
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    figure = gallery.gallery(image, key=jax.random.key(0), side=16)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(few)
+    strips = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    assert all(one.shape == (16, gallery.DRAWS * (16 + gallery.GAP), 3) for one in strips)
+    first, second = strips[1][:, :16], strips[1][:, 16 + gallery.GAP : 32 + gallery.GAP]
+    np.testing.assert_array_equal(first, second)
+    figure.savefig(tmp_path / "gallery.png")
+
+
+def test_the_photograph_is_its_middle_square():
+    image = np.zeros((20, 40, 3), np.uint8)
+    image[:, 10:30] = 200
+    square = gallery.photograph(jnp.asarray(image), side=16)
+    assert square.shape == (16, 16, 3) and np.unique(square[2:-2, 2:-2]).tolist() == [200]

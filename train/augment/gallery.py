@@ -1,0 +1,127 @@
+"""Every augmentation on one photograph, in one picture."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from train.augment import colour, crops, geometry, levels, mix, policies
+from train.augment.pixels import from_unit, to_unit
+
+SIDE = 160  # pixels
+DRAWS = 6
+COLUMNS = 2
+GAP = 4  # white pixels between two draws
+
+# What only the policies use: title -> functions of the image.
+STILL: dict[str, list[Callable]] = {
+    "the photograph · posterize 2 bits · solarize 128 · autocontrast · equalize · invert": [
+        lambda image: image,
+        partial(levels.posterize, bits=2),
+        partial(levels.solarize, threshold=128),
+        levels.autocontrast,
+        levels.equalize,
+        levels.invert,
+    ],
+    "sharpness 0 · 0.5 · 1 · 2 · 4 · 8": [
+        partial(colour.adjust_sharpness, factor=factor) for factor in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+    ],
+}
+
+
+def gallery(image: np.ndarray, *, key: jax.Array, side: int = SIDE) -> Figure:
+    """Image [H, W, C] uint8, or floats in [0, 1] -> one row of draws per augmentation.
+
+    The middle of the image is shown, resized to side x side.
+    """
+    square = photograph(jnp.asarray(image), side=side)
+    titles = [*STILL, *random(side)]
+    drawn = jax.jit(draws)(key, square)
+    lines = -(-len(drawn) // COLUMNS)
+    figure = Figure(figsize=(6.5 * COLUMNS, 1.33 * lines), layout="constrained")
+    grid = figure.subplots(lines, COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, title, pictures in zip(grid.T.flat, titles, drawn, strict=False):
+        axes.imshow(strip(np.asarray(pictures)))
+        axes.set_title(title, loc="left", fontsize=10)
+    return figure
+
+
+def photograph(image: jax.Array, *, side: int) -> jax.Array:
+    """[H, W, C] -> [side, side, 3] uint8, its middle square; grey becomes red, green and blue."""
+    height, width, channels = image.shape
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    square = to_unit(image)[top : top + short, left : left + short]
+    square = jax.image.resize(square, (side, side, channels), "cubic")
+    return from_unit(jnp.broadcast_to(square, (side, side, 3)), jnp.dtype(jnp.uint8))
+
+
+def draws(key: jax.Array, image: jax.Array) -> list[jax.Array]:
+    """Key [], [side, side, 3] -> rows of [N, h, w, 3]: of STILL, then of `random`."""
+    fixed = [jnp.stack([function(image) for function in row]) for row in STILL.values()]
+    functions = list(random(image.shape[0]).values())
+    keys = jax.random.split(key, (len(functions), DRAWS))
+    drawn = [
+        jax.vmap(function, in_axes=(0, None))(own, image)
+        for function, own in zip(functions, keys, strict=True)
+    ]
+    return fixed + drawn
+
+
+def strip(pictures: np.ndarray) -> np.ndarray:
+    """[N, h, w, C] uint8 -> [h, N * (w + GAP), C], side by side on white."""
+    gaps = np.pad(pictures, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=255)
+    return np.concatenate(list(gaps), 1)
+
+
+def mixed(function: Callable) -> Callable:
+    """mixup or cutmix -> function(key, image), the neighbour being the image upside down."""
+
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        pair = jnp.stack([image, jnp.flip(image, 0)])
+        batch = {"image": pair, "label": jnp.arange(2)}
+        return function(jax.random.split(key), batch, classes=2)["image"][0]
+
+    return one
+
+
+def random(side: int) -> dict[str, Callable]:
+    """Title -> function(key, image [side, side, C]) -> image."""
+    size = (3 * side // 4, 3 * side // 4)
+    return {
+        "flip": geometry.flip,
+        "flip, vertical": partial(geometry.flip, vertical=True),
+        f"shift, {side // 8} pixels": partial(geometry.shift, pixels=side // 8),
+        f"pad_crop, {side // 8} pixels, reflect": partial(
+            crops.pad_crop, pixels=side // 8, mode="reflect"
+        ),
+        f"crop, {size[0]} of {side} pixels": partial(crops.crop, size=size),
+        "resized_crop, 8 to 100 % of the area": partial(crops.resized_crop, size=(side, side)),
+        "rotate, 30 degrees": partial(geometry.rotate, degrees=30.0),
+        "translate, 1/4 of the side": partial(geometry.translate, share=0.25),
+        "scale, 0.6 to 1.6": partial(geometry.scale, factors=(0.6, 1.6)),
+        "affine, all of it, shear 20 degrees": partial(
+            geometry.affine, degrees=20.0, translation=0.1, factors=(0.8, 1.2), shear=20.0
+        ),
+        "brightness, 0.6": partial(colour.brightness, amount=0.6),
+        "contrast, 0.8": partial(colour.contrast, amount=0.8),
+        "saturation, 1": partial(colour.saturation, amount=1.0),
+        "hue, half a turn": partial(colour.hue, amount=0.5),
+        "noise, 0.1": partial(colour.noise, deviation=0.1),
+        "pca_colour, 0.5 (AlexNet: 0.1)": partial(colour.pca_colour, deviation=0.5),
+        "blur, 0.1 to 4 pixels": partial(colour.blur, deviations=(0.1, 4.0)),
+        "erase, noise": partial(mix.erase, probability=1.0),
+        "erase, grey": partial(mix.erase, probability=1.0, value=0.5),
+        "mixup, alpha 1, with itself upside down": mixed(partial(mix.mixup, alpha=1.0)),
+        "cutmix, with itself upside down": mixed(mix.cutmix),
+        "auto_augment, ImageNet": policies.auto_augment,
+        "auto_augment, CIFAR-10": partial(policies.auto_augment, policy=policies.CIFAR10),
+        "rand_augment, 2 of magnitude 9": policies.rand_augment,
+        "rand_augment, 2 of magnitude 20": partial(policies.rand_augment, magnitude=20),
+        "trivial_augment, wide": policies.trivial_augment,
+    }

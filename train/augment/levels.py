@@ -1,0 +1,94 @@
+"""Changes of 8-bit levels: a table of 256 entries, and every pixel looks its own level up.
+
+Deterministic, without keys: the policies draw when and how strongly. Images of uint8, or of floats
+in [0, 1], which are rounded to the nearest of the 256 levels first.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from train.augment.pixels import from_unit, to_unit
+
+
+def posterize(image: jax.Array, *, bits: int | jax.Array) -> jax.Array:
+    """[H, W, C] -> [H, W, C] with the upper `bits` of 8 kept, the others 0.
+
+    >>> posterize(jnp.array([[[255]]], jnp.uint8), bits=1).item()
+    128
+    """
+    dropped = jnp.asarray(8 - bits, jnp.int32)
+    return look_up(image, (every_level() >> dropped) << dropped)
+
+
+def solarize(image: jax.Array, *, threshold: float | jax.Array) -> jax.Array:
+    """[H, W, C] -> [H, W, C] with levels of `threshold` (0 to 256) and above inverted.
+
+    >>> solarize(jnp.array([[[100], [200]]], jnp.uint8), threshold=128).ravel()
+    Array([100,  55], dtype=uint8)
+    """
+    level = every_level()
+    below = level.astype(jnp.float32) < threshold
+    return look_up(image, jnp.where(below, level, 255 - level))
+
+
+def invert(image: jax.Array) -> jax.Array:
+    """[H, W, C] -> [H, W, C], its negative.
+
+    >>> invert(jnp.array([[[100]]], jnp.uint8)).item()
+    155
+    """
+    return look_up(image, 255 - every_level())
+
+
+def autocontrast(image: jax.Array) -> jax.Array:
+    """[H, W, C] -> [H, W, C], each channel stretched from black to white.
+
+    A channel of one level is left as it is.
+
+    >>> autocontrast(jnp.array([[[100], [150], [200]]], jnp.uint8)).ravel()
+    Array([  0, 128, 255], dtype=uint8)
+    """
+    level, pixels = every_level(), eight_bit(image).astype(jnp.int32)
+    low, high = jnp.min(pixels, (0, 1))[None], jnp.max(pixels, (0, 1))[None]
+    spread = jnp.maximum(high - low, 1)
+    stretched = (2 * 255 * (level - low) + spread) // (2 * spread)  # to the nearest
+    return look_up(image, jnp.where(high > low, jnp.clip(stretched, 0, 255), level))
+
+
+def equalize(image: jax.Array) -> jax.Array:
+    """[H, W, C] -> [H, W, C], each channel's levels spread so that all are about as frequent.
+
+    Source: Pillow's ImageOps.equalize, to the level; so a channel is left as it is where fewer
+    than 255 of its pixels are below its highest level.
+
+    >>> equalize(jnp.array([[[100], [150], [200]]], jnp.uint8)).ravel()
+    Array([100, 150, 200], dtype=uint8)
+    """
+    level, pixels = every_level(), eight_bit(image).astype(jnp.int32)
+    channels = image.shape[-1]
+    counts = jnp.zeros((256, channels), jnp.int32)
+    counts = counts.at[pixels.reshape(-1, channels), jnp.arange(channels)].add(1)
+    upto = jnp.cumsum(counts, 0)
+    highest = jnp.max(pixels, (0, 1))[None]
+    step = (upto[-1:] - jnp.take_along_axis(counts, highest, 0)) // 255
+    # Pillow's running sum starts at half a step and stands before the level's own count.
+    spread = (step // 2 + upto - counts) // jnp.maximum(step, 1)
+    return look_up(image, jnp.where(step > 0, jnp.clip(spread, 0, 255), level))
+
+
+def look_up(image: jax.Array, table: jax.Array) -> jax.Array:
+    """[H, W, C], table [256, C or 1] of levels -> [H, W, C]."""
+    channels = image.shape[-1]
+    table = jnp.broadcast_to(table, (256, channels)).astype(jnp.uint8)
+    found = table[eight_bit(image).astype(jnp.int32), jnp.arange(channels)]
+    return found if image.dtype == jnp.uint8 else to_unit(found).astype(image.dtype)
+
+
+def eight_bit(image: jax.Array) -> jax.Array:
+    """[...] uint8, or floats in [0, 1] -> [...] uint8."""
+    return from_unit(to_unit(image), jnp.dtype(jnp.uint8))
+
+
+def every_level() -> jax.Array:
+    """[256, 1] int32: the table that changes nothing."""
+    return jnp.arange(256, dtype=jnp.int32)[:, None]

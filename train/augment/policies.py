@@ -1,0 +1,235 @@
+"""AutoAugment, RandAugment and TrivialAugment: one key and one image at a time, to be vmapped.
+
+The operations are torchvision's, but that levels and translations are rounded to the nearest:
+`fill` in [0, 1] stands where a warp looks outside of the image, and pixels are not mixed.
+
+Cost: under vmap a switch computes its fifteen branches for every image and keeps one. GPUs and
+TPUs do that side by side; on a CPU the images are taken in turn instead, each through its own
+branch alone. One operation then takes 0.6 ms in place of 8.8 on 128 images of 32x32, 6.8 ms in
+place of 177 on 32 of 224x224 (2 cores).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from train.augment import colour, geometry, levels
+
+OPERATIONS = (
+    "identity",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "brightness",
+    "saturation",  # "Color" in the papers
+    "contrast",
+    "sharpness",
+    "posterize",
+    "solarize",
+    "autocontrast",
+    "equalize",
+    "invert",  # in the learned policies alone
+)
+SIGNED = OPERATIONS[1:10]  # drawn in both directions
+UNLEARNED = OPERATIONS.index("invert")  # how many the other policies draw from
+
+
+class Reach(NamedTuple):
+    """How far the operations go at full strength."""
+
+    shear: float  # pixels per pixel
+    translate_share: float  # of the side
+    translate_pixels: float  # or that many, whatever the side
+    rotate: float  # degrees
+    blend: float  # the factor's distance from 1
+    posterize: int  # bits lost
+
+
+LEARNED = Reach(0.3, 150 / 331, 0.0, 30.0, 0.9, 4)
+WIDE = Reach(0.99, 0.0, 32.0, 135.0, 0.99, 6)
+
+# Rows of two operations: name, probability, magnitude 0 to 9 (0 where it has none).
+# The authors' policies, as torchvision holds them.
+IMAGENET = (
+    ("posterize", 0.4, 8, "rotate", 0.6, 9),
+    ("solarize", 0.6, 5, "autocontrast", 0.6, 0),
+    ("equalize", 0.8, 0, "equalize", 0.6, 0),
+    ("posterize", 0.6, 7, "posterize", 0.6, 6),
+    ("equalize", 0.4, 0, "solarize", 0.2, 4),
+    ("equalize", 0.4, 0, "rotate", 0.8, 8),
+    ("solarize", 0.6, 3, "equalize", 0.6, 0),
+    ("posterize", 0.8, 5, "equalize", 1.0, 0),
+    ("rotate", 0.2, 3, "solarize", 0.6, 8),
+    ("equalize", 0.6, 0, "posterize", 0.4, 6),
+    ("rotate", 0.8, 8, "saturation", 0.4, 0),
+    ("rotate", 0.4, 9, "equalize", 0.6, 0),
+    ("equalize", 0.0, 0, "equalize", 0.8, 0),
+    ("invert", 0.6, 0, "equalize", 1.0, 0),
+    ("saturation", 0.6, 4, "contrast", 1.0, 8),
+    ("rotate", 0.8, 8, "saturation", 1.0, 2),
+    ("saturation", 0.8, 8, "solarize", 0.8, 7),
+    ("sharpness", 0.4, 7, "invert", 0.6, 0),
+    ("shear_x", 0.6, 5, "equalize", 1.0, 0),
+    ("saturation", 0.4, 0, "equalize", 0.6, 0),
+    ("equalize", 0.4, 0, "solarize", 0.2, 4),
+    ("solarize", 0.6, 5, "autocontrast", 0.6, 0),
+    ("invert", 0.6, 0, "equalize", 1.0, 0),
+    ("saturation", 0.6, 4, "contrast", 1.0, 8),
+    ("equalize", 0.8, 0, "equalize", 0.6, 0),
+)
+CIFAR10 = (
+    ("invert", 0.1, 0, "contrast", 0.2, 6),
+    ("rotate", 0.7, 2, "translate_x", 0.3, 9),
+    ("sharpness", 0.8, 1, "sharpness", 0.9, 3),
+    ("shear_y", 0.5, 8, "translate_y", 0.7, 9),
+    ("autocontrast", 0.5, 0, "equalize", 0.9, 0),
+    ("shear_y", 0.2, 7, "posterize", 0.3, 7),
+    ("saturation", 0.4, 3, "brightness", 0.6, 7),
+    ("sharpness", 0.3, 9, "brightness", 0.7, 9),
+    ("equalize", 0.6, 0, "equalize", 0.5, 0),
+    ("contrast", 0.6, 7, "sharpness", 0.6, 5),
+    ("saturation", 0.7, 7, "translate_x", 0.5, 8),
+    ("equalize", 0.3, 0, "autocontrast", 0.4, 0),
+    ("translate_y", 0.4, 3, "sharpness", 0.2, 6),
+    ("brightness", 0.9, 6, "saturation", 0.2, 8),
+    ("solarize", 0.5, 2, "invert", 0.0, 0),
+    ("equalize", 0.2, 0, "autocontrast", 0.6, 0),
+    ("equalize", 0.2, 0, "equalize", 0.6, 0),
+    ("saturation", 0.9, 9, "equalize", 0.6, 0),
+    ("autocontrast", 0.8, 0, "solarize", 0.2, 8),
+    ("brightness", 0.1, 3, "saturation", 0.7, 0),
+    ("solarize", 0.4, 5, "autocontrast", 0.9, 0),
+    ("translate_y", 0.9, 9, "translate_y", 0.7, 9),
+    ("autocontrast", 0.9, 0, "solarize", 0.8, 3),
+    ("equalize", 0.8, 0, "invert", 0.1, 0),
+    ("translate_y", 0.7, 9, "autocontrast", 0.9, 0),
+)
+
+
+def auto_augment(
+    key: jax.Array, image: jax.Array, *, policy: tuple = IMAGENET, fill: float = 0.0
+) -> jax.Array:
+    """Key [], [H, W, C] -> [H, W, C] after one row of a learned policy, IMAGENET or CIFAR10.
+
+    Source: Cubuk et al. 2019, AutoAugment, tables 7 and 9.
+
+    >>> auto_augment(jax.random.key(0), jnp.ones((8, 8, 3)), policy=CIFAR10).shape
+    (8, 8, 3)
+    """
+    draws = jax.random.uniform(key, (5,))
+    names = jnp.array([[OPERATIONS.index(name) for name in row[::3]] for row in policy])
+    probabilities = jnp.array([row[1::3] for row in policy])
+    strengths = jnp.array([row[2::3] for row in policy], jnp.float32) / 9
+    row = pick(draws[0], len(policy))
+    applied, signs = draws[1:3] < probabilities[row], sign(draws[3:])
+    operations = jnp.where(applied, names[row], OPERATIONS.index("identity"))
+    return apply(image, operations, signs * strengths[row], reach=LEARNED, fill=fill)
+
+
+def rand_augment(
+    key: jax.Array,
+    image: jax.Array,
+    *,
+    count: int = 2,
+    magnitude: int = 9,
+    fill: float = 0.0,
+) -> jax.Array:
+    """Key [], [H, W, C] -> [H, W, C] after `count` operations of one magnitude (0 to 30).
+
+    Source: Cubuk et al. 2020, RandAugment, N = count, M = magnitude, with torchvision's reach.
+
+    >>> rand_augment(jax.random.key(0), jnp.ones((8, 8, 3)), count=1).shape
+    (8, 8, 3)
+    """
+    draws = jax.random.uniform(key, (2, count))
+    operations, signs = pick(draws[0], UNLEARNED), sign(draws[1])
+    return apply(image, operations, signs * (magnitude / 30), reach=LEARNED, fill=fill)
+
+
+def trivial_augment(key: jax.Array, image: jax.Array, *, fill: float = 0.0) -> jax.Array:
+    """Key [], [H, W, C] -> [H, W, C] after one operation at one of 31 strengths.
+
+    Source: Müller and Hutter 2021, TrivialAugment, the wide space.
+
+    >>> trivial_augment(jax.random.key(0), jnp.ones((8, 8, 3))).shape
+    (8, 8, 3)
+    """
+    draws = jax.random.uniform(key, (3, 1))
+    operations, signs = pick(draws[0], UNLEARNED), sign(draws[1])
+    strengths = pick(draws[2], 31).astype(jnp.float32) / 30
+    return apply(image, operations, signs * strengths, reach=WIDE, fill=fill)
+
+
+def pick(draw: jax.Array, count: int) -> jax.Array:
+    """[...] in [0, 1) -> [...] int32 below count."""
+    return (draw * count).astype(jnp.int32)
+
+
+def sign(draw: jax.Array) -> jax.Array:
+    """[...] in [0, 1) -> [...], -1 or 1."""
+    return jnp.where(draw < 0.5, -1.0, 1.0)
+
+
+def apply(
+    image: jax.Array, operations: jax.Array, strengths: jax.Array, *, reach: Reach, fill: float
+) -> jax.Array:
+    """[H, W, C], operations [N], strengths [N] in [-1, 1] -> [H, W, C], one after the other.
+
+    Operations are places in OPERATIONS; the strength's sign counts for the SIGNED alone.
+    """
+
+    def switch(image: jax.Array, operation: jax.Array, strength: jax.Array) -> jax.Array:
+        return jax.lax.switch(operation, branches(reach, fill), image, strength)
+
+    def step(image: jax.Array, drawn: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        in_turn = jax.custom_batching.sequential_vmap(switch)
+        return jax.lax.platform_dependent(image, *drawn, cpu=in_turn, default=switch), None
+
+    return jax.lax.scan(step, image, (operations, strengths))[0]
+
+
+def branches(reach: Reach, fill: float) -> list[Callable]:
+    """-> functions (image [H, W, C], strength [] in [-1, 1]) -> [H, W, C], as in OPERATIONS."""
+
+    def warp(image: jax.Array, matrix: list[list]) -> jax.Array:
+        return geometry.warp(image, jnp.array(matrix), method="nearest", fill=fill)
+
+    def pixels(strength: jax.Array, side: int) -> jax.Array:
+        return jnp.round(strength * (reach.translate_share * side + reach.translate_pixels))
+
+    def rotate(image: jax.Array, strength: jax.Array) -> jax.Array:
+        linear = geometry.turned(strength * jnp.deg2rad(reach.rotate))
+        size = dict(height=image.shape[0], width=image.shape[1])
+        matrix = geometry.inverse_about_centre(linear, jnp.zeros(2), **size)
+        return geometry.warp(image, matrix, method="nearest", fill=fill)
+
+    def factor(strength: jax.Array) -> jax.Array:
+        return 1.0 + strength * reach.blend
+
+    def bits(strength: jax.Array) -> jax.Array:
+        return 8 - jnp.round(jnp.abs(strength) * reach.posterize).astype(jnp.int32)
+
+    table = {
+        "identity": lambda x, s: x,
+        "shear_x": lambda x, s: warp(x, [[1.0, s * reach.shear, 0.0], [0.0, 1.0, 0.0]]),
+        "shear_y": lambda x, s: warp(x, [[1.0, 0.0, 0.0], [s * reach.shear, 1.0, 0.0]]),
+        "translate_x": lambda x, s: warp(x, [[1.0, 0.0, -pixels(s, x.shape[1])], [0.0, 1.0, 0.0]]),
+        "translate_y": lambda x, s: warp(x, [[1.0, 0.0, 0.0], [0.0, 1.0, -pixels(s, x.shape[0])]]),
+        "rotate": rotate,
+        "brightness": lambda x, s: colour.adjust_brightness(x, factor(s)),
+        "saturation": lambda x, s: colour.adjust_saturation(x, factor(s)),
+        "contrast": lambda x, s: colour.adjust_contrast(x, factor(s)),
+        "sharpness": lambda x, s: colour.adjust_sharpness(x, factor(s)),
+        "posterize": lambda x, s: levels.posterize(x, bits=bits(s)),
+        # The thresholds drawn are whole levels, halves and thirds: a quarter less, and rounding
+        # errors move no level across.
+        "solarize": lambda x, s: levels.solarize(x, threshold=254.75 - 255 * jnp.abs(s)),
+        "autocontrast": lambda x, s: levels.autocontrast(x),
+        "equalize": lambda x, s: levels.equalize(x),
+        "invert": lambda x, s: levels.invert(x),
+    }
+    return [table[name] for name in OPERATIONS]
