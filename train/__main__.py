@@ -8,16 +8,21 @@ import io
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+import jax
 import tyro
 
-from train import log, loop, parallel
+from train import log, loop, parallel, plots
+from train.augment.gallery import gallery
 from train.data import cache_folder
+from train.data.photographs import photograph
 from train.progress import Diverged
 from train.recipes import RECIPES
 
+PIXELS = 480  # side of the photograph in the gallery of augmentations
 KNOBS = {
     "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME",
     "model": "a name of `python -m zoo list`",
@@ -64,6 +69,8 @@ def main(arguments: Sequence[str]) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(overview())
             return 0
+        if arguments[0] == "augment-gallery":
+            return augment_gallery(arguments[1:])
         return train(arguments[0], arguments[1:])
     except Diverged as error:
         return fail(error, code=1)
@@ -92,6 +99,7 @@ def overview() -> str:
             *lines,
             "",
             "python -m train RECIPE --help shows a recipe's knobs.",
+            "python -m train augment-gallery IMAGE draws every augmentation into one picture.",
         ]
     )
 
@@ -119,6 +127,31 @@ def train(name: str, words: Sequence[str]) -> int:
     return 0
 
 
+def augment_gallery(words: Sequence[str]) -> int:
+    """Draws every augmentation of one photograph into a picture."""
+
+    def draw(
+        image: tyro.conf.Positional[Path], *, output: Path = Path("gallery.png"), seed: int = 0
+    ):
+        """Every augmentation of IMAGE, several draws of each, in one picture.
+
+        Args:
+            image: a photograph
+            output: where the picture goes
+            seed: of the draws
+        """
+        try:
+            pixels = photograph(image, size=(PIXELS, PIXELS, 3))
+        except ValueError as error:
+            raise ValueError(f"{image} cannot be read ({error}); give a photograph") from error
+        plots.save(gallery(pixels, key=jax.random.key(seed)), output)
+        print(f"{output} shows every augmentation of {image}")
+
+    call = partial(tyro.cli, draw, args=list(words), prog="python -m train augment-gallery")
+    in_one_line(call)
+    return 0
+
+
 def is_script(recipe: Callable) -> bool:
     """Whether it calls the loop itself, and so takes `workdir` and `layout`."""
     return "workdir" in inspect.signature(recipe).parameters
@@ -134,18 +167,25 @@ def parse(name: str, recipe: Callable, words: Sequence[str]) -> tuple[dict[str, 
     ]
     command = dataclasses.make_dataclass(name, knobs, bases=(Flags,), frozen=True)
     command.__doc__ = inspect.getdoc(recipe)
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            values = tyro.cli(command, args=list(words), prog=f"python -m train {name}")
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise Usage(one_line(printed.getvalue())) from None
+    values = in_one_line(
+        partial(tyro.cli, command, args=list(words), prog=f"python -m train {name}")
+    )
     flags = Flags(
         **{field.name: getattr(values, field.name) for field in dataclasses.fields(Flags)}
     )
     return {knob: getattr(values, knob) for knob, *_ in knobs}, flags
+
+
+def in_one_line(call: Callable) -> Any:
+    """Calls a parser; what it says of wrong words becomes a Usage of one line."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return call()
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise Usage(one_line(printed.getvalue())) from None
 
 
 def one_line(panel: str) -> str:

@@ -56,6 +56,19 @@ def test_label_smoothing_is_the_mixture_with_the_uniform_law():
     assert float(total) == pytest.approx(expected, rel=1e-5) and float(weight) == 4
 
 
+def test_soft_labels_of_mixup_replace_the_label_in_the_loss():
+    task = classification(
+        preprocessing=Preprocessing(mean=(0.0,), std=(1.0,), size=(1, 1)), classes=("a", "b")
+    )
+    keys, images = jax.random.split(jax.random.key(0), 4), np.zeros((4, 2, 2, 1), np.float32)
+    batch = {"image": images, "label": np.array([0, 1, 1, 0]), "valid": np.ones(4, bool)}
+    mixed = augment.mixup(keys, batch, classes=2)
+    logits = GENERATOR.normal(size=(4, 2)).astype(np.float32)
+    logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    total, _, _ = task.loss({"logits": logits}, mixed)
+    assert float(total) == pytest.approx(-float((mixed["target"] * logp).sum()), rel=1e-5)
+
+
 def test_a_model_of_nans_scores_nothing():
     logits = np.full((3, 25), np.nan, np.float32)
     assert not metrics.top_k(logits, np.array([0, 1, 2]), k=5).any()

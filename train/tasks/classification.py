@@ -28,7 +28,8 @@ def classification(
 ) -> Task:
     """Batches {"image" [B, H, W, C] uint8, "label" [B]} and models with "logits" [B, K].
 
-    loss: logits [B, K], label [B] -> [B]. Metrics: loss, accuracy and, above twenty classes,
+    loss: logits [B, K], label [B] -> [B]; smoothed labels, and the soft ones that mixup and cutmix
+    leave in "target" [B, K], take softmax cross-entropy in its place. Metrics: loss, accuracy and, above twenty classes,
     top5_accuracy.
     """
 
@@ -36,16 +37,16 @@ def classification(
         del train
         return (preprocess(batch["image"], preprocessing),)
 
-    def per_example(logits: jax.Array, label: jax.Array) -> jax.Array:
-        if not label_smoothing:
-            return loss(logits, label)
-        soft = optax.smooth_labels(jax.nn.one_hot(label, len(classes)), label_smoothing)
-        return optax.softmax_cross_entropy(logits, soft)
+    def per_example(logits: jax.Array, batch: Any) -> jax.Array:
+        if "target" not in batch and not label_smoothing:
+            return loss(logits, batch["label"])
+        soft = batch.get("target", jax.nn.one_hot(batch["label"], len(classes)))
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(soft, label_smoothing))
 
     def total_loss(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         valid = batch["valid"].astype(jnp.float32)
         correct = jnp.argmax(outputs["logits"], -1) == batch["label"]
-        losses = per_example(outputs["logits"], batch["label"])
+        losses = per_example(outputs["logits"], batch)
         return jnp.sum(losses * valid), jnp.sum(valid), {"accuracy": jnp.sum(correct * valid)}
 
     def measure(apply: Callable, batch: Any) -> dict[str, jax.Array]:
