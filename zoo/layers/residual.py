@@ -37,11 +37,15 @@ class StochasticDepth(nn.Module):
 def drop_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     """Rate of the last block to the rate of each block `-> [[...] per stage]`, growing linearly.
 
+    ValueError where it is no probability, or 1, with which the last block would never be learnt.
+
     Source: Huang et al. 2016, Deep Networks with Stochastic Depth, equation 4.
 
     >>> drop_rates(0.5, (2, 3))
     [[0.1, 0.2], [0.3, 0.4, 0.5]]
     """
+    if not 0 <= rate < 1:
+        raise ValueError(f"stochastic_depth is a rate from 0 to below 1, got {rate}")
     every = iter([rate * (k + 1) / sum(depths) for k in range(sum(depths))])
     return [[next(every) for _ in range(depth)] for depth in depths]
 
