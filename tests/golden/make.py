@@ -13,6 +13,7 @@ buffer afterwards).
 import argparse
 import contextlib
 import importlib
+import json
 import pathlib
 
 with contextlib.suppress(ImportError):
@@ -113,6 +114,9 @@ def main() -> None:
     parser.add_argument("--live", action="store_true", help="also what is left to make parity")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     arguments = parser.parse_args()
+    if arguments.live:
+        versions = {module.__name__: module.__version__ for module in (torch, torchvision, timm)}
+        (arguments.folder / "versions.json").write_text(json.dumps(versions))
     for case in CASES:
         if arguments.names and case.name not in arguments.names:
             continue

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.golden import compare
+from tests.golden import compare, parity
 from tests.golden.cases import CASES
 from tests.golden.fill import fill, image, uniform
 
@@ -75,6 +75,16 @@ def test_fill(name, shape, mean, deviation):
     assert values.dtype == np.float32 and values.shape == shape
     assert values.mean() == pytest.approx(mean, abs=0.02 * deviation)
     assert values.std() == pytest.approx(deviation, rel=0.02)
+
+
+def test_table_of_parity():
+    errors = {"logits": 3e-7, "stage1": 4.21e-7}
+    line = parity.row("resnet18", "timm resnet18", errors, {"loss": 0.0, "gradients": 1.5e-12})
+    assert line == "| resnet18 | timm resnet18 | 4e-07 | 0e+00 | 2e-12 |  |"
+    text = f"before\n{parity.BEGIN}\nold\n{parity.END}\nafter\n"
+    assert parity.insert(text, line) == text.replace("old", line)
+    with pytest.raises(ValueError, match="expected the marks"):
+        parity.insert("no marks", line)
 
 
 def test_fill_of_counters():
