@@ -35,7 +35,8 @@ class Case(NamedTuple):
 
     @property
     def title(self) -> str:
-        return f"{self.source}-{self.reference}"
+        fields = [f"-{field}_{value}" for field, value in sorted(self.reference_fields.items())]
+        return f"{self.source}-{self.reference}{''.join(fields)}"
 
 
 RESNET = dict(stages={f"stage{k}": f"layer{k}" for k in (1, 2, 3, 4)}, training={})
