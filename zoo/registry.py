@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 
 from zoo.choice import choose
-from zoo.models import autoencoder, conv_autoencoder, lenet, perceptron, preact_resnet, resnet
+from zoo.models import autoencoder, conv_autoencoder, lenet, perceptron
 from zoo.preprocess import Preprocessing
 
 FAMILIES = {
@@ -19,8 +18,6 @@ FAMILIES = {
     "conv_autoencoder": conv_autoencoder,
     "lenet": lenet,
     "perceptron": perceptron,
-    "preact_resnet": preact_resnet,
-    "resnet": resnet,
 }
 
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
@@ -106,35 +103,19 @@ def count_macs(module: nn.Module, inputs: jax.Array, outputs: jax.Array) -> int:
 
 
 def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
-    """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed.
-
-    A model that can be scanned is: its weights are as many, and a thousand layers trace as fast as
-    ten. A scanned layer is traced more than once, and stands for as many as the leading axis of
-    its kernel tells, which it does not see itself.
-    """
-    calls: dict[tuple[str, ...], list[int]] = {}
-    kernels: dict[tuple[str, ...], int] = {}  # axes of each
+    """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed."""
+    macs = []
 
     def count(call, arguments, keywords, context):
         outputs = call(*arguments, **keywords)
-        module = context.module
         if context.method_name == "__call__":
-            calls.setdefault(module.path, []).append(count_macs(module, arguments[0], outputs))
-            if module.has_variable("params", "kernel"):
-                kernels[module.path] = module.get_variable("params", "kernel").ndim
+            macs.append(count_macs(context.module, arguments[0], outputs))
         return outputs
 
-    model = model.clone(scan=True) if hasattr(model, "scan") else model
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     with nn.intercept_methods(count):
         outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
-    whole = traverse_util.flatten_dict(dict(variables.get("params", {})))
-    macs = 0
-    for path, counted in calls.items():
-        kernel = whole[(*path, "kernel")] if path in kernels else None
-        scanned = kernel is not None and kernel.ndim > kernels[path]
-        macs += counted[-1] * kernel.shape[0] if scanned else sum(counted)
-    return outputs, variables, macs
+    return outputs, variables, sum(macs)
 
 
 def measure_features(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:

@@ -1,1 +1,0 @@
-collect_ignore = ["make.py"]  # needs torch, which no test does
