@@ -128,12 +128,14 @@ def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     with nn.intercept_methods(count):
         outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
-    whole = traverse_util.flatten_dict(dict(variables.get("params", {})))
+    whole: dict[Any, Any] = traverse_util.flatten_dict(dict(variables.get("params", {})))
     macs = 0
     for path, counted in calls.items():
-        kernel = whole[(*path, "kernel")] if path in kernels else None
-        scanned = kernel is not None and kernel.ndim > kernels[path]
-        macs += counted[-1] * kernel.shape[0] if scanned else sum(counted)
+        kernel = whole.get((*path, "kernel"))
+        if kernel is not None and kernel.ndim > kernels[path]:
+            macs += counted[-1] * kernel.shape[0]
+        else:
+            macs += sum(counted)
     return outputs, variables, macs
 
 

@@ -13,7 +13,7 @@ import sys
 from tests.golden.cases import CASES
 from tests.golden.compare import evaluation, read, training
 
-BEGIN, END = "<!-- parity: begin -->", "<!-- parity: end -->"
+BEGIN, END = "<!-- parity: make parity -->", "<!-- end of parity -->"
 HEAD = (
     "| model | reference | evaluation | loss | gradients | statistics |\n|---|---|---|---|---|---|"
 )

@@ -132,7 +132,8 @@ def stack(variables: Mapping[str, Any]) -> dict[str, Any]:
     """
     stacked: dict[tuple[str, ...], Any] = {}
     piles: dict[tuple[str, ...], dict[int, Any]] = {}
-    for path, leaf in traverse_util.flatten_dict(dict(variables)).items():
+    flat: dict[Any, Any] = traverse_util.flatten_dict(dict(variables))
+    for path, leaf in flat.items():
         for place, name in enumerate(path):
             numbered = re.fullmatch(r"(stage\d+)_([1-9]\d*)", name)
             if numbered:
@@ -156,7 +157,8 @@ def unstack(variables: Mapping[str, Any]) -> dict[str, Any]:
     ['stage1_1', 'stage1_2']
     """
     unstacked: dict[tuple[str, ...], Any] = {}
-    for path, leaf in traverse_util.flatten_dict(dict(variables)).items():
+    flat: dict[Any, Any] = traverse_util.flatten_dict(dict(variables))
+    for path, leaf in flat.items():
         for place, name in enumerate(path):
             if re.fullmatch(r"stage\d+_rest", name):
                 for k in range(leaf.shape[0]):

@@ -108,7 +108,7 @@ class PreactResNet(nn.Module):
     num_classes: int = 10
     dropout: float = 0.0
     stochastic_depth: float = 0.0
-    padding: str | int = "torch"
+    padding: str = "torch"
     act: str = "relu"
     norm: str | None = "batch"
     kernel_init: str = "he_fan_out"

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from zoo.layers.residual import stack, unstack
 from zoo.registry import create_model, model_card, variant
 from zoo.weights import safetensors
 from zoo.weights.sources import describe, locate, rename
@@ -20,7 +21,7 @@ from zoo.weights.tensors import read_tensors
 ODD = 7919  # a number of classes that is no other side of any model
 
 # Fields that say how a model is computed, not what it is: a file does not keep them.
-COMPUTED = ("axis_name", "dtype", "name", "parent")
+COMPUTED = ("axis_name", "dtype", "name", "parent", "remat", "scan")
 
 
 def find(source: str | pathlib.Path, name: str | None = None) -> pathlib.Path:
@@ -123,7 +124,8 @@ def save_model(
     so that load_model needs no more. `extra` goes into the card over these, as JSON: the names of
     the classes, say. A model trained on images of another size or number of channels than its
     card's gives its "preprocessing" (a Preprocessing) there, and the input follows from it.
-    Equal variables give equal bytes. Variables that do not fit raise ValueError, and a disk that
+    Equal variables give equal bytes; those of a scanned model are written block by block, so that
+    the file is the same. Variables that do not fit raise ValueError, and a disk that
     is full OSError; then the file that was there before is still there.
 
     Source: the format is safetensors'; keys and card are this project's.
@@ -140,6 +142,8 @@ def save_model(
     original = create_model(name)
     if type(model) is not type(original):
         raise ValueError(f"{name} is a {type(original).__name__}, got a {type(model).__name__}")
+    if getattr(model, "scan", False):
+        model, variables = model.clone(scan=False), unstack(variables)
     fields = {
         field.name: plain(getattr(model, field.name))
         for field in dataclasses.fields(model)
@@ -225,7 +229,9 @@ def load_model(
 
     Source: see save_model, whose example runs both.
     """
-    variant(name)  # before the file: an unknown name is told with the nearest ones
+    create_model(name, **fields)  # before the file: an unknown name is told with the nearest ones
+    scan = fields.get("scan", False)
+    fields = {key: value for key, value in fields.items() if key != "scan"}
     tensors, card = read(source, name)
     if card.get("name", name) != name:
         raise ValueError(
@@ -252,4 +258,5 @@ def load_model(
             f"{classes['num_classes']}: {', '.join(fresh)}",
             stacklevel=2,
         )
-    return model, traverse_util.unflatten_dict(variables, sep="/")
+    variables = traverse_util.unflatten_dict(variables, sep="/")
+    return (model.clone(scan=True), stack(variables)) if scan else (model, variables)
