@@ -17,7 +17,8 @@ class Case(NamedTuple):
     `stages` are {our output: the reference's module whose output it is}. `size` is the image's
     side in pixels. `fields` are the variant's fields here and `reference_fields` the arguments
     there; `training` those fields besides that leave nothing to chance while training, or None
-    where training is not compared. `tolerance` is evaluation's. `test` False leaves the row to
+    where training is not compared. `tolerance` is evaluation's. `jitted` is for models whose layers
+    all differ: others are evaluated faster layer by layer. `test` False leaves the row to
     `make parity`, `test_training` False its training.
     """
 
@@ -30,12 +31,16 @@ class Case(NamedTuple):
     reference_fields: Mapping[str, Any] = NOTHING
     training: Mapping[str, Any] | None = None
     tolerance: float = 1e-5
+    jitted: bool = False
     test: bool = True
     test_training: bool = False
 
     @property
     def title(self) -> str:
-        fields = [f"-{field}_{value}" for field, value in sorted(self.reference_fields.items())]
+        fields = [
+            f"-{field}_{'x'.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for field, value in sorted(self.reference_fields.items())
+        ]
         return f"{self.source}-{self.reference}{''.join(fields)}"
 
 
@@ -51,3 +56,73 @@ CASES = [
 ]
 CASES += [Case("timm", name, name, **RESNET) for name in RESNETS]
 CASES += [Case("timm", "resnet50", "resnet50_gn", **RESNET, fields=dict(norm="group"))]
+
+# The map is seen after the last ReLU: torchvision's works in place, timm's is part of the norm.
+DENSENET = dict(
+    stages={f"stage{k}": f"features.denseblock{k}" for k in (1, 2, 3)}
+    | {"stage4": "features.norm5"},
+    training={},
+    jitted=True,
+)
+DENSENETS = ("densenet121", "densenet161", "densenet169", "densenet201")
+CASES += [Case("torchvision", name, name, **DENSENET) for name in DENSENETS]
+CASES += [Case("timm", name, name, **DENSENET, test=False) for name in DENSENETS]
+DEEP, SHALLOW = dict(block_config=(6, 12, 64, 48)), dict(block_config=(2, 2, 2, 2))
+CASES += [Case("timm", "densenet264", "densenet121", **DENSENET, reference_fields=DEEP)]
+CASES += [  # the gradients of all 121 layers take half a minute to compile, these seconds
+    Case(
+        "timm",
+        "densenet121",
+        "densenet121",
+        **DENSENET | dict(training=dict(remat=True)),
+        fields=dict(depths=(2, 2, 2, 2)),
+        reference_fields=SHALLOW,
+        test_training=True,
+    )
+]
+
+
+def vit(source: str, name: str, reference: str, *, side: int = 64, **fields: Any) -> Case:
+    """With images of few patches; above 150 M parameters a step in float64 takes gigabytes.
+
+    `fields` are the reference's: timm has no head where it has no weights with one.
+    """
+    norm, size = dict(torchvision=("encoder.ln", "image_size"), timm=("norm", "img_size"))[source]
+    small = name in ("vit_ti_16", "vit_s_16", "vit_b_16", "vit_b_32")
+    return Case(
+        source,
+        name,
+        reference,
+        stages={"stage1": norm},
+        size=side,
+        fields=dict(image_size=side),
+        reference_fields={size: side, **fields},
+        training=dict(remat=name == "vit_ti_16") if small else None,
+        test=small,
+        test_training=name == "vit_ti_16",
+    )
+
+
+CASES += [
+    vit("timm", "vit_ti_16", "vit_tiny_patch16_224"),
+    vit("timm", "vit_s_16", "vit_small_patch16_224"),
+    vit("timm", "vit_b_16", "vit_base_patch16_224"),
+    vit("timm", "vit_b_32", "vit_base_patch32_224"),
+    vit("timm", "vit_l_16", "vit_large_patch16_224"),
+    vit("timm", "vit_l_32", "vit_large_patch32_224", num_classes=1000),
+    vit("timm", "vit_h_14", "vit_huge_patch14_224", side=70, num_classes=1000),
+]
+CASES += [
+    vit("torchvision", name, name) for name in ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32")
+]
+CASES += [vit("torchvision", "vit_h_14", "vit_h_14", side=70)]
+CASES += [
+    Case(
+        "timm",
+        "vit_ti_16",
+        "vit_tiny_patch16_224",
+        stages={"stage1": "norm"},
+        fields=dict(image_size=64, pool="mean"),
+        reference_fields=dict(img_size=64, class_token=False, global_pool="avg", fc_norm=False),
+    )
+]

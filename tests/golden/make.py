@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import math
 import pathlib
 
 with contextlib.suppress(ImportError):
@@ -66,8 +67,10 @@ def evaluate(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
 
     def keep(stage: str):
         def hook(module, inputs, output):
-            # tokens [B, 1 + L, D] without the class token
-            found[stage] = output[:, 1:] if output.ndim == 3 else output
+            # tokens [B, L, D] of a square image, without the class token where there is one
+            tokens = output.ndim == 3
+            first = output.shape[1] - math.isqrt(output.shape[1]) ** 2 if tokens else 0
+            found[stage] = output[:, first:] if tokens else output
 
         return hook
 
