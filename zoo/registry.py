@@ -10,14 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from zoo.choice import choose
-from zoo.models import autoencoder, conv_autoencoder, lenet, perceptron
+from zoo.layers.attention import DotProductAttention
+from zoo.models import autoencoder, conv_autoencoder, densenet, lenet, perceptron, vit
 from zoo.preprocess import Preprocessing
 
 FAMILIES = {
     "autoencoder": autoencoder,
     "conv_autoencoder": conv_autoencoder,
+    "densenet": densenet,
     "lenet": lenet,
     "perceptron": perceptron,
+    "vit": vit,
 }
 
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
@@ -94,11 +97,14 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     return fnmatch.filter(names, pattern)
 
 
-def count_macs(module: nn.Module, inputs: jax.Array, outputs: jax.Array) -> int:
-    """Multiply-adds of one layer for one example: its kernel, once per place that it is laid on."""
+def count_macs(module: nn.Module, arguments: tuple, outputs: jax.Array) -> int:
+    """Multiply-adds of one layer for one example: its kernel, once per place that it is laid on;
+    attention's both products."""
+    if isinstance(module, DotProductAttention):
+        return module.macs(*arguments)
     if not module.has_variable("params", "kernel"):
         return 0
-    places = inputs if isinstance(module, nn.ConvTranspose) else outputs
+    places = arguments[0] if isinstance(module, nn.ConvTranspose) else outputs
     return module.get_variable("params", "kernel").size * math.prod(places.shape[1:-1])
 
 
@@ -109,7 +115,7 @@ def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     def count(call, arguments, keywords, context):
         outputs = call(*arguments, **keywords)
         if context.method_name == "__call__":
-            macs.append(count_macs(context.module, arguments[0], outputs))
+            macs.append(count_macs(context.module, arguments, outputs))
         return outputs
 
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
