@@ -1,8 +1,7 @@
 """DenseNet, for photographs and for CIFAR, plain and BC."""
 
-import functools
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import chex
 import flax.linen as nn
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
+from zoo.choice import choose
 from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
@@ -109,17 +109,17 @@ class DenseNet(nn.Module):
     """`[B, H, W, C] -> {stage1, ..., stageN, pooled, logits [B, K]}`, N blocks of `depths` layers.
 
     A stage is all that its block holds, the block's input first; the last has gone through the
-    final norm and activation. `small_stem` starts with a 3 x 3 convolution of stride 1, for CIFAR,
-    instead of 7 x 7 and a pooling of stride 2 each. A transition keeps `compression` of its input's
-    maps. `dropout` drops what dense layers and transitions have convolved, but for the 1 x 1 of
-    a bottleneck (torchvision's does so in the dense layers alone, the paper's after every
-    convolution but the first). `remat` computes a layer's inside again in the backward pass, so
-    that memory grows with the depth and no more with its square.
+    final norm and activation. The `stem` is a 7 x 7 convolution and a pooling of stride 2 each
+    ("imagenet": stages of stride 4 to 32) or one 3 x 3 convolution ("cifar": 1 to 4). A transition
+    keeps `compression` of its input's maps. `dropout` drops what dense layers and transitions have
+    convolved, but for the 1 x 1 of a bottleneck (torchvision's does so in the dense layers alone,
+    the paper's after every convolution but the first). `remat` computes a layer's inside again in
+    the backward pass, so that memory grows with the depth and no more with its square.
 
     Source: Huang et al. 2017, Densely Connected Convolutional Networks, tables 1 and 2; Pleiss et
     al. 2017, Memory-Efficient Implementation of DenseNets, who recompute less (remat).
 
-    >>> model = DenseNet(num_classes=10, depths=(2, 2), growth=4, width=8, small_stem=True)
+    >>> model = DenseNet(num_classes=10, depths=(2, 2), growth=4, width=8, stem="cifar")
     >>> image = jnp.zeros((1, 32, 32, 3))
     >>> out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     >>> out["stage1"].shape, out["stage2"].shape
@@ -132,7 +132,7 @@ class DenseNet(nn.Module):
     width: int = 64
     bottleneck: int = 4
     compression: float = 0.5
-    small_stem: bool = False
+    stem: str = "imagenet"
     dropout: float = 0.0
     act: str = "relu"
     norm: str | None = "batch"
@@ -145,7 +145,7 @@ class DenseNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
-        shared = dict(
+        shared: dict[str, Any] = dict(
             dropout=self.dropout,
             act=self.act,
             norm=self.norm,
@@ -158,7 +158,7 @@ class DenseNet(nn.Module):
             return layer(maps, train=train)
 
         run = nn.remat(call) if self.remat else call
-        x = self.stem(image, train=train)
+        x = self.stem_of(image, train=train)
         outputs = {}
         for stage, depth in enumerate(self.depths, start=1):
             if stage > 1:
@@ -179,25 +179,24 @@ class DenseNet(nn.Module):
             outputs["logits"] = head(outputs["pooled"])
         return outputs
 
-    def stem(self, image: jax.Array, *, train: bool) -> jax.Array:
-        conv = functools.partial(
-            nn.Conv, use_bias=False, kernel_init=initializer(self.kernel_init), dtype=self.dtype
-        )
-        if self.small_stem:
-            return conv(self.width, (3, 3), padding=1, name="stem")(image)
+    def stem_of(self, image: jax.Array, *, train: bool) -> jax.Array:
+        deep = choose({"imagenet": True, "cifar": False}, self.stem, what="stem")
         x = ConvNorm(
             self.width,
-            kernel=7,
-            stride=2,
+            kernel=7 if deep else 3,
+            stride=2 if deep else 1,
             padding=self.padding,
-            act=activation(self.act),
-            norm=self.norm,
+            act=activation(self.act) if deep else None,
+            norm=self.norm if deep else None,
+            use_bias=None if deep else False,
             kernel_init=initializer(self.kernel_init),
             dtype=self.dtype,
             axis_name=self.axis_name,
             name="stem",
         )(image, train=train)
-        padding = ((1, 1), (1, 1)) if self.padding == "torch" else self.padding
+        if not deep:  # the first dense layer begins with the norm
+            return x
+        padding: Any = ((1, 1), (1, 1)) if self.padding == "torch" else self.padding
         return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
 
 
@@ -213,8 +212,8 @@ CIFAR = dict(  # mean and deviation are those of CIFAR-10's training images
     input=(32, 32, 3),
     preprocessing=dict(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
 )
-PLAIN = dict(num_classes=10, width=16, bottleneck=0, compression=1.0, small_stem=True)
-BC = dict(num_classes=10, small_stem=True)  # width is twice the growth
+PLAIN = dict(num_classes=10, width=16, bottleneck=0, compression=1.0, stem="cifar")
+BC = dict(num_classes=10, stem="cifar")  # width is twice the growth
 
 VARIANTS = {  # fields of DenseNet; parameters
     "densenet121": dict(  # 7,978,856

@@ -16,7 +16,7 @@ EPSILON = 1e-6  # of every LayerNorm: the authors' code, torchvision and timm ag
 
 
 def resize_positions(
-    positions: jax.Array, old: tuple[int, int], new: tuple[int, int]
+    positions: jax.Array, *, old: tuple[int, int], new: tuple[int, int]
 ) -> jax.Array:
     """`[1, n + H * W, D] -> [1, n + h * w, D]`: position embeddings of a grid, of another grid.
 
@@ -26,7 +26,7 @@ def resize_positions(
     Source: Dosovitskiy et al. 2021, section 3.2; the kernel is Keys's with a = -0.5, as timm's
     resample_abs_pos_embed has it (torchvision's interpolate_embeddings aligns the corners).
 
-    >>> resize_positions(jnp.ones((1, 1 + 4 * 4, 8)), (4, 4), (6, 3)).shape
+    >>> resize_positions(jnp.ones((1, 1 + 4 * 4, 8)), old=(4, 4), new=(6, 3)).shape
     (1, 19, 8)
     """
     if old == new:
@@ -214,7 +214,7 @@ class ViT(nn.Module):
             dtype=self.dtype,
             name="patch",
         )(image)
-        grid = x.shape[1:3]
+        grid = (x.shape[1], x.shape[2])
         x = x.reshape(x.shape[0], -1, self.width)
         if self.pool == "token":
             token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width))
@@ -224,7 +224,7 @@ class ViT(nn.Module):
         before = x.shape[1] - grid[0] * grid[1]
         shape = (1, before + own[0] * own[1], self.width)
         positions = self.param("positions", nn.initializers.normal(0.02), shape, jnp.float32)
-        return x + resize_positions(positions, own, grid).astype(x.dtype), grid
+        return x + resize_positions(positions, old=own, new=grid).astype(x.dtype), grid
 
 
 CARD = dict(

@@ -15,8 +15,8 @@ RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.normal(size=(2, 8, 8, 3)).astype(np.float32)
 
 # As small as each form goes: blocks of two layers.
-PLAIN = dict(depths=(2, 2), growth=4, width=6, bottleneck=0, compression=1.0, small_stem=True)
-BC = dict(depths=(2, 2), growth=4, width=7, bottleneck=2, small_stem=True)
+PLAIN = dict(depths=(2, 2), growth=4, width=6, bottleneck=0, compression=1.0, stem="cifar")
+BC = dict(depths=(2, 2), growth=4, width=7, bottleneck=2, stem="cifar")
 
 
 def filled(model, image):
@@ -57,7 +57,7 @@ def by_hand(w, stats, image):
         one = layer(f"stage{stage}_0", [x])
         return np.concatenate([x, one, layer(f"stage{stage}_1", [x, one])], -1)
 
-    stage1 = block(1, conv(image, w["stem"]["kernel"]))
+    stage1 = block(1, conv(image, w["stem"]["conv"]["kernel"]))
     x = norm_relu(stage1, w["transition1"]["norm"], stats["transition1"]["norm"])
     x = conv(x, w["transition1"]["conv"]["kernel"])
     x = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4

@@ -123,7 +123,7 @@ def resampling(old, new):
 @pytest.mark.parametrize("new", [(8, 9), (3, 2), (4, 9), (4, 6)])
 def test_positions_of_another_grid(before, new):
     positions = RANDOM.normal(size=(1, before + 4 * 6, 5)).astype(np.float32)
-    y = resize_positions(positions, (4, 6), new)
+    y = resize_positions(positions, old=(4, 6), new=new)
     rows, columns = resampling(4, new[0]), resampling(6, new[1])
     grid = positions[0, before:].reshape(4, 6, 5).astype(np.float64)
     expected = np.einsum("ia,jb,abd->ijd", rows, columns, grid).reshape(-1, 5)
@@ -136,7 +136,7 @@ def test_an_image_of_another_size_is_computed_with_resized_positions():
     variables = filled(small)
     image = RANDOM.normal(size=(1, 16, 20, 3)).astype(np.float32)
     params = dict(variables["params"])
-    params["positions"] = resize_positions(params["positions"], (3, 2), (4, 5))
+    params["positions"] = resize_positions(params["positions"], old=(3, 2), new=(4, 5))
     moved = jax.jit(large.apply)({"params": params}, image)
     same = jax.jit(small.apply)(variables, image)
     np.testing.assert_allclose(same["logits"], moved["logits"], rtol=1e-5, atol=1e-6)
