@@ -124,13 +124,14 @@ def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     return outputs, variables, sum(macs)
 
 
-def measure_features(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
-    """Shape of one image to {stage: (stride, channels)}.
+def measure_features(
+    model: nn.Module, shape: tuple[int, ...], small: dict[str, jax.Array]
+) -> dict[str, tuple[int, int]]:
+    """Shape of one image, and the model's outputs for it, to {stage: (stride, channels)}.
 
     The stride is by how much the image grows for the map to grow by one, which padding does not
     blur as it does the quotient of their sizes.
     """
-    small, _, _ = measure(model, shape)
     stages = sorted(stage for stage in small if "stage" in stage)
     if not stages:
         return {}
@@ -158,7 +159,7 @@ def model_card(name: str, **fields: Any) -> ModelCard:
     """
     card, _ = variant(name)
     model = create_model(name, **fields)
-    _, variables, macs = measure(model, card["input"])
+    outputs, variables, macs = measure(model, card["input"])
     sizes = [weight.size for weight in jax.tree.leaves(variables.get("params", {}))]
     return ModelCard(
         name=name,
@@ -166,7 +167,7 @@ def model_card(name: str, **fields: Any) -> ModelCard:
         parameters=sum(sizes),
         macs=macs,
         input=card["input"],
-        features=measure_features(model, card["input"]),
+        features=measure_features(model, card["input"], outputs),
         preprocessing=Preprocessing(**{"size": card["input"][:2], **card["preprocessing"]}),
         paper=card["paper"],
         reported=card.get("reported"),

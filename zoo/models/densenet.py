@@ -98,7 +98,7 @@ class Transition(nn.Module):
             use_bias=False,
             kernel_init=initializer(self.kernel_init),
             dtype=self.dtype,
-            name="conv",
+            name="reduce",  # not "conv": fold_batchnorm folds a norm beside a "conv" into it
         )(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))

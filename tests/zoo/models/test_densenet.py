@@ -59,7 +59,7 @@ def by_hand(w, stats, image):
 
     stage1 = block(1, conv(image, w["stem"]["conv"]["kernel"]))
     x = norm_relu(stage1, w["transition1"]["norm"], stats["transition1"]["norm"])
-    x = conv(x, w["transition1"]["conv"]["kernel"])
+    x = conv(x, w["transition1"]["reduce"]["kernel"])
     x = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
     stage2 = norm_relu(block(2, x), w["norm"], stats["norm"])
     pooled = stage2.mean((1, 2))
