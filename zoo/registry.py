@@ -10,14 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from zoo.choice import choose
-from zoo.models import autoencoder, conv_autoencoder, lenet, perceptron
+from zoo.layers.attention import DotProductAttention
+from zoo.models import autoencoder, conv_autoencoder, densenet, lenet, perceptron, vit
 from zoo.preprocess import Preprocessing
 
 FAMILIES = {
     "autoencoder": autoencoder,
     "conv_autoencoder": conv_autoencoder,
+    "densenet": densenet,
     "lenet": lenet,
     "perceptron": perceptron,
+    "vit": vit,
 }
 
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
@@ -94,11 +97,14 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     return fnmatch.filter(names, pattern)
 
 
-def count_macs(module: nn.Module, inputs: jax.Array, outputs: jax.Array) -> int:
-    """Multiply-adds of one layer for one example: its kernel, once per place that it is laid on."""
+def count_macs(module: nn.Module, arguments: tuple, outputs: jax.Array) -> int:
+    """Multiply-adds of one layer for one example: its kernel, once per place that it is laid on;
+    attention's both products."""
+    if isinstance(module, DotProductAttention):
+        return module.macs(*arguments)
     if not module.has_variable("params", "kernel"):
         return 0
-    places = inputs if isinstance(module, nn.ConvTranspose) else outputs
+    places = arguments[0] if isinstance(module, nn.ConvTranspose) else outputs
     return module.get_variable("params", "kernel").size * math.prod(places.shape[1:-1])
 
 
@@ -109,7 +115,7 @@ def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     def count(call, arguments, keywords, context):
         outputs = call(*arguments, **keywords)
         if context.method_name == "__call__":
-            macs.append(count_macs(context.module, arguments[0], outputs))
+            macs.append(count_macs(context.module, arguments, outputs))
         return outputs
 
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -118,13 +124,14 @@ def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     return outputs, variables, sum(macs)
 
 
-def measure_features(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
-    """Shape of one image to {stage: (stride, channels)}.
+def measure_features(
+    model: nn.Module, shape: tuple[int, ...], small: dict[str, jax.Array]
+) -> dict[str, tuple[int, int]]:
+    """Shape of one image, and the model's outputs for it, to {stage: (stride, channels)}.
 
     The stride is by how much the image grows for the map to grow by one, which padding does not
     blur as it does the quotient of their sizes.
     """
-    small, _, _ = measure(model, shape)
     stages = sorted(stage for stage in small if "stage" in stage)
     if not stages:
         return {}
@@ -152,7 +159,7 @@ def model_card(name: str, **fields: Any) -> ModelCard:
     """
     card, _ = variant(name)
     model = create_model(name, **fields)
-    _, variables, macs = measure(model, card["input"])
+    outputs, variables, macs = measure(model, card["input"])
     sizes = [weight.size for weight in jax.tree.leaves(variables.get("params", {}))]
     return ModelCard(
         name=name,
@@ -160,7 +167,7 @@ def model_card(name: str, **fields: Any) -> ModelCard:
         parameters=sum(sizes),
         macs=macs,
         input=card["input"],
-        features=measure_features(model, card["input"]),
+        features=measure_features(model, card["input"], outputs),
         preprocessing=Preprocessing(**{"size": card["input"][:2], **card["preprocessing"]}),
         paper=card["paper"],
         reported=card.get("reported"),

@@ -1,0 +1,28 @@
+"""The cheapest of each family, for what is tested by running a model."""
+
+import flax.linen as nn
+
+import zoo
+from zoo.registry import variant
+
+# Fields that make it cheaper still; LeNet twice: its two faces share little.
+SMALL = {
+    "autoencoder": dict(widths=(12, 5)),
+    "conv_autoencoder": dict(widths=(4, 6), act="silu"),
+    "densenet121": dict(depths=(1, 2), growth=4, width=8, num_classes=7),
+    "densenet40_k12": dict(depths=(1, 2), growth=4, width=6),
+    "lenet5": {},
+    "lenet5_modern": {},
+    "mlp": dict(widths=(12, 9)),
+    "vit_ti_16": dict(depth=2, width=24, num_classes=7, image_size=48),
+}
+
+# The side of their images, where the card's would cost seconds.
+SIDE = {"densenet121": 64, "densenet40_k12": 16, "vit_ti_16": 48}
+
+
+def small(name: str) -> tuple[nn.Module, tuple[int, ...]]:
+    """A name of SMALL to the model and the shape of its images."""
+    *sides, channels = variant(name)[0]["input"]
+    sides = [SIDE[name]] * 2 if name in SIDE else sides
+    return zoo.create_model(name, **SMALL[name]), (*sides, channels)
