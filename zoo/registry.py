@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.choice import choose
-from zoo.models import autoencoder, conv_autoencoder, lenet, perceptron
+from zoo.models import autoencoder, conv_autoencoder, lenet, perceptron, preact_resnet, resnet
 from zoo.preprocess import Preprocessing
 
 FAMILIES = {
@@ -18,6 +18,8 @@ FAMILIES = {
     "conv_autoencoder": conv_autoencoder,
     "lenet": lenet,
     "perceptron": perceptron,
+    "preact_resnet": preact_resnet,
+    "resnet": resnet,
 }
 
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")

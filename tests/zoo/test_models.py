@@ -20,6 +20,15 @@ COUNTS = {
     "mlp": (1_276_810, 627_200 + 640_000 + 8_000),
     "perceptron": (7_850, 7_840),
     "softmax_regression": (7_850, 7_840),
+    "resnet18": (11_689_512, 1_814_073_344),
+    "resnet34": (21_797_672, 3_663_761_408),
+    "resnet50": (25_557_032, 4_089_184_256),
+    "resnet101": (44_549_160, 7_801_405_440),
+    "resnet152": (60_192_808, 11_513_626_624),
+    "wide_resnet50_2": (68_883_240, 11_398_021_120),
+    "wide_resnet101_2": (126_886_696, 22_753_050_624),
+    "resnext50_32x4d": (25_028_904, 4_230_479_872),
+    "resnext101_32x8d": (88_791_336, 16_414_015_488),
 }
 
 # The cheapest of each family (and LeNet twice: its two faces share little).
@@ -29,6 +38,7 @@ SMALL = {
     "lenet5": {},
     "lenet5_modern": {},
     "mlp": dict(widths=(12, 9)),
+    "resnet18": {},
 }
 
 
