@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from zoo.choice import choose
 from zoo.layers.attention import DotProductAttention
 from zoo.models import autoencoder, conv_autoencoder, densenet, lenet, perceptron, vit
+from zoo.models import preact_resnet, resnet
 from zoo.preprocess import Preprocessing
 
 FAMILIES = {
@@ -20,6 +21,8 @@ FAMILIES = {
     "densenet": densenet,
     "lenet": lenet,
     "perceptron": perceptron,
+    "preact_resnet": preact_resnet,
+    "resnet": resnet,
     "vit": vit,
 }
 

@@ -14,11 +14,14 @@ SMALL = {
     "lenet5": {},
     "lenet5_modern": {},
     "mlp": dict(widths=(12, 9)),
+    "preact_resnet110": dict(depths=(2, 1, 1)),
+    "resnet18": dict(depths=(2, 1, 1, 1), num_classes=7),
+    "resnet50": dict(depths=(2, 1), num_classes=7),
     "vit_ti_16": dict(depth=2, width=24, num_classes=7, image_size=48),
 }
 
 # The side of their images, where the card's would cost seconds.
-SIDE = {"densenet121": 64, "densenet40_k12": 16, "vit_ti_16": 48}
+SIDE = {"densenet121": 64, "densenet40_k12": 16, "resnet18": 64, "resnet50": 64, "vit_ti_16": 48}
 
 
 def small(name: str) -> tuple[nn.Module, tuple[int, ...]]:
