@@ -11,18 +11,34 @@ import jax.numpy as jnp
 
 from zoo.choice import choose
 from zoo.layers.attention import DotProductAttention
-from zoo.models import autoencoder, conv_autoencoder, densenet, lenet, perceptron, vit
-from zoo.models import preact_resnet, resnet
+from zoo.models import (
+    alexnet,
+    autoencoder,
+    conv_autoencoder,
+    densenet,
+    lenet,
+    mobilenet_v1,
+    mobilenet_v2,
+    perceptron,
+    preact_resnet,
+    resnet,
+    vgg,
+    vit,
+)
 from zoo.preprocess import Preprocessing
 
 FAMILIES = {
+    "alexnet": alexnet,
     "autoencoder": autoencoder,
     "conv_autoencoder": conv_autoencoder,
     "densenet": densenet,
     "lenet": lenet,
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2,
     "perceptron": perceptron,
     "preact_resnet": preact_resnet,
     "resnet": resnet,
+    "vgg": vgg,
     "vit": vit,
 }
 
