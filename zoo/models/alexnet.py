@@ -68,7 +68,7 @@ class AlexNet(nn.Module):
             outputs[f"stage{k}"] = stage(self, x, layers)
             if min(outputs["stage1"].shape[1:3]) < 15:
                 raise ValueError(f"AlexNet takes images of 63 x 63 or more, got {image.shape}")
-            x = nn.max_pool(outputs[f"stage{k}"], (3, 3), (2, 2))
+            x = nn.max_pool(outputs[f"stage{k}"], window_shape=(3, 3), strides=(2, 2))
         outputs["pooled"] = x.mean((1, 2))
         if self.num_classes:
             outputs |= self.head(x, train=train)

@@ -23,11 +23,11 @@ STAGES = ((1, 64), (2, 128), (2, 256), (6, 512), (2, 1024))
 class Separable(nn.Module):
     """A 3 x 3 on each channel, then a 1 x 1: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
 
-    `brick` is ConvNorm with what all blocks share.
+    `conv` is ConvNorm with what all blocks share.
 
     Source: Howard et al. 2017, MobileNets, figure 3.
 
-    >>> block = Separable(16, stride=2, brick=ConvNorm)
+    >>> block = Separable(16, stride=2, conv=ConvNorm)
     >>> y, variables = block.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 4)))
     >>> y.shape, variables["params"]["depthwise"]["conv"]["kernel"].shape
     ((1, 4, 4, 16), (3, 3, 1, 4))
@@ -35,13 +35,13 @@ class Separable(nn.Module):
 
     width: int
     stride: int
-    brick: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         channels = x.shape[-1]
-        x = self.brick(channels, 3, self.stride, groups=channels, name="depthwise")(x, train=train)
-        return self.brick(self.width, 1, name="pointwise")(x, train=train)
+        x = self.conv(channels, 3, self.stride, groups=channels, name="depthwise")(x, train=train)
+        return self.conv(self.width, 1, name="pointwise")(x, train=train)
 
 
 @final
@@ -78,7 +78,7 @@ class MobileNetV1(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
-        brick = functools.partial(
+        conv = functools.partial(
             ConvNorm,
             padding=self.padding,
             act=activation(self.act),
@@ -93,13 +93,13 @@ class MobileNetV1(nn.Module):
 
         call = nn.remat(call) if self.remat else call
         outputs = {}
-        stem = brick(round_width(32 * self.width), 3, self.strides[0], name="stem")
+        stem = conv(round_width(32 * self.width), 3, self.strides[0], name="stem")
         x = stem(image, train=train)
         for k, (depth, width) in enumerate(STAGES):
             for i in range(depth):
                 stride = self.strides[k] if k > 0 and i == 0 else 1
                 block = Separable(
-                    round_width(width * self.width), stride, brick, name=f"stage{k}_{i}"
+                    round_width(width * self.width), stride, conv, name=f"stage{k}_{i}"
                 )
                 x = call(block, x)
             if k > 0:

@@ -24,11 +24,11 @@ class InvertedResidual(nn.Module):
     """Widens, filters each channel, narrows: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
 
     The input is added where it has the output's shape. `expansion` multiplies the channels in
-    between; at 1 nothing is widened. `brick` is ConvNorm with what all blocks share.
+    between; at 1 nothing is widened. `conv` is ConvNorm with what all blocks share.
 
     Source: Sandler et al. 2018, MobileNetV2, section 3.3 and table 1.
 
-    >>> block = InvertedResidual(4, stride=1, expansion=6, brick=ConvNorm)
+    >>> block = InvertedResidual(4, stride=1, expansion=6, conv=ConvNorm)
     >>> y, variables = block.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 4)))
     >>> y.shape, variables["params"]["project"]["conv"]["kernel"].shape
     ((1, 8, 8, 4), (1, 1, 24, 4))
@@ -37,16 +37,16 @@ class InvertedResidual(nn.Module):
     width: int
     stride: int
     expansion: int
-    brick: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         wide = self.expansion * x.shape[-1]
         y = x
         if self.expansion != 1:
-            y = self.brick(wide, 1, name="expand")(y, train=train)
-        y = self.brick(wide, 3, self.stride, groups=wide, name="depthwise")(y, train=train)
-        y = self.brick(self.width, 1, act=None, name="project")(y, train=train)
+            y = self.conv(wide, 1, name="expand")(y, train=train)
+        y = self.conv(wide, 3, self.stride, groups=wide, name="depthwise")(y, train=train)
+        y = self.conv(self.width, 1, act=None, name="project")(y, train=train)
         return x + y if self.stride == 1 and x.shape == y.shape else y
 
 
@@ -83,7 +83,7 @@ class MobileNetV2(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
-        brick = functools.partial(
+        conv = functools.partial(
             ConvNorm,
             padding=self.padding,
             act=activation(self.act),
@@ -98,7 +98,7 @@ class MobileNetV2(nn.Module):
 
         call = nn.remat(call) if self.remat else call
         outputs = {}
-        stem = brick(round_width(32 * self.width), 3, self.strides[0], name="stem")
+        stem = conv(round_width(32 * self.width), 3, self.strides[0], name="stem")
         x = stem(image, train=train)
         for k, widths in enumerate(STAGES):
             for i, width in enumerate(widths):
@@ -106,13 +106,13 @@ class MobileNetV2(nn.Module):
                     round_width(width * self.width),
                     stride=self.strides[k] if k > 0 and i == 0 else 1,
                     expansion=1 if k == 0 else 6,
-                    brick=brick,
+                    conv=conv,
                     name=f"stage{k}_{i}",
                 )
                 x = call(block, x)
             if k > 0:
                 outputs[f"stage{k}"] = x
-        last = brick(round_width(1280 * max(1.0, self.width)), 1, name="last")
+        last = conv(round_width(1280 * max(1.0, self.width)), 1, name="last")
         outputs["pooled"] = x = last(x, train=train).mean((1, 2))
         if self.num_classes:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)

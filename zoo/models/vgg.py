@@ -64,7 +64,7 @@ class VGG(nn.Module):
         x = image
         for k in range(1, 6):
             outputs[f"stage{k}"] = stage(self, x, k, train)
-            x = nn.max_pool(outputs[f"stage{k}"], (2, 2), (2, 2))
+            x = nn.max_pool(outputs[f"stage{k}"], window_shape=(2, 2), strides=(2, 2))
         outputs["pooled"] = x.mean((1, 2))
         if self.num_classes:
             outputs |= self.head(x, train=train)
@@ -110,21 +110,43 @@ CARD = dict(
 
 A, B, D, E = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 
-
-def reported(top1: float, top5: float | None = None) -> dict[str, str]:
-    more = f", top-5 {top5} %" if top5 else ""
-    return dict(reported=f"ImageNet top-1 {top1} %{more} (torchvision's weights)")
-
-
 VARIANTS = {  # fields of VGG; parameters
-    "vgg11": dict(depths=A, card=reported(69.05, 88.63)),  # 132,863,336
+    "vgg11": dict(  # 132,863,336
+        depths=A,
+        card=dict(reported="ImageNet top-1 69.02 %, top-5 88.628 % (torchvision)"),
+    ),
     "vgg11_lrn": dict(depths=A, lrn=(5, 5e-4, 0.75, 2.0)),  # 132,863,336; constants as AlexNet's
-    "vgg13": dict(depths=B, card=reported(69.95, 89.26)),  # 133,047,848
+    "vgg13": dict(  # 133,047,848
+        depths=B,
+        card=dict(reported="ImageNet top-1 69.928 %, top-5 89.246 % (torchvision)"),
+    ),
     "vgg16_c": dict(depths=D, pointwise=True),  # 133,638,952
-    "vgg16": dict(depths=D, card=reported(71.594, 90.40)),  # 138,357,544
-    "vgg19": dict(depths=E, card=reported(72.40, 90.88)),  # 143,667,240
-    "vgg11_bn": dict(depths=A, norm="batch", card=reported(70.37)),  # 132,868,840
-    "vgg13_bn": dict(depths=B, norm="batch", card=reported(71.56)),  # 133,053,736
-    "vgg16_bn": dict(depths=D, norm="batch", card=reported(73.35)),  # 138,365,992
-    "vgg19_bn": dict(depths=E, norm="batch", card=reported(74.23)),  # 143,678,248
+    "vgg16": dict(  # 138,357,544
+        depths=D,
+        card=dict(reported="ImageNet top-1 71.592 %, top-5 90.382 % (torchvision)"),
+    ),
+    "vgg19": dict(  # 143,667,240
+        depths=E,
+        card=dict(reported="ImageNet top-1 72.376 %, top-5 90.876 % (torchvision)"),
+    ),
+    "vgg11_bn": dict(  # 132,868,840
+        depths=A,
+        norm="batch",
+        card=dict(reported="ImageNet top-1 70.37 %, top-5 89.81 % (torchvision)"),
+    ),
+    "vgg13_bn": dict(  # 133,053,736
+        depths=B,
+        norm="batch",
+        card=dict(reported="ImageNet top-1 71.586 %, top-5 90.374 % (torchvision)"),
+    ),
+    "vgg16_bn": dict(  # 138,365,992
+        depths=D,
+        norm="batch",
+        card=dict(reported="ImageNet top-1 73.36 %, top-5 91.516 % (torchvision)"),
+    ),
+    "vgg19_bn": dict(  # 143,678,248
+        depths=E,
+        norm="batch",
+        card=dict(reported="ImageNet top-1 74.218 %, top-5 91.842 % (torchvision)"),
+    ),
 }
