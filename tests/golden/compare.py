@@ -9,11 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 import zoo
 from tests.golden.cases import Case
 from tests.golden.fill import fill, image
-from tests.golden.rename import convert
+from zoo.weights.sources import rename
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -48,6 +49,16 @@ def moments(x: jax.Array) -> list[float]:
     return [x.mean(), x.std()]
 
 
+def convert(case: Case, model: nn.Module, filled: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The reference's tensors to variables, all of them and none besides."""
+    shape = jax.ShapeDtypeStruct((1, case.size, case.size, 3), jnp.float32)
+    expected = jax.eval_shape(model.init, jax.random.key(0), shape)
+    expected = traverse_util.flatten_dict(expected, sep="/")
+    paths = rename(case.name, filled, expected)
+    assert paths.keys() == expected.keys(), paths.keys() ^ expected.keys()
+    return traverse_util.unflatten_dict(paths, sep="/")
+
+
 def pictures(case: Case, dtype: Any) -> jax.Array:
     return jnp.asarray(image(case.size).transpose(0, 2, 3, 1), dtype)
 
@@ -56,7 +67,7 @@ def evaluation(case: Case, folder: pathlib.Path = FOLDER) -> dict[str, float]:
     """The error of the logits and of each stage's moments, in float32."""
     tensors, golden = read(case, folder)
     model = zoo.create_model(case.name, **case.fields)
-    variables = convert({t.name: fill(t.name, t.shape) for t in tensors})
+    variables = convert(case, model, {t.name: fill(t.name, t.shape) for t in tensors})
     # not jitted: a layer that occurs a hundred times, or in ten variants, is compiled once
     outputs = model.apply(variables, pictures(case, jnp.float32))
     errors = {"logits": error(outputs["logits"], golden["logits"])}
@@ -98,13 +109,13 @@ def training(case: Case, folder: pathlib.Path = FOLDER) -> dict[str, float]:
         fields = {**case.fields, **(case.training or {}), "dtype": jnp.float64}
         model = zoo.create_model(case.name, **fields)
         filled = {t.name: fill(t.name, t.shape).astype(np.float64) for t in tensors}
-        params, collections = split(convert(filled))
+        params, collections = split(convert(case, model, filled))
         step = jax.value_and_grad(lambda *arguments: loss(*arguments, model=model), has_aux=True)
         (value, new), grads = jax.jit(step)(params, collections, pictures(case, jnp.float64))
         # the converter may transpose, cut and join: what it makes of each tensor's own number
         # tells whose every element is
         numbers = {t.name: np.full(t.shape, k, np.float64) for k, t in enumerate(tensors)}
-        owners, stored = split(convert(numbers))
+        owners, stored = split(convert(case, model, numbers))
     count = len(tensors)
     norms = np.sqrt(sums(owners, jax.tree.map(jnp.square, grads), count))
     errors = {"loss": error(value, golden["loss"])}
