@@ -25,8 +25,8 @@ class AlexNet(nn.Module):
     The stages are what the three max-poolings see: convolutions 1, 2 and 5, of stride 4, 8 and 16.
     `pooled` is the mean of the last pooling's map; the head flattens it, by rows, columns and
     channels, after averaging it to 6 x 6 where the image has another size than the card's.
-    `num_classes=0` leaves fc6, fc7 and the logits out. An image that is too small for three
-    poolings, less than 63 pixels or so, raises ValueError.
+    `num_classes=0` leaves fc6, fc7 and the logits out. An image too small for three poolings, of
+    less than 63 x 63 (without padding 67 x 67), raises ValueError.
 
     `groups` parts convolutions 2, 4 and 5; `padding` is the first convolution's, a number or
     "SAME"; `lrn` is (size, alpha, beta, k) of zoo.ops.normalization's local_response_norm after
@@ -61,13 +61,14 @@ class AlexNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
+        side = 57 if self.padding == "SAME" else 67 - 2 * int(self.padding)  # first map: 15 x 15
+        if min(image.shape[1:3]) < side:
+            raise ValueError(f"AlexNet takes images of {side} x {side} or more, got {image.shape}")
         stage = nn.remat(AlexNet.stage, static_argnums=(2,)) if self.remat else AlexNet.stage
         outputs = {}
         x = image
         for k, layers in enumerate(STAGES, 1):
             outputs[f"stage{k}"] = stage(self, x, layers)
-            if min(outputs["stage1"].shape[1:3]) < 15:
-                raise ValueError(f"AlexNet takes images of 63 x 63 or more, got {image.shape}")
             x = nn.max_pool(outputs[f"stage{k}"], window_shape=(3, 3), strides=(2, 2))
         outputs["pooled"] = x.mean((1, 2))
         if self.num_classes:

@@ -109,8 +109,11 @@ def test_dropout_of_everything():
         assert (out["logits"] == (4.0 if drop_inputs else 1.0)).all()
 
 
-def test_small_image():
-    with pytest.raises(ValueError, match="images of 63 x 63 or more, got .1, 62, 80, 3."):
-        jax.eval_shape(AlexNet().init, KEY, jnp.zeros((1, 62, 80, 3)))
-    shapes = jax.eval_shape(AlexNet().init_with_output, KEY, jnp.zeros((1, 63, 63, 3)))[0]
+@pytest.mark.parametrize(("padding", "side"), [(2, 63), (0, 67), ("SAME", 57)])
+def test_small_image(padding, side):
+    """One pixel less and the last pooling would have nothing to see."""
+    model = AlexNet(padding=padding)
+    shapes, _ = jax.eval_shape(model.init_with_output, KEY, jnp.zeros((1, side, side, 3)))
     assert shapes["stage3"].shape == (1, 3, 3, 256)
+    with pytest.raises(ValueError, match=f"images of {side} x {side} or more, got .1, {side - 1}"):
+        jax.eval_shape(model.init, KEY, jnp.zeros((1, side - 1, side, 3)))
