@@ -26,6 +26,27 @@ def giga(published: str):
 # output 784 * 150 + 100 * 2400 + 48,000 + 10,080 + 840. DenseNet and ViT: arithmetic over the
 # papers' tables, equal to the counts that torchvision and the authors publish.
 COUNTS = {
+    "alexnet": (61_100_840, giga("0.714")),
+    "alexnet_2012": (60_965_224, giga("0.724")),
+    "mobilenet_v1": (4_231_976, giga("0.569")),
+    "mobilenet_v1_025": (470_072, giga("0.041")),
+    "mobilenet_v1_050": (1_331_592, giga("0.149")),
+    "mobilenet_v1_075": (2_585_560, giga("0.325")),
+    "mobilenet_v2": (3_504_872, giga("0.301")),
+    "mobilenet_v2_035": (1_677_128, giga("0.059")),
+    "mobilenet_v2_050": (1_968_680, giga("0.097")),
+    "mobilenet_v2_075": (2_636_424, giga("0.209")),
+    "mobilenet_v2_140": (6_108_776, giga("0.582")),
+    "vgg11": (132_863_336, giga("7.609")),
+    "vgg11_bn": (132_868_840, giga("7.609")),
+    "vgg11_lrn": (132_863_336, giga("7.609")),
+    "vgg13": (133_047_848, giga("11.308")),
+    "vgg13_bn": (133_053_736, giga("11.308")),
+    "vgg16": (138_357_544, giga("15.470")),
+    "vgg16_bn": (138_365_992, giga("15.470")),
+    "vgg16_c": (133_638_952, giga("11.771")),
+    "vgg19": (143_667_240, giga("19.632")),
+    "vgg19_bn": (143_678_248, giga("19.632")),
     "autoencoder": (2_837_314, 2 * (784_000 + 500_000 + 125_000 + 7_500)),
     "conv_autoencoder": (51_945, 8_121_152),  # by hand, layer by layer
     "densenet100_k12": (6_979_642, giga("1.770")),
