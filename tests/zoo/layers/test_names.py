@@ -28,7 +28,9 @@ DEVIATIONS = {  # of a kernel [3, 3, 40, 60]
     "small_normal": 0.01,
     "xavier": np.sqrt(2 / (9 * 40 + 9 * 60)),
     "he": np.sqrt(2 / (9 * 40)),
+    "he_fan_out": np.sqrt(2 / (9 * 60)),
     "fan_in_uniform": 2.4 / (9 * 40) / np.sqrt(3),
+    "torch": np.sqrt(1 / (3 * 9 * 40)),  # uniform up to the root of 1 / fan in
     "sparse_normal": np.sqrt(15 / (9 * 40)),
 }
 
