@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN    := .venv/bin/python
 
-.PHONY: train test check bench parity clean
+.PHONY: train test check parity clean
 
 train: .venv/train            ## LeNet-5 on real digits: trains, plots, saves (under a minute)
 	$(RUN) -m train lenet5_digits

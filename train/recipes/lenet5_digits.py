@@ -25,6 +25,9 @@ def recipe(
     """LeNet-5 on real handwritten digits in under a minute.
 
     Command: python -m train lenet5_digits
+    Data: UCI digits, 1,257 / 180 / 360; the same writers in all three, so this is not MNIST's task.
+    Ours: 99.17 % of the 360 test digits (seed 0; 98.33, 98.89, 99.44 with seeds 1 to 3), 40 epochs,
+    16 s in all on 2 cores.
     """
     card = zoo.model_card(model)
     data = open_source(source, size=card.input, seed=seed)

