@@ -13,25 +13,33 @@ from flax import traverse_util
 from zoo.choice import choose
 from zoo.layers.attention import DotProductAttention
 from zoo.models import (
+    alexnet,
     autoencoder,
     conv_autoencoder,
     densenet,
     lenet,
+    mobilenet_v1,
+    mobilenet_v2,
     perceptron,
     preact_resnet,
     resnet,
+    vgg,
     vit,
 )
 from zoo.preprocess import Preprocessing
 
 FAMILIES = {
+    "alexnet": alexnet,
     "autoencoder": autoencoder,
     "conv_autoencoder": conv_autoencoder,
     "densenet": densenet,
     "lenet": lenet,
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2,
     "perceptron": perceptron,
     "preact_resnet": preact_resnet,
     "resnet": resnet,
+    "vgg": vgg,
     "vit": vit,
 }
 

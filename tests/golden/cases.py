@@ -126,3 +126,96 @@ CASES += [
         reference_fields=dict(img_size=64, class_token=False, global_pool="avg", fc_norm=False),
     )
 ]
+
+# What a max-pooling of AlexNet and VGG sees is the output of the ReLU before it. With 4,096 hidden
+# units a training step in float64 takes gigabytes: it is compared with fewer.
+NARROW = dict(hidden=32, num_classes=10)
+TRAIN_NARROW = dict(
+    size=48, fields=NARROW, training=dict(dropout=0.0, remat=True), test_training=True
+)
+ALEXNET = dict(stage1="features.1", stage2="features.4", stage3="features.11")
+CASES += [
+    Case("torchvision", "alexnet", "alexnet", ALEXNET, size=224),
+    Case(
+        "torchvision",
+        "alexnet",
+        "alexnet",
+        ALEXNET,
+        reference_fields=NARROW,
+        **{**TRAIN_NARROW, "size": 96},
+    ),
+]
+
+
+def vgg_stages(name: str) -> dict[str, str]:
+    """The ReLUs before the poolings, in a list of all layers."""
+    depths = dict(vgg11="11222", vgg13="22222", vgg16="22333", vgg19="22444")[name[:5]]
+    layers = [int(depth) * (3 if name.endswith("_bn") else 2) + 1 for depth in depths]
+    return {f"stage{k}": f"features.{sum(layers[:k]) - 2}" for k in range(1, 6)}
+
+
+VGGS = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
+CASES += [Case("torchvision", name, name, vgg_stages(name)) for name in VGGS]
+CASES += [
+    Case("timm", name, name, vgg_stages(name), test=name in ("vgg11", "vgg11_bn")) for name in VGGS
+]
+CASES += [
+    Case("torchvision", name, name, vgg_stages(name), reference_fields=NARROW, **TRAIN_NARROW)
+    for name in ("vgg11", "vgg11_bn")
+]
+CASES += [  # torchvision's, changed by make.py to configurations that it lacks
+    Case("torchvision", name, like, vgg_stages(like), reference_fields=fields, **TRAIN_NARROW)
+    for name, like, fields in (
+        ("vgg11_lrn", "vgg11", dict(NARROW, lrn=True)),
+        ("vgg16_c", "vgg16", dict(NARROW, pointwise=True)),
+    )
+]
+
+V1 = dict(stage1="blocks.1", stage2="blocks.2", stage3="blocks.3", stage4="blocks.4")
+V2 = dict(stage1="blocks.1", stage2="blocks.2", stage3="blocks.4", stage4="blocks.6")
+V2_TORCHVISION = dict(
+    stage1="features.3", stage2="features.6", stage3="features.13", stage4="features.17"
+)
+CASES += [
+    Case(
+        "timm",
+        name,
+        "mobilenetv1_100",
+        V1,
+        reference_fields=dict(channel_multiplier=width),
+        training=dict(dropout=0.0, remat=True),
+        test_training=width == 0.25,
+    )
+    for name, width in (
+        ("mobilenet_v1", 1.0),
+        ("mobilenet_v1_075", 0.75),
+        ("mobilenet_v1_050", 0.5),
+        ("mobilenet_v1_025", 0.25),
+    )
+]
+CASES += [
+    Case(
+        "timm",
+        name,
+        f"mobilenetv2_{width}",
+        V2,
+        training=dict(dropout=0.0),
+        test_training=width == "035",
+    )
+    for name, width in (
+        ("mobilenet_v2", "100"),
+        ("mobilenet_v2_140", "140"),
+        ("mobilenet_v2_075", "075"),
+        ("mobilenet_v2_050", "050"),
+        ("mobilenet_v2_035", "035"),
+    )
+]
+CASES += [
+    Case(
+        "torchvision",
+        "mobilenet_v2",
+        "mobilenet_v2",
+        V2_TORCHVISION,
+        training=dict(dropout=0.0, remat=True),
+    )
+]

@@ -13,7 +13,7 @@ CHUNK = 1 << 16  # elements that stay in a core's cache
 
 # The last norm of a bottleneck block: small, as training makes it, or 50 blocks would multiply the
 # activations by 2 ** 25.
-LAST_NORM = re.compile(r"\b(bn3|norm_c)\.weight$")
+LAST_NORM = re.compile(r"\b(bn3|norm_c|conv\.3)\.weight$")
 
 
 def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:

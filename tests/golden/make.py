@@ -27,12 +27,43 @@ import torchvision
 from tests.golden.cases import CASES, Case
 from tests.golden.fill import fill, image
 
-BUILDERS = {
-    "torchvision": lambda name, **fields: torchvision.models.get_model(
-        name, weights=None, **fields
-    ),
-    "timm": lambda name, **fields: timm.create_model(name, pretrained=False, **fields),
-}
+
+def from_torchvision(
+    name: str, *, hidden: int = 4096, lrn: bool = False, pointwise: bool = False, **fields
+) -> torch.nn.Module:
+    """A model of torchvision; AlexNet and VGG with other hidden layers, VGG as A-LRN or as C.
+
+    The layers keep their names: a 1 x 1 convolution takes the place of a 3 x 3, and the first ReLU
+    becomes a ReLU with its normalisation.
+    """
+    model = torchvision.models.get_model(name, weights=None, **fields)
+    if hidden != 4096:
+        for index, layer in enumerate(model.classifier):
+            if isinstance(layer, torch.nn.Linear):
+                sides = (layer.in_features, layer.out_features)
+                sides = (hidden if side == 4096 else side for side in sides)
+                model.classifier[index] = torch.nn.Linear(*sides)
+    if lrn:
+        # Krizhevsky et al. 2012: k = 2, n = 5, alpha = 1e-4, which torch divides by n
+        norm = torch.nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+        model.features[1] = torch.nn.Sequential(model.features[1], norm)
+    if pointwise:
+        layers = list(model.features)
+        for index in [k - 2 for k, x in enumerate(layers) if isinstance(x, torch.nn.MaxPool2d)][2:]:
+            width = layers[index].out_channels
+            model.features[index] = torch.nn.Conv2d(width, width, 1)
+    return model
+
+
+def from_timm(name: str, *, channel_multiplier: float = 1.0, **fields) -> torch.nn.Module:
+    """A model of timm; MobileNet v1 of any width, which timm has under no name."""
+    if channel_multiplier != 1.0:
+        generate = dict(mobilenetv1_100=timm.models.efficientnet._gen_mobilenet_v1)[name]
+        return generate(name, channel_multiplier=channel_multiplier, **fields)
+    return timm.create_model(name, pretrained=False, **fields)
+
+
+BUILDERS = {"torchvision": from_torchvision, "timm": from_timm}
 
 
 def build(case: Case) -> torch.nn.Module:

@@ -68,7 +68,7 @@ def test_outputs_are_equal(case, draw):
 
 
 def test_there_are_models_to_fold():
-    assert {"conv_autoencoder", "densenet121"} <= set(NORMED)
+    assert {"conv_autoencoder", "densenet121", "mobilenet_v2_035", "vgg11_bn"} <= set(NORMED)
 
 
 @pytest.mark.parametrize("name", sorted(set(SMALL) - set(NORMED)))
