@@ -207,12 +207,11 @@ def test_remat_computes_again(case):
     if not hasattr(model, "remat"):
         return
 
-    def products(remat):
+    def operations(remat):
         loss = squares(model.clone(remat=remat), variables, image, like)
-        trace = str(jax.make_jaxpr(jax.grad(loss))(variables["params"]))
-        return trace.count("conv_general_dilated[") + trace.count("dot_general[")
+        return str(jax.make_jaxpr(jax.grad(loss))(variables["params"])).count(" = ")
 
-    assert products(remat=True) >= 1.1 * products(remat=False)
+    assert operations(remat=True) > 1.1 * operations(remat=False)
 
 
 def test_bfloat16(case):
