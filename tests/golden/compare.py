@@ -59,7 +59,9 @@ def convert(case: Case, model: nn.Module, filled: dict[str, np.ndarray]) -> dict
     expected = traverse_util.flatten_dict(expected, sep="/")
     paths = rename(case.name, filled, expected)
     assert paths.keys() == expected.keys(), paths.keys() ^ expected.keys()
-    return traverse_util.unflatten_dict(paths, sep="/")
+    # jax 0.7.2 computes wrong values, now and then, from numpy's arrays outside jit
+    arrays = {path: jnp.asarray(value) for path, value in paths.items()}
+    return traverse_util.unflatten_dict(arrays, sep="/")
 
 
 def pictures(case: Case, dtype: Any) -> jax.Array:
