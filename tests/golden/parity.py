@@ -9,20 +9,24 @@ import importlib.metadata
 import json
 import pathlib
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 
 from tests.golden.cases import CASES
 from tests.golden.compare import evaluation, read, training
 
-BEGIN, END = "<!-- parity: begin -->", "<!-- parity: end -->"
-HEAD = (
-    "| model | reference | evaluation | loss | gradients | statistics |\n|---|---|---|---|---|---|"
-)
+BEGIN, END = "<!-- parity: make parity -->", "<!-- end of parity -->"
+HEAD = """\
+| model | references | evaluation | loss | gradients | statistics |
+|---|---|---|---|---|---|"""
+TRAINED = ("loss", "gradients", "statistics")
 
 
-def row(name: str, reference: str, errors: dict[str, float], trained: dict[str, float]) -> str:
-    columns = [max(errors.values()), *map(trained.get, ("loss", "gradients", "statistics"))]
-    shown = ["" if error is None else f"{error:.0e}" for error in columns]
-    return f"| {' | '.join([name, reference, *shown])} |"
+def row(name: str, sources: Iterable[str], errors: Sequence[Mapping[str, float]]) -> str:
+    """A variant's worst errors over its references; nothing where nothing was compared."""
+    evaluated = [e for each in errors for key, e in each.items() if key not in TRAINED]
+    trained = [[each[key] for each in errors if key in each] for key in TRAINED]
+    shown = ["" if not found else f"{max(found):.0e}" for found in (evaluated, *trained)]
+    return f"| {' | '.join([name, ', '.join(sorted(set(sources))), *shown])} |"
 
 
 def insert(text: str, table: str) -> str:
@@ -39,14 +43,13 @@ def main() -> None:
     versions = json.loads((folder / "versions.json").read_text())
     versions |= {name: importlib.metadata.version(name) for name in ("jax", "flax")}
     rows = []
-    for case in sorted(CASES, key=lambda case: (case.name, case.title)):
-        if not (folder / f"{case.title}.npz").exists():
-            continue
-        trained = training(case, folder) if "loss" in read(case, folder)[1] else {}
-        fields = "".join(f", {key}={value!r}" for key, value in case.fields.items())
-        reference = f"{case.source} {case.reference}"
-        rows.append(row(case.name + fields, reference, evaluation(case, folder), trained))
-        print(rows[-1], flush=True)
+    for name in dict.fromkeys(case.name for case in CASES):
+        cases = [c for c in CASES if c.name == name and (folder / f"{c.title}.npz").exists()]
+        errors = [evaluation(case, folder) for case in cases]
+        errors += [training(case, folder) for case in cases if "loss" in read(case, folder)[1]]
+        if errors:
+            rows.append(row(name, [case.source for case in cases], errors))
+            print(rows[-1], flush=True)
     tools = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     told = f"Measured on {datetime.date.today()} with {tools}."
     target.write_text(insert(target.read_text(), "\n".join([told, "", HEAD, *rows])))

@@ -78,9 +78,13 @@ def test_fill(name, shape, mean, deviation):
 
 
 def test_table_of_parity():
-    errors = {"logits": 3e-7, "stage1": 4.21e-7}
-    line = parity.row("resnet18", "timm resnet18", errors, {"loss": 0.0, "gradients": 1.5e-12})
-    assert line == "| resnet18 | timm resnet18 | 4e-07 | 0e+00 | 2e-12 |  |"
+    errors = [
+        {"logits": 3e-7, "stage1": 4.2e-7},
+        {"loss": 0.0, "gradients": 1.7e-12},
+        {"loss": 1e-9},
+    ]
+    line = parity.row("resnet18", ["torchvision", "timm", "timm"], errors)
+    assert line == "| resnet18 | timm, torchvision | 4e-07 | 1e-09 | 2e-12 |  |"
     text = f"before\n{parity.BEGIN}\nold\n{parity.END}\nafter\n"
     assert parity.insert(text, line) == text.replace("old", line)
     with pytest.raises(ValueError, match="expected the marks"):
