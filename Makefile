@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN    := .venv/bin/python
 
-.PHONY: train test check clean
+.PHONY: train test check parity clean
 
 train: .venv/train            ## LeNet-5 on real digits: trains, plots, saves (under a minute)
 	$(RUN) -m train lenet5_digits
@@ -15,6 +15,11 @@ check: .venv/dev              ## lint, format, types
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 
+parity: .venv/parity          ## every variant against torchvision and timm, live; the table into README.md
+	folder=$$(mktemp -d) && trap 'rm -r $$folder' EXIT && \
+	$(RUN) -m tests.golden.make --live --folder $$folder && \
+	$(RUN) -m tests.golden.parity $$folder README.md
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet --upgrade pip
@@ -26,6 +31,10 @@ check: .venv/dev              ## lint, format, types
 .venv/dev: pyproject.toml | .venv/bin/python
 	$(RUN) -m pip install --quiet --editable ".[dev]"
 	touch $@ .venv/train
+
+.venv/parity: pyproject.toml | .venv/bin/python
+	$(RUN) -m pip install --quiet --editable ".[dev,parity]"
+	touch $@ .venv/dev .venv/train
 
 clean:
 	rm -rf .venv

@@ -7,11 +7,8 @@ import pathlib
 import re
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import pytest
 
-import zoo
 from zoo.registry import FAMILIES
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -86,14 +83,6 @@ def test_rows_and_cards():
         assert all(isinstance(row, dict) for row in family.VARIANTS.values())
     names = [name for family in FAMILIES.values() for name in family.VARIANTS]
     assert len(names) == len(set(names)), "a name belongs to one family"
-
-
-@pytest.mark.parametrize("name", zoo.list_models())
-def test_submodules_are_named(name):
-    image = jax.ShapeDtypeStruct((1, *zoo.model_card(name).input), jnp.float32)
-    variables = jax.eval_shape(zoo.create_model(name).init, jax.random.key(0), image)
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(variables)]
-    assert [path for path in paths if re.search(r"'[A-Z]\w*_\d+'", path)] == []
 
 
 def test_file_names():

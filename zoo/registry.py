@@ -8,16 +8,39 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from zoo.choice import choose
-from zoo.models import autoencoder, conv_autoencoder, lenet, perceptron
+from zoo.layers.attention import DotProductAttention
+from zoo.models import (
+    alexnet,
+    autoencoder,
+    conv_autoencoder,
+    densenet,
+    lenet,
+    mobilenet_v1,
+    mobilenet_v2,
+    perceptron,
+    preact_resnet,
+    resnet,
+    vgg,
+    vit,
+)
 from zoo.preprocess import Preprocessing
 
 FAMILIES = {
+    "alexnet": alexnet,
     "autoencoder": autoencoder,
     "conv_autoencoder": conv_autoencoder,
+    "densenet": densenet,
     "lenet": lenet,
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2,
     "perceptron": perceptron,
+    "preact_resnet": preact_resnet,
+    "resnet": resnet,
+    "vgg": vgg,
+    "vit": vit,
 }
 
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
@@ -94,37 +117,57 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     return fnmatch.filter(names, pattern)
 
 
-def count_macs(module: nn.Module, inputs: jax.Array, outputs: jax.Array) -> int:
-    """Multiply-adds of one layer for one example: its kernel, once per place that it is laid on."""
+def count_macs(module: nn.Module, arguments: tuple, outputs: jax.Array) -> int:
+    """Multiply-adds of one layer for one example: its kernel, once per place that it is laid on;
+    attention's both products."""
+    if isinstance(module, DotProductAttention):
+        return module.macs(*arguments)
     if not module.has_variable("params", "kernel"):
         return 0
-    places = inputs if isinstance(module, nn.ConvTranspose) else outputs
+    places = arguments[0] if isinstance(module, nn.ConvTranspose) else outputs
     return module.get_variable("params", "kernel").size * math.prod(places.shape[1:-1])
 
 
 def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
-    """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed."""
-    macs = []
+    """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed.
+
+    A model that can be scanned is: its weights are as many, and a thousand layers trace as fast as
+    ten. A scanned layer is traced more than once, and stands for as many as the leading axis of
+    its kernel tells, which it does not see itself.
+    """
+    calls: dict[tuple[str, ...], list[int]] = {}
+    kernels: dict[tuple[str, ...], int] = {}  # axes of each
 
     def count(call, arguments, keywords, context):
         outputs = call(*arguments, **keywords)
+        module = context.module
         if context.method_name == "__call__":
-            macs.append(count_macs(context.module, arguments[0], outputs))
+            calls.setdefault(module.path, []).append(count_macs(module, arguments, outputs))
+            if module.has_variable("params", "kernel"):
+                kernels[module.path] = module.get_variable("params", "kernel").ndim
         return outputs
 
+    model = model.clone(scan=True) if hasattr(model, "scan") else model
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     with nn.intercept_methods(count):
         outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
-    return outputs, variables, sum(macs)
+    whole = traverse_util.flatten_dict(dict(variables.get("params", {})))
+    macs = 0
+    for path, counted in calls.items():
+        kernel = whole[(*path, "kernel")] if path in kernels else None
+        scanned = kernel is not None and kernel.ndim > kernels[path]
+        macs += counted[-1] * kernel.shape[0] if scanned else sum(counted)
+    return outputs, variables, macs
 
 
-def measure_features(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, int]]:
-    """Shape of one image to {stage: (stride, channels)}.
+def measure_features(
+    model: nn.Module, shape: tuple[int, ...], small: dict[str, jax.Array]
+) -> dict[str, tuple[int, int]]:
+    """Shape of one image, and the model's outputs for it, to {stage: (stride, channels)}.
 
     The stride is by how much the image grows for the map to grow by one, which padding does not
     blur as it does the quotient of their sizes.
     """
-    small, _, _ = measure(model, shape)
     stages = sorted(stage for stage in small if "stage" in stage)
     if not stages:
         return {}
@@ -142,7 +185,8 @@ def measure_features(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tupl
 def model_card(name: str, **fields: Any) -> ModelCard:
     """Name of a variant, and fields over the variant's own, to its card.
 
-    Nothing is computed: shapes are traced. An unknown name or field raises ValueError.
+    Nothing is computed: shapes are traced. A field image_size is the card's input too. An unknown
+    name or field raises ValueError.
 
     Source: see ModelCard.
 
@@ -152,16 +196,20 @@ def model_card(name: str, **fields: Any) -> ModelCard:
     """
     card, _ = variant(name)
     model = create_model(name, **fields)
-    _, variables, macs = measure(model, card["input"])
+    image = card["input"]
+    if "image_size" in fields:
+        size = fields["image_size"]
+        image = (*((size, size) if isinstance(size, int) else size), image[-1])
+    outputs, variables, macs = measure(model, image)
     sizes = [weight.size for weight in jax.tree.leaves(variables.get("params", {}))]
     return ModelCard(
         name=name,
         task=card["task"],
         parameters=sum(sizes),
         macs=macs,
-        input=card["input"],
-        features=measure_features(model, card["input"]),
-        preprocessing=Preprocessing(**{"size": card["input"][:2], **card["preprocessing"]}),
+        input=image,
+        features=measure_features(model, image, outputs),
+        preprocessing=Preprocessing(**{"size": image[:2], **card["preprocessing"]}),
         paper=card["paper"],
         reported=card.get("reported"),
         weights=card.get("weights", ()),

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-RANGES = dict(mean=(-1.0, 1.0), var=(0.2, 5.0), scale=(0.5, 2.0), bias=(-0.5, 0.5))
+RANGES = dict(
+    mean=(-1.0, 1.0),
+    var=(0.2, 5.0),
+    scale=(0.5, 2.0),
+    bias=(-0.5, 0.5),
+    class_token=(-1.0, 1.0),
+    positions=(-1.0, 1.0),
+)
 
 
 def draw_variables(model: nn.Module, image: tuple[int, ...]) -> dict[str, Any]:

@@ -9,16 +9,22 @@ import zoo
 from zoo.__main__ import main
 
 
-def test_list(capsys):
+def test_list(capsys, monkeypatch):
+    """All of them; their cards, which take seconds to trace, are one and the same here."""
+    card = zoo.model_card("lenet5")
+    monkeypatch.setattr("zoo.__main__.model_card", lambda name: card._replace(name=name))
     assert main(["list"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["name", "task", "parameters", "multiply-adds", "input"]
     assert [row.split()[0] for row in rows] == zoo.list_models()
-    assert "lenet5_modern" in rows[3] and rows[3].split()[2:] == ["61,706", "416,520", "32x32x1"]
     assert len({row.rindex(" ") for row in rows}) == 1, "columns are aligned"
 
 
 def test_list_some(capsys):
+    assert main(["list", "lenet*"]) == 0
+    row = capsys.readouterr().out.splitlines()[2]
+    assert row.split()[0] == "lenet5_modern"
+    assert row.split()[2:] == ["61,706", "416,520", "32x32x1"]
     assert main(["list", "*auto*", "--task", "reconstruction"]) == 0
     rows = capsys.readouterr().out.splitlines()[1:]
     assert [row.split()[0] for row in rows] == ["autoencoder", "conv_autoencoder"]

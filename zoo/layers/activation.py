@@ -38,6 +38,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "leaky_relu": nn.leaky_relu,  # slope 0.01 below zero
     "linear": linear,
     "relu": nn.relu,
+    "relu6": nn.relu6,
     "scaled_tanh": scaled_tanh,
     "sigmoid": nn.sigmoid,
     "silu": nn.silu,

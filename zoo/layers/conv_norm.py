@@ -19,9 +19,9 @@ class ConvNorm(nn.Module):
 
     `kernel`, `stride` and `dilation` are a number or one per axis. `padding` "torch" puts
     dilation * (kernel // 2) on both sides of each axis; "SAME" and "VALID" are XLA's, a number is
-    that many on every side. `norm` is a kind of zoo.layers.norm, `act` None leaves the activation
-    out. A bias is learnt where there is no norm, unless `use_bias` says otherwise; norm "folded"
-    always has one, the place of the folded BatchNorm.
+    that many on every side. `norm` is a kind of zoo.layers.norm, its scales begin as `scale_init`;
+    `act` None leaves the activation out. A bias is learnt where there is no norm, unless `use_bias`
+    says otherwise; norm "folded" always has one, the place of the folded BatchNorm.
 
     Source: He et al. 2016, Deep Residual Learning, section 3.4; its weights' law is He et al. 2015,
     equation 14 (fan out).
@@ -44,6 +44,7 @@ class ConvNorm(nn.Module):
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
     kernel_init: Initializer = HE_FAN_OUT
+    scale_init: Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -70,5 +71,10 @@ class ConvNorm(nn.Module):
             name="conv",
         )(x)
         if not folded:
-            x = norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)(x, train=train)
+            x = norm(
+                self.norm,
+                axis_name=self.axis_name,
+                dtype=self.dtype,
+                scale_init=self.scale_init,
+            )(x, train=train)
         return x if self.act is None else self.act(x)

@@ -45,6 +45,8 @@ INITIALIZERS: dict[str, Initializer] = {
     "small_normal": nn.initializers.normal(0.01),
     "xavier": nn.initializers.xavier_uniform(),
     "he": nn.initializers.he_normal(),
+    "he_fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+    "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # its layers' default
     "fan_in_uniform": fan_in_uniform,
     "sparse_normal": sparse_normal,
 }

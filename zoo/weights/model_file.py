@@ -19,6 +19,8 @@ from zoo.weights.tensors import read_tensors
 
 ODD = 7919  # a number of classes that is no other side of any model
 
+SIZES = ("num_classes", "image_size")  # fields that load_model fits a file's weights to
+
 # Fields that say how a model is computed, not what it is: a file does not keep them.
 COMPUTED = ("axis_name", "dtype", "name", "parent")
 
@@ -206,7 +208,9 @@ def adopt(
         if side == ODD and path in tensors and tensors[path].ndim == len(shape.shape)
     ]
     classes = {tensors[path].shape[axis] for path, axis in sides} or {0}
-    return tensors, {"num_classes": classes.pop()} if len(classes) == 1 else {}
+    own = {"num_classes": classes.pop()} if len(classes) == 1 else {}
+    card, _ = variant(name)
+    return tensors, own | (card["told"](tensors, model=model) if "told" in card else {})
 
 
 def load_model(
@@ -220,8 +224,10 @@ def load_model(
 
     Fields not given are those of the file's card. `num_classes` other than the file's makes a
     fresh head from key 0 and says so in a warning; 0 drops the head. Every tensor is accounted
-    for: one ValueError lists the unused, the missing and the misshapen. A file that is missing
-    raises FileNotFoundError, one that is empty, cut short or foreign ValueError.
+    for: one ValueError lists the unused, the missing and the misshapen. A family whose card has
+    `refit` takes the weights to another `image_size` than the file's, and where no card says this
+    one, the card's `told` reads it off the shapes. A file that is missing raises
+    FileNotFoundError, one that is empty, cut short or foreign ValueError.
 
     Source: see save_model, whose example runs both.
     """
@@ -236,20 +242,23 @@ def load_model(
         tensors, own = adopt(name, tensors, fields, image)
     model = create_model(name, **{**own, **fields})
     saved = create_model(name, **own)
-    classes = {key: getattr(saved, key) for key in ("num_classes",) if hasattr(saved, key)}
+    sizes = {key: getattr(saved, key) for key in SIZES if hasattr(saved, key)}
     where = f"{source}: {own | fields!s:.200} make no {name}"
     expected = traced(model, image, where=where)
-    before = traced(model.clone(**classes), image, where=where)
-    account(tensors, before, where=f"{model.__class__.__name__} of {source}")
+    before = model.clone(**sizes)
+    where = f"{model.__class__.__name__} of {source}"
+    account(tensors, traced(before, image, where=where), where=where)
 
-    kept = [path for path in expected if path in before and fits(before[path], expected[path])]
+    if "refit" in (family := variant(name)[0]):
+        tensors = family["refit"](tensors, old=before, new=model)
+    kept = [path for path in expected if path in tensors and fits(tensors[path], expected[path])]
     fresh = sorted(expected.keys() - set(kept))
     variables = {path: jnp.asarray(tensors[path].astype(expected[path].dtype)) for path in kept}
     if fresh:
         variables |= draw(model, image, fresh)
         warnings.warn(
             f"{name}: fresh head for {fields['num_classes']} classes, where {source} has "
-            f"{classes['num_classes']}: {', '.join(fresh)}",
+            f"{sizes['num_classes']}: {', '.join(fresh)}",
             stacklevel=2,
         )
     return model, traverse_util.unflatten_dict(variables, sep="/")

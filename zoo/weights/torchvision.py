@@ -68,7 +68,7 @@ DENSENET: Table = [
         )
     ),
     ("features.transition{stage}.norm", "transition{stage}/norm", "norm"),
-    ("features.transition{stage}.conv", "transition{stage}/conv", "conv"),
+    ("features.transition{stage}.conv", "transition{stage}/reduce", "conv"),
     ("features.norm5", "norm", "norm"),
     ("classifier", "head", "dense"),
 ]

@@ -8,7 +8,7 @@ import pytest
 from zoo.layers.activation import ACTIVATIONS, activation
 from zoo.layers.initializer import INITIALIZERS, initializer
 
-X = np.linspace(-3, 3, 13)
+X = np.linspace(-3, 9, 25)
 
 CURVES = {
     "elu": np.where(X > 0, X, np.exp(X) - 1),
@@ -16,6 +16,7 @@ CURVES = {
     "leaky_relu": np.where(X > 0, X, 0.01 * X),
     "linear": X,
     "relu": np.maximum(X, 0),
+    "relu6": np.clip(X, 0, 6),
     "scaled_tanh": 1.7159 * np.tanh(2 * X / 3),
     "sigmoid": 1 / (1 + np.exp(-X)),
     "silu": X / (1 + np.exp(-X)),
@@ -28,7 +29,9 @@ DEVIATIONS = {  # of a kernel [3, 3, 40, 60]
     "small_normal": 0.01,
     "xavier": np.sqrt(2 / (9 * 40 + 9 * 60)),
     "he": np.sqrt(2 / (9 * 40)),
+    "he_fan_out": np.sqrt(2 / (9 * 60)),
     "fan_in_uniform": 2.4 / (9 * 40) / np.sqrt(3),
+    "torch": np.sqrt(1 / (3 * 9 * 40)),  # uniform up to the root of 1 / fan in
     "sparse_normal": np.sqrt(15 / (9 * 40)),
 }
 

@@ -1,0 +1,146 @@
+"""How far a model of ours is from its reference's golden file, through the project's converter."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+import zoo
+from tests.golden.cases import Case
+from tests.golden.fill import fill, image
+from zoo.weights.sources import rename
+
+FOLDER = pathlib.Path(__file__).parent
+
+# What runs once compiles in half of the time, and runs in less than twice.
+QUICKLY = dict(xla_backend_optimization_level=0, xla_llvm_disable_expensive_passes=True)
+
+
+class Tensor(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    parameter: bool
+
+
+def read(case: Case, folder: pathlib.Path = FOLDER) -> tuple[list[Tensor], dict[str, np.ndarray]]:
+    """The reference's state dict, in its order, and what the reference made of it."""
+    with np.load(folder / f"{case.title}.npz") as file:
+        golden = dict(file)
+    tensors = []
+    for line in golden.pop("names").tobytes().decode().split("\n"):
+        name, shape, kind = line.split(" ")
+        sides = tuple(int(side) for side in shape.split(",") if side)
+        tensors.append(Tensor(name, sides, kind == "p"))
+    return tensors, golden
+
+
+def error(ours: Any, theirs: Any, *, floor: float = 0.0) -> float:
+    """max |a - b| / max |b|, and not a number where a is none."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert ours.shape == theirs.shape, f"{ours.shape} is not {theirs.shape}"
+    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), floor))
+
+
+def moments(x: jax.Array) -> list[float]:
+    x = np.asarray(x, np.float64)
+    return [x.mean(), x.std()]
+
+
+def convert(case: Case, model: nn.Module, filled: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The reference's tensors to variables, all of them and none besides."""
+    shape = jax.ShapeDtypeStruct((1, case.size, case.size, 3), jnp.float32)
+    expected = jax.eval_shape(model.init, jax.random.key(0), shape)
+    expected = traverse_util.flatten_dict(expected, sep="/")
+    paths = rename(case.name, filled, expected)
+    assert paths.keys() == expected.keys(), paths.keys() ^ expected.keys()
+    # jax 0.7.2 computes wrong values, now and then, from numpy's arrays outside jit
+    arrays = {path: jnp.asarray(value) for path, value in paths.items()}
+    return traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def pictures(case: Case, dtype: Any) -> jax.Array:
+    return jnp.asarray(image(case.size).transpose(0, 2, 3, 1), dtype)
+
+
+def evaluation(case: Case, folder: pathlib.Path = FOLDER) -> dict[str, float]:
+    """The error of the logits and of each stage's moments, in float32."""
+    tensors, golden = read(case, folder)
+    model = zoo.create_model(case.name, **case.fields)
+    variables = convert(case, model, {t.name: fill(t.name, t.shape) for t in tensors})
+    # not jitted, a layer that occurs a hundred times, or in ten variants, is compiled once
+    apply = jax.jit(model.apply, compiler_options=QUICKLY) if case.jitted else model.apply
+    outputs = apply(variables, pictures(case, jnp.float32))
+    errors = {"logits": error(outputs["logits"], golden["logits"])}
+    for stage, theirs in zip(case.stages, golden["stages"], strict=True):
+        errors[stage] = error([moments(x) for x in outputs[stage]], theirs)
+    return errors
+
+
+@contextlib.contextmanager
+def double_precision() -> Iterator[None]:
+    """64 bits while it lasts; a switch, because jax's own context manager has moved."""
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+def loss(params: Any, collections: Any, x: jax.Array, *, model: nn.Module) -> tuple[jax.Array, Any]:
+    variables = {"params": params, **collections}
+    outputs, collections = model.apply(variables, x, train=True, mutable=list(collections))
+    right = jax.nn.log_softmax(outputs["logits"])[jnp.arange(len(x)), jnp.arange(len(x))]
+    return -right.mean(), collections
+
+
+def sums(owners: Any, values: Any, count: int) -> np.ndarray:
+    """Leaves of ours to sums for each tensor of theirs; `owners` holds whose each element is."""
+    total = np.zeros(count)
+    for owner, value in zip(jax.tree.leaves(owners), jax.tree.leaves(values), strict=True):
+        owner, value = np.asarray(owner, np.int64).ravel(), np.asarray(value).ravel()
+        total += np.bincount(owner, value, count)
+    return total
+
+
+def training(case: Case, folder: pathlib.Path = FOLDER) -> dict[str, float]:
+    """The error of a step's loss, of each gradient's norm and each statistic, in float64."""
+    tensors, golden = read(case, folder)
+    with double_precision():
+        fields = {**case.fields, **(case.training or {}), "dtype": jnp.float64}
+        model = zoo.create_model(case.name, **fields)
+        filled = {t.name: fill(t.name, t.shape).astype(np.float64) for t in tensors}
+        params, collections = split(convert(case, model, filled))
+        step = jax.value_and_grad(lambda *arguments: loss(*arguments, model=model), has_aux=True)
+        (value, new), grads = jax.jit(step, compiler_options=QUICKLY)(
+            params, collections, pictures(case, jnp.float64)
+        )
+        # the converter may transpose, cut and join: what it makes of each tensor's own number
+        # tells whose every element is
+        numbers = {t.name: np.full(t.shape, k, np.float64) for k, t in enumerate(tensors)}
+        owners, stored = split(convert(case, model, numbers))
+    count = len(tensors)
+    norms = np.sqrt(sums(owners, jax.tree.map(jnp.square, grads), count))
+    errors = {"loss": error(value, golden["loss"])}
+    ours = norms[[t.parameter for t in tensors]]
+    floor = 1e-6 * golden["gradients"].max()  # a bias before a norm has a gradient of rounding
+    pairs = zip(ours, golden["gradients"], strict=True)
+    errors["gradients"] = max(error(a, b, floor=floor) for a, b in pairs)
+    kept = [k for k, t in enumerate(tensors) if not t.parameter and t.shape]
+    if kept:
+        size = np.array([np.prod(tensors[k].shape) for k in kept])
+        mean = sums(stored, new, count)[kept] / size
+        square = sums(stored, jax.tree.map(jnp.square, new), count)[kept] / size
+        ours = np.stack([mean, np.sqrt(square - mean**2)], 1)
+        pairs = zip(ours, golden["statistics"], strict=True)
+        errors["statistics"] = max(error(a, b) for a, b in pairs)
+    return errors
+
+
+def split(variables: Any) -> tuple[Any, Any]:
+    return variables["params"], {k: v for k, v in variables.items() if k != "params"}

@@ -1,0 +1,1 @@
+collect_ignore = ["make.py"]  # needs torch, which no test does

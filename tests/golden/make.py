@@ -1,0 +1,170 @@
+"""Golden files out of the references: `python -m tests.golden.make [--live] [NAME ...]`.
+
+Needs the extra `parity` (and, where torch is a CPU build and torchvision is not, a module
+`torchvision_cpu` on the path that declares torchvision's operators). Writes one npz a case into
+this folder, or into --folder, which `make parity` reads.
+
+A file holds `names`, the state dict as lines "name shape kind" (p a parameter, b a buffer);
+`logits`; `stages`, mean and deviation per stage and image; and of a training step, in float64,
+`loss`, `gradients` (the norm for each parameter) and `statistics` (mean and deviation of each
+buffer afterwards).
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import math
+import pathlib
+
+with contextlib.suppress(ImportError):
+    importlib.import_module("torchvision_cpu")
+import numpy as np
+import timm
+import torch
+import torchvision
+
+from tests.golden.cases import CASES, Case
+from tests.golden.fill import fill, image
+
+
+def from_torchvision(
+    name: str, *, hidden: int = 4096, lrn: bool = False, pointwise: bool = False, **fields
+) -> torch.nn.Module:
+    """A model of torchvision; AlexNet and VGG with other hidden layers, VGG as A-LRN or as C.
+
+    The layers keep their names: a 1 x 1 convolution takes the place of a 3 x 3, and the first ReLU
+    becomes a ReLU with its normalisation.
+    """
+    model = torchvision.models.get_model(name, weights=None, **fields)
+    if hidden != 4096:
+        for index, layer in enumerate(model.classifier):
+            if isinstance(layer, torch.nn.Linear):
+                sides = (layer.in_features, layer.out_features)
+                sides = (hidden if side == 4096 else side for side in sides)
+                model.classifier[index] = torch.nn.Linear(*sides)
+    if lrn:
+        # Krizhevsky et al. 2012: k = 2, n = 5, alpha = 1e-4, which torch divides by n
+        norm = torch.nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+        model.features[1] = torch.nn.Sequential(model.features[1], norm)
+    if pointwise:
+        layers = list(model.features)
+        for index in [k - 2 for k, x in enumerate(layers) if isinstance(x, torch.nn.MaxPool2d)][2:]:
+            width = layers[index].out_channels
+            model.features[index] = torch.nn.Conv2d(width, width, 1)
+    return model
+
+
+def from_timm(name: str, *, channel_multiplier: float = 1.0, **fields) -> torch.nn.Module:
+    """A model of timm; MobileNet v1 of any width, which timm has under no name."""
+    if channel_multiplier != 1.0:
+        generate = dict(mobilenetv1_100=timm.models.efficientnet._gen_mobilenet_v1)[name]
+        return generate(name, channel_multiplier=channel_multiplier, **fields)
+    return timm.create_model(name, pretrained=False, **fields)
+
+
+BUILDERS = {"torchvision": from_torchvision, "timm": from_timm}
+
+
+def build(case: Case) -> torch.nn.Module:
+    """The reference, filled by name, with nothing in it that draws."""
+    model = BUILDERS[case.source](case.reference, **case.reference_fields)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    state = {
+        name: torch.from_numpy(fill(name, tuple(value.shape)))
+        for name, value in model.state_dict().items()
+    }
+    model.load_state_dict(state)
+    return model
+
+
+def describe(model: torch.nn.Module) -> np.ndarray:
+    parameters = {name for name, _ in model.named_parameters()}
+    lines = [
+        f"{name} {','.join(map(str, value.shape))} {'p' if name in parameters else 'b'}"
+        for name, value in model.state_dict().items()
+    ]
+    return np.frombuffer("\n".join(lines).encode(), np.uint8)
+
+
+def moments(x: torch.Tensor) -> list[float]:
+    return [x.double().mean().item(), x.double().std(correction=0).item()]
+
+
+def evaluate(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
+    found = {}
+
+    def keep(stage: str):
+        def hook(module, inputs, output):
+            # tokens [B, L, D] of a square image, without the class token where there is one
+            tokens = output.ndim == 3
+            first = output.shape[1] - math.isqrt(output.shape[1]) ** 2 if tokens else 0
+            found[stage] = output[:, first:] if tokens else output
+
+        return hook
+
+    hooks = [
+        model.get_submodule(place).register_forward_hook(keep(stage))
+        for stage, place in case.stages.items()
+    ]
+    with torch.no_grad():
+        logits = model.eval()(torch.from_numpy(image(case.size)))
+    for hook in hooks:
+        hook.remove()
+    stages = [[moments(x) for x in found[stage]] for stage in case.stages]
+    return dict(logits=logits.numpy(), stages=np.array(stages))
+
+
+def train(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
+    model = model.double().train()
+    logits = model(torch.from_numpy(image(case.size)).double())
+    loss = torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)))
+    loss.backward()
+    parameters = {name for name, _ in model.named_parameters()}
+    buffers = {k: v for k, v in model.state_dict().items() if k not in parameters}
+    return dict(
+        loss=np.array(loss.item()),
+        gradients=np.array([p.grad.norm().item() for _, p in model.named_parameters()]),
+        statistics=np.array([moments(b) for b in buffers.values() if b.is_floating_point()]),
+    )
+
+
+def report(path: pathlib.Path, golden: dict[str, np.ndarray]) -> None:
+    """Activations that vanish, explode or do not tell the two images apart would prove little."""
+    logits, deviation = golden["logits"], golden["stages"][..., 1]
+    apart = np.abs(np.diff(logits, axis=0)).max() / np.abs(logits).max()
+    print(
+        f"{path.name}: {path.stat().st_size / 1000:.1f} kB; deviation of the stages "
+        f"{deviation.min():.2g} to {deviation.max():.2g}, logits apart by {apart:.2f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help="variants; all of them where none is named")
+    parser.add_argument("--live", action="store_true", help="also what is left to make parity")
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(__file__).parent)
+    arguments = parser.parse_args()
+    if arguments.live:
+        versions = {module.__name__: module.__version__ for module in (torch, torchvision, timm)}
+        (arguments.folder / "versions.json").write_text(json.dumps(versions))
+    for case in CASES:
+        if arguments.names and case.name not in arguments.names:
+            continue
+        if not (case.test or arguments.live):
+            continue
+        torch.manual_seed(0)
+        model = build(case)
+        golden = dict(names=describe(model), **evaluate(case, model))
+        if case.training is not None and (case.test_training or arguments.live):
+            golden |= train(case, model)
+        path = arguments.folder / f"{case.title}.npz"
+        np.savez_compressed(path, **golden)
+        report(path, golden)
+
+
+if __name__ == "__main__":
+    main()

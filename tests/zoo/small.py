@@ -1,0 +1,50 @@
+"""The cheapest of each family, for what is tested by running a model."""
+
+import flax.linen as nn
+
+import zoo
+from zoo.registry import variant
+
+# Fields that make it cheaper still; some families more than once: their faces share little.
+SMALL = {
+    "alexnet": dict(num_classes=7, hidden=24),
+    "alexnet_2012": dict(num_classes=7, hidden=24),
+    "autoencoder": dict(widths=(12, 5)),
+    "conv_autoencoder": dict(widths=(4, 6), act="silu"),
+    "densenet121": dict(depths=(1, 2), growth=4, width=8, num_classes=7),
+    "densenet40_k12": dict(depths=(1, 2), growth=4, width=6),
+    "lenet5": {},
+    "lenet5_modern": {},
+    "mlp": dict(widths=(12, 9)),
+    "mobilenet_v1_025": dict(num_classes=7),
+    "mobilenet_v2_035": dict(num_classes=7),
+    "preact_resnet110": dict(depths=(2, 1)),
+    "preact_resnet164": dict(depths=(2, 1)),
+    "resnet18": dict(depths=(2, 1), num_classes=7),
+    "resnet50": dict(depths=(2, 1), num_classes=7),
+    "vgg11_bn": dict(num_classes=7, hidden=24),
+    "vgg11_lrn": dict(num_classes=7, hidden=24),
+    "vit_ti_16": dict(depth=2, width=24, num_classes=7, image_size=48),
+}
+
+# The side of their images, where the card's would cost seconds.
+SIDE = {
+    "alexnet": 95,
+    "alexnet_2012": 99,
+    "densenet121": 64,
+    "densenet40_k12": 16,
+    "mobilenet_v1_025": 64,
+    "mobilenet_v2_035": 64,
+    "resnet18": 48,
+    "resnet50": 48,
+    "vgg11_bn": 32,
+    "vgg11_lrn": 32,
+    "vit_ti_16": 48,
+}
+
+
+def small(name: str) -> tuple[nn.Module, tuple[int, ...]]:
+    """A name of SMALL to the model and the shape of its images."""
+    *sides, channels = variant(name)[0]["input"]
+    sides = [SIDE[name]] * 2 if name in SIDE else sides
+    return zoo.create_model(name, **SMALL[name]), (*sides, channels)

@@ -1,0 +1,279 @@
+"""DenseNet, for photographs and for CIFAR, plain and BC."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from zoo.choice import choose
+from zoo.layers.activation import activation
+from zoo.layers.conv_norm import ConvNorm
+from zoo.layers.initializer import initializer
+from zoo.layers.norm import norm
+
+
+@final
+class DenseLayer(nn.Module):
+    """`[[B, H, W, C], ...] -> [B, H, W, growth]`, a few new maps from all that came before.
+
+    Norm, activation, 3 x 3 convolution; a `bottleneck` goes before it, norm, activation and a 1 x 1
+    convolution to bottleneck * growth maps, 0 for none.
+
+    Source: Huang et al. 2017, Densely Connected Convolutional Networks, section 3, equation 2.
+
+    >>> maps = [jnp.ones((1, 8, 8, 24)), jnp.ones((1, 8, 8, 12))]
+    >>> layer = DenseLayer(growth=12, bottleneck=4)
+    >>> y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), maps)
+    >>> y.shape, variables["params"]["reduce"]["conv"]["kernel"].shape
+    ((1, 8, 8, 12), (1, 1, 36, 48))
+    """
+
+    growth: int
+    bottleneck: int = 0
+    dropout: float = 0.0
+    act: str = "relu"
+    norm: str | None = "batch"
+    kernel_init: str = "he"
+    dtype: Dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, maps: Sequence[jax.Array], *, train: bool = False) -> jax.Array:
+        act, kernel_init = activation(self.act), initializer(self.kernel_init)
+        first = norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)
+        x = act(first(jnp.concatenate(maps, -1), train=train))
+        if self.bottleneck:
+            x = ConvNorm(
+                self.bottleneck * self.growth,
+                kernel=1,
+                act=act,
+                norm=self.norm,
+                kernel_init=kernel_init,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+                name="reduce",
+            )(x, train=train)
+        x = nn.Conv(
+            self.growth,
+            (3, 3),
+            padding=1,
+            use_bias=False,
+            kernel_init=kernel_init,
+            dtype=self.dtype,
+            name="spatial",
+        )(x)
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
+
+
+@final
+class Transition(nn.Module):
+    """`[B, H, W, C] -> [B, H / 2, W / 2, width]`: norm, activation, 1 x 1 convolution, averages.
+
+    Source: Huang et al. 2017, Densely Connected Convolutional Networks, section 3, pooling layers.
+
+    >>> x = jnp.ones((1, 8, 8, 24))
+    >>> jax.eval_shape(Transition(12).init_with_output, jax.random.key(0), x)[0].shape
+    (1, 4, 4, 12)
+    """
+
+    width: int
+    dropout: float = 0.0
+    act: str = "relu"
+    norm: str | None = "batch"
+    kernel_init: str = "he"
+    dtype: Dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        first = norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)
+        x = activation(self.act)(first(x, train=train))
+        x = nn.Conv(
+            self.width,
+            (1, 1),
+            use_bias=False,
+            kernel_init=initializer(self.kernel_init),
+            dtype=self.dtype,
+            name="reduce",  # not "conv": fold_batchnorm folds a norm beside a "conv" into it
+        )(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
+
+
+@final
+class DenseNet(nn.Module):
+    """`[B, H, W, C] -> {stage1, ..., stageN, pooled, logits [B, K]}`, N blocks of `depths` layers.
+
+    A stage is all that its block holds, the block's input first; the last has gone through the
+    final norm and activation. The `stem` is a 7 x 7 convolution and a pooling of stride 2 each
+    ("imagenet": stages of stride 4 to 32) or one 3 x 3 convolution ("cifar": 1 to 4). A transition
+    keeps `compression` of its input's maps. `dropout` drops what dense layers and transitions have
+    convolved, but for the 1 x 1 of a bottleneck (torchvision's does so in the dense layers alone,
+    the paper's after every convolution but the first). `remat` computes a layer's inside again in
+    the backward pass, so that memory grows with the depth and no more with its square.
+
+    Source: Huang et al. 2017, Densely Connected Convolutional Networks, tables 1 and 2; Pleiss et
+    al. 2017, Memory-Efficient Implementation of DenseNets, who recompute less (remat).
+
+    >>> model = DenseNet(num_classes=10, depths=(2, 2), growth=4, width=8, stem="cifar")
+    >>> image = jnp.zeros((1, 32, 32, 3))
+    >>> out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    >>> out["stage1"].shape, out["stage2"].shape
+    ((1, 32, 32, 16), (1, 16, 16, 16))
+    """
+
+    num_classes: int = 1000
+    depths: tuple[int, ...] = (6, 12, 24, 16)
+    growth: int = 32
+    width: int = 64
+    bottleneck: int = 4
+    compression: float = 0.5
+    stem: str = "imagenet"
+    dropout: float = 0.0
+    act: str = "relu"
+    norm: str | None = "batch"
+    padding: str = "torch"
+    kernel_init: str = "he"
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        chex.assert_rank(image, 4)
+        shared: dict[str, Any] = dict(
+            dropout=self.dropout,
+            act=self.act,
+            norm=self.norm,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+        )
+
+        def call(layer: nn.Module, maps: list[jax.Array]) -> jax.Array:
+            return layer(maps, train=train)
+
+        run = nn.remat(call) if self.remat else call
+        x = self.stem_of(image, train=train)
+        outputs = {}
+        for stage, depth in enumerate(self.depths, start=1):
+            if stage > 1:
+                width = int(self.compression * x.shape[-1])
+                x = Transition(width, **shared, name=f"transition{stage - 1}")(x, train=train)
+            maps = [x]
+            for index in range(depth):
+                name = f"stage{stage}_{index}"
+                layer = DenseLayer(self.growth, self.bottleneck, **shared, name=name)
+                maps.append(run(layer, maps))
+            x = outputs[f"stage{stage}"] = jnp.concatenate(maps, -1)
+        last = norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)
+        x = outputs[f"stage{len(self.depths)}"] = activation(self.act)(last(x, train=train))
+        outputs["pooled"] = x.mean((1, 2))
+        if self.num_classes:
+            wide = jnp.promote_types(jnp.float32, self.dtype)
+            head = nn.Dense(self.num_classes, dtype=wide, name="head")
+            outputs["logits"] = head(outputs["pooled"])
+        return outputs
+
+    def stem_of(self, image: jax.Array, *, train: bool) -> jax.Array:
+        deep = choose({"imagenet": True, "cifar": False}, self.stem, what="stem")
+        x = ConvNorm(
+            self.width,
+            kernel=7 if deep else 3,
+            stride=2 if deep else 1,
+            padding=self.padding,
+            act=activation(self.act) if deep else None,
+            norm=self.norm if deep else None,
+            use_bias=None if deep else False,
+            kernel_init=initializer(self.kernel_init),
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            name="stem",
+        )(image, train=train)
+        if not deep:  # the first dense layer begins with the norm
+            return x
+        padding: Any = ((1, 1), (1, 1)) if self.padding == "torch" else self.padding
+        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
+
+
+CARD = dict(
+    module=DenseNet,
+    task="classification",
+    input=(224, 224, 3),
+    paper="Huang, Liu, van der Maaten, Weinberger 2017, Densely Connected Convolutional Networks",
+    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
+)
+
+CIFAR = dict(  # mean and deviation are those of CIFAR-10's training images
+    input=(32, 32, 3),
+    preprocessing=dict(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+)
+PLAIN = dict(num_classes=10, width=16, bottleneck=0, compression=1.0, stem="cifar")
+BC = dict(num_classes=10, stem="cifar")  # width is twice the growth
+
+VARIANTS = {  # fields of DenseNet; parameters
+    "densenet121": dict(  # 7,978,856
+        card=dict(reported="ImageNet error 25.0 %, one crop"),
+    ),
+    "densenet161": dict(  # 28,681,000
+        depths=(6, 12, 36, 24),
+        growth=48,
+        width=96,
+        card=dict(reported="ImageNet error 22.2 %, one crop"),
+    ),
+    "densenet169": dict(  # 14,149,480
+        depths=(6, 12, 32, 32),
+        card=dict(reported="ImageNet error 23.6 %, one crop"),
+    ),
+    "densenet201": dict(  # 20,013,928
+        depths=(6, 12, 48, 32),
+        card=dict(reported="ImageNet error 22.5 %, one crop"),
+    ),
+    "densenet264": dict(  # 33,337,704
+        depths=(6, 12, 64, 48),
+        card=dict(reported="ImageNet error 22.1 %, one crop"),
+    ),
+    "densenet40_k12": dict(  # 1,019,722
+        **PLAIN,
+        depths=(12, 12, 12),
+        growth=12,
+        card=dict(**CIFAR, reported="CIFAR-10 error 5.24 %, shifts and mirrors"),
+    ),
+    "densenet100_k12": dict(  # 6,979,642
+        **PLAIN,
+        depths=(32, 32, 32),
+        growth=12,
+        card=dict(**CIFAR, reported="CIFAR-10 error 4.10 %, shifts and mirrors"),
+    ),
+    "densenet100_k24": dict(  # 27,249,082
+        **PLAIN,
+        depths=(32, 32, 32),
+        growth=24,
+        card=dict(**CIFAR, reported="CIFAR-10 error 3.74 %, shifts and mirrors"),
+    ),
+    "densenet_bc100_k12": dict(  # 769,162
+        **BC,
+        depths=(16, 16, 16),
+        growth=12,
+        width=24,
+        card=dict(**CIFAR, reported="CIFAR-10 error 4.51 %, shifts and mirrors"),
+    ),
+    "densenet_bc250_k24": dict(  # 15,324,406
+        **BC,
+        depths=(41, 41, 41),
+        growth=24,
+        width=48,
+        card=dict(**CIFAR, reported="CIFAR-10 error 3.62 %, shifts and mirrors"),
+    ),
+    "densenet_bc190_k40": dict(  # 25,624,430
+        **BC,
+        depths=(31, 31, 31),
+        growth=40,
+        width=80,
+        card=dict(**CIFAR, reported="CIFAR-10 error 3.46 %, shifts and mirrors"),
+    ),
+}

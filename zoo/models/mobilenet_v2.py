@@ -1,0 +1,152 @@
+"""MobileNetV2, of inverted residuals with linear bottlenecks."""
+
+import functools
+from collections.abc import Callable
+from typing import final
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from zoo.layers.activation import activation
+from zoo.layers.conv_norm import ConvNorm
+from zoo.layers.initializer import initializer
+from zoo.layers.width import round_width
+
+# Table 2: the channels of each block of the stages of stride 2, 4, 8, 16 and 32.
+STAGES = ((16,), (24,) * 2, (32,) * 3, (64,) * 4 + (96,) * 3, (160,) * 3 + (320,))
+
+
+@final
+class InvertedResidual(nn.Module):
+    """Widens, filters each channel, narrows: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
+
+    The input is added where it has the output's shape. `expansion` multiplies the channels in
+    between; at 1 nothing is widened. `conv` is ConvNorm with what all blocks share.
+
+    Source: Sandler et al. 2018, MobileNetV2, section 3.3 and table 1.
+
+    >>> block = InvertedResidual(4, stride=1, expansion=6, conv=ConvNorm)
+    >>> y, variables = block.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 4)))
+    >>> y.shape, variables["params"]["project"]["conv"]["kernel"].shape
+    ((1, 8, 8, 4), (1, 1, 24, 4))
+    """
+
+    width: int
+    stride: int
+    expansion: int
+    conv: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        wide = self.expansion * x.shape[-1]
+        y = x
+        if self.expansion != 1:
+            y = self.conv(wide, 1, name="expand")(y, train=train)
+        y = self.conv(wide, 3, self.stride, groups=wide, name="depthwise")(y, train=train)
+        y = self.conv(self.width, 1, act=None, name="project")(y, train=train)
+        return x + y if self.stride == 1 and x.shape == y.shape else y
+
+
+@final
+class MobileNetV2(nn.Module):
+    """`[B, H, W, C] -> {stage1 ... stage4, pooled [B, 1280], logits [B, K]}`, of any image size.
+
+    The stages have stride 4, 8, 16 and 32. `width` multiplies all channels, which are rounded to
+    multiples of 8; the 1,280 of the last convolution do not shrink with it. `strides` are those of
+    the stem and of stages 1 to 4, whose product is the last stage's: (1, 1, 2, 2, 2) suits images
+    of 32 x 32. `remat` recomputes a block's maps in the backward pass instead of keeping them.
+
+    Source: Sandler et al. 2018, MobileNetV2: Inverted Residuals and Linear Bottlenecks, table 2;
+    torchvision's mobilenet_v2 and timm's mobilenetv2, which compute the same.
+
+    >>> image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    >>> out, _ = jax.eval_shape(MobileNetV2().init_with_output, jax.random.key(0), image)
+    >>> out["stage1"].shape, out["pooled"].shape
+    ((1, 56, 56, 24), (1, 1280))
+    """
+
+    num_classes: int = 1000
+    width: float = 1.0
+    strides: tuple[int, ...] = (2, 2, 2, 2, 2)
+    dropout: float = 0.2
+    padding: str | int = "torch"
+    act: str = "relu6"
+    norm: str | None = "batch"
+    kernel_init: str = "he_fan_out"
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        chex.assert_rank(image, 4)
+        conv = functools.partial(
+            ConvNorm,
+            padding=self.padding,
+            act=activation(self.act),
+            norm=self.norm,
+            kernel_init=initializer(self.kernel_init),
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+        )
+
+        def call(block: nn.Module, x: jax.Array) -> jax.Array:
+            return block(x, train=train)
+
+        call = nn.remat(call) if self.remat else call
+        outputs = {}
+        stem = conv(round_width(32 * self.width), 3, self.strides[0], name="stem")
+        x = stem(image, train=train)
+        for k, widths in enumerate(STAGES):
+            for i, width in enumerate(widths):
+                block = InvertedResidual(
+                    round_width(width * self.width),
+                    stride=self.strides[k] if k > 0 and i == 0 else 1,
+                    expansion=1 if k == 0 else 6,
+                    conv=conv,
+                    name=f"stage{k}_{i}",
+                )
+                x = call(block, x)
+            if k > 0:
+                outputs[f"stage{k}"] = x
+        last = conv(round_width(1280 * max(1.0, self.width)), 1, name="last")
+        outputs["pooled"] = x = last(x, train=train).mean((1, 2))
+        if self.num_classes:
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            wide = jnp.promote_types(jnp.float32, self.dtype)
+            head = nn.Dense(
+                self.num_classes,
+                kernel_init=nn.initializers.normal(0.01),
+                dtype=wide,
+                name="head",
+            )
+            outputs["logits"] = head(x)
+        return outputs
+
+
+CARD = dict(
+    module=MobileNetV2,
+    task="classification",
+    input=(224, 224, 3),
+    paper="Sandler et al. 2018, MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
+)
+
+VARIANTS = {  # fields of MobileNetV2; parameters
+    "mobilenet_v2": dict(  # 3,504,872
+        card=dict(reported="ImageNet top-1 71.878 % (torchvision's weights)")
+    ),
+    "mobilenet_v2_140": dict(  # 6,108,776
+        width=1.4, card=dict(reported="ImageNet top-1 76.528 % (timm's weights)")
+    ),
+    "mobilenet_v2_075": dict(  # 2,636,424
+        width=0.75, card=dict(reported="ImageNet top-1 69.952 % (d-li14's weights)")
+    ),
+    "mobilenet_v2_050": dict(  # 1,968,680
+        width=0.5, card=dict(reported="ImageNet top-1 64.592 % (d-li14's weights)")
+    ),
+    "mobilenet_v2_035": dict(width=0.35),  # 1,677,128
+}

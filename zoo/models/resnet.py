@@ -1,0 +1,270 @@
+"""ResNet for ImageNet and for CIFAR, wide ResNet and ResNeXt."""
+
+import functools
+from collections.abc import Callable
+from typing import final
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from zoo.choice import choose
+from zoo.layers.activation import activation
+from zoo.layers.conv_norm import ConvNorm
+from zoo.layers.initializer import initializer
+from zoo.layers.residual import StochasticDepth, drop_rates, pad_skip, stage
+
+
+@final
+class Basic(nn.Module):
+    """3x3, 3x3 and a skip: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
+
+    Where the shapes differ the skip is a 1x1 convolution (option B), or, with `pad`, every so many
+    pixels padded by channels of zeros (option A), which has no weights. `conv` makes the ConvNorms;
+    `zero_init` lets the second norm's scale begin at 0, so that the block begins as its skip.
+
+    Source: He et al. 2016, Deep Residual Learning, figure 5 left and section 3.3.
+
+    >>> x = jnp.ones((1, 8, 8, 16))
+    >>> y, variables = Basic(32, stride=2).init_with_output(jax.random.key(0), x, train=False)
+    >>> y.shape, sorted(variables["params"])
+    ((1, 4, 4, 32), ['first', 'second', 'skip'])
+    """
+
+    width: int
+    stride: int = 1
+    pad: bool = False
+    zero_init: bool = False
+    conv: Callable[..., nn.Module] = ConvNorm
+    act: Callable[[jax.Array], jax.Array] = nn.relu
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rate: float | jax.Array = 0.0, *, train: bool) -> jax.Array:
+        scale_init = nn.initializers.zeros if self.zero_init else nn.initializers.ones
+        y = self.conv(self.width, 3, self.stride, name="first")(x, train=train)
+        y = self.conv(self.width, 3, act=None, scale_init=scale_init, name="second")(y, train=train)
+        if x.shape != y.shape and self.pad:
+            x = pad_skip(x, y)
+        elif x.shape != y.shape:
+            x = self.conv(self.width, 1, self.stride, act=None, name="skip")(x, train=train)
+        return self.act(x + StochasticDepth(name="drop")(y, rate, train=train))
+
+
+@final
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 and a skip: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
+
+    The 3x3 works on `inner` channels in `groups`. The stride is the 3x3's, as in torchvision
+    ("v1.5"); with `stride_first` the first 1x1's, as published. The other fields are Basic's.
+
+    Source: He et al. 2016, Deep Residual Learning, figure 5 right; the groups are Xie et al. 2017,
+    Aggregated Residual Transformations, figure 3c.
+
+    >>> x = jnp.ones((1, 8, 8, 64))
+    >>> y, variables = Bottleneck(256, 64).init_with_output(jax.random.key(0), x, train=False)
+    >>> y.shape, sorted(variables["params"])
+    ((1, 8, 8, 256), ['expand', 'reduce', 'skip', 'spatial'])
+    """
+
+    width: int
+    inner: int
+    stride: int = 1
+    groups: int = 1
+    stride_first: bool = False
+    zero_init: bool = False
+    conv: Callable[..., nn.Module] = ConvNorm
+    act: Callable[[jax.Array], jax.Array] = nn.relu
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rate: float | jax.Array = 0.0, *, train: bool) -> jax.Array:
+        scale_init = nn.initializers.zeros if self.zero_init else nn.initializers.ones
+        early, late = (self.stride, 1) if self.stride_first else (1, self.stride)
+        y = self.conv(self.inner, 1, early, name="reduce")(x, train=train)
+        y = self.conv(self.inner, 3, late, self.groups, name="spatial")(y, train=train)
+        y = self.conv(self.width, 1, act=None, scale_init=scale_init, name="expand")(y, train=train)
+        if x.shape != y.shape:
+            x = self.conv(self.width, 1, self.stride, act=None, name="skip")(x, train=train)
+        return self.act(x + StochasticDepth(name="drop")(y, rate, train=train))
+
+
+@final
+class ResNet(nn.Module):
+    """`[B, H, W, C] -> {stage1 ... stageN, pooled [B, D], logits [B, K]}`, images of any size.
+
+    A stage for each of `depths`, of `width` channels and twice as many in each next; bottlenecks
+    give four times as many. The stem is 7x7 of stride 2 and a max-pooling ("imagenet": stages of
+    stride 4, 8, ...) or one 3x3 ("cifar": 1, 2, ...). `width_per_group` is the inner width of each
+    of `groups` where the stage has 64. `stochastic_depth` is the rate of the last block, to which
+    it grows linearly; `dropout` is before the head. `scan` and `remat` are `stage`'s. For the
+    other fields see Basic and Bottleneck.
+
+    Source: He et al. 2016, Deep Residual Learning for Image Recognition, table 1 and section 4.2;
+    torchvision's resnet, which computes the same.
+
+    >>> model = ResNet((1, 1), block="basic", num_classes=5)
+    >>> image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    >>> out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    >>> out["stage2"].shape, out["logits"].shape
+    ((1, 4, 4, 128), (1, 5))
+    """
+
+    depths: tuple[int, ...]
+    block: str = "bottleneck"
+    width: int = 64
+    groups: int = 1
+    width_per_group: int = 64
+    stem: str = "imagenet"
+    shortcut: str = "B"
+    stride_first: bool = False
+    num_classes: int = 1000
+    zero_init: bool = False
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    padding: str | int = "torch"
+    act: str = "relu"
+    norm: str | None = "batch"
+    kernel_init: str = "he_fan_out"
+    remat: bool = False
+    scan: bool = False
+    dtype: Dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        chex.assert_rank(image, 4)
+        conv = functools.partial(
+            ConvNorm,
+            padding=self.padding,
+            act=activation(self.act),
+            norm=self.norm,
+            kernel_init=initializer(self.kernel_init),
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+        )
+        large = choose({"imagenet": True, "cifar": False}, self.stem, what="stem")
+        stem = conv(self.width, 7 if large else 3, 2 if large else 1, name="stem")
+        x = stem(image, train=train)
+        if large:
+            padding = [(1, 1), (1, 1)] if self.padding == "torch" else self.padding
+            x = nn.max_pool(x, (3, 3), (2, 2), padding)
+        outputs = {}
+        for k, rates in enumerate(drop_rates(self.stochastic_depth, self.depths)):
+            block = self.block_of(self.width * 2**k, conv)
+            x = stage(
+                functools.partial(block, stride=2 if k else 1),
+                block,
+                x,
+                name=f"stage{k + 1}",
+                rates=rates,
+                train=train,
+                remat=self.remat,
+                scan=self.scan,
+            )
+            outputs[f"stage{k + 1}"] = x
+        outputs["pooled"] = x = x.mean((1, 2))
+        if self.num_classes:
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            wide = jnp.promote_types(jnp.float32, self.dtype)
+            head = nn.Dense(
+                self.num_classes, kernel_init=initializer("torch"), dtype=wide, name="head"
+            )
+            outputs["logits"] = head(x)
+        return outputs
+
+    def block_of(self, width: int, conv: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        """The blocks of a stage, short of their stride and name."""
+        pad = choose({"A": True, "B": False}, self.shortcut, what="shortcut")
+        fields = dict(zero_init=self.zero_init, conv=conv, act=activation(self.act))
+        basic = functools.partial(Basic, width, pad=pad, **fields)
+        bottleneck = functools.partial(
+            Bottleneck,
+            4 * width,
+            width * self.width_per_group // 64 * self.groups,
+            groups=self.groups,
+            stride_first=self.stride_first,
+            **fields,
+        )
+        return choose({"basic": basic, "bottleneck": bottleneck}, self.block, what="block")
+
+
+CARD = dict(
+    module=ResNet,
+    task="classification",
+    input=(224, 224, 3),
+    paper="He, Zhang, Ren, Sun 2016, Deep Residual Learning for Image Recognition",
+    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
+)
+
+
+WIDE = "Zagoruyko, Komodakis 2016, Wide Residual Networks"
+NEXT = "Xie et al. 2017, Aggregated Residual Transformations for Deep Neural Networks"
+
+CIFAR = dict(input=(32, 32, 3), preprocessing=dict(CARD["preprocessing"], crop=1.0))
+SMALL = dict(block="basic", width=16, stem="cifar", shortcut="A", num_classes=10)
+
+VARIANTS = {  # fields of ResNet; parameters
+    "resnet18": dict(  # 11,689,512
+        depths=(2, 2, 2, 2),
+        block="basic",
+        card=dict(reported="ImageNet top-1 69.758 % (torchvision)"),
+    ),
+    "resnet34": dict(  # 21,797,672
+        depths=(3, 4, 6, 3),
+        block="basic",
+        card=dict(reported="ImageNet top-1 73.314 % (torchvision)"),
+    ),
+    "resnet50": dict(  # 25,557,032
+        depths=(3, 4, 6, 3),
+        card=dict(reported="ImageNet top-1 76.13 %, trained anew 80.858 % (torchvision)"),
+    ),
+    "resnet101": dict(  # 44,549,160
+        depths=(3, 4, 23, 3),
+        card=dict(reported="ImageNet top-1 77.374 %, trained anew 81.886 % (torchvision)"),
+    ),
+    "resnet152": dict(  # 60,192,808
+        depths=(3, 8, 36, 3),
+        card=dict(reported="ImageNet top-1 78.312 %, trained anew 82.284 % (torchvision)"),
+    ),
+    "wide_resnet50_2": dict(  # 68,883,240
+        depths=(3, 4, 6, 3),
+        width_per_group=128,
+        card=dict(paper=WIDE, reported="ImageNet top-1 78.468 % (torchvision)"),
+    ),
+    "wide_resnet101_2": dict(  # 126,886,696
+        depths=(3, 4, 23, 3),
+        width_per_group=128,
+        card=dict(paper=WIDE, reported="ImageNet top-1 78.848 % (torchvision)"),
+    ),
+    "resnext50_32x4d": dict(  # 25,028,904
+        depths=(3, 4, 6, 3),
+        groups=32,
+        width_per_group=4,
+        card=dict(paper=NEXT, reported="ImageNet top-1 77.618 % (torchvision)"),
+    ),
+    "resnext101_32x8d": dict(  # 88,791,336
+        depths=(3, 4, 23, 3),
+        groups=32,
+        width_per_group=8,
+        card=dict(paper=NEXT, reported="ImageNet top-1 79.312 % (torchvision)"),
+    ),
+    "resnet20": dict(  # 269,722
+        depths=(3, 3, 3), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 8.75 %")
+    ),
+    "resnet32": dict(  # 464,154
+        depths=(5, 5, 5), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 7.51 %")
+    ),
+    "resnet44": dict(  # 658,586
+        depths=(7, 7, 7), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 7.17 %")
+    ),
+    "resnet56": dict(  # 853,018
+        depths=(9, 9, 9), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 6.97 %")
+    ),
+    "resnet110": dict(  # 1,727,962
+        depths=(18, 18, 18), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 6.43 %")
+    ),
+    "resnet1202": dict(  # 19,421,274
+        depths=(200, 200, 200), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 7.93 %")
+    ),
+}

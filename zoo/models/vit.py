@@ -1,0 +1,293 @@
+"""ViT: a transformer encoder on patches of an image."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, final
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from zoo.layers.attention import DotProductAttention
+from zoo.layers.initializer import initializer
+
+EPSILON = 1e-6  # of every LayerNorm: the authors' code, torchvision and timm agree on it
+
+
+def resize_positions(
+    positions: jax.Array, *, old: tuple[int, int], new: tuple[int, int]
+) -> jax.Array:
+    """`[1, n + H * W, D] -> [1, n + h * w, D]`: position embeddings of a grid, of another grid.
+
+    `old` is (H, W), `new` (h, w); the n embeddings before the grid's stay as they are. Bicubic,
+    antialiased where the grid shrinks.
+
+    Source: Dosovitskiy et al. 2021, section 3.2; the kernel is Keys's with a = -0.5, as timm's
+    resample_abs_pos_embed has it (torchvision's interpolate_embeddings aligns the corners).
+
+    >>> resize_positions(jnp.ones((1, 1 + 4 * 4, 8)), old=(4, 4), new=(6, 3)).shape
+    (1, 19, 8)
+    """
+    if old == new:
+        return positions
+    before = positions.shape[1] - old[0] * old[1]
+    width = positions.shape[-1]
+    grid = positions[:, before:].reshape(1, *old, width)
+    grid = jax.image.resize(grid, (1, *new, width), "cubic").reshape(1, -1, width)
+    return jnp.concatenate([positions[:, :before], grid], 1)
+
+
+def grid_of(image_size: int | tuple[int, int], patch: int) -> tuple[int, int]:
+    """Size of an image in pixels `-> [2]`: rows and columns of its patches; ValueError if cut.
+
+    Source: Dosovitskiy et al. 2021, section 3.1.
+
+    >>> grid_of((224, 192), 16)
+    (14, 12)
+    """
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if any(side < patch or side % patch for side in sides):
+        raise ValueError(
+            f"ViT takes images whose sides are multiples of its patch, {patch}; got "
+            f"{' x '.join(map(str, sides))}: resize them or give another patch="
+        )
+    return sides[0] // patch, sides[1] // patch
+
+
+@final
+class SelfAttention(nn.Module):
+    """`[B, L, D] -> [B, L, D], maps or None`, the maps `[B, heads, L, L]` where `maps` asks.
+
+    Query, key and value come from one dense layer, side by side in this order, heads side by side
+    in each.
+
+    Source: Dosovitskiy et al. 2021, An Image Is Worth 16x16 Words, appendix A.
+
+    >>> x = jnp.ones((2, 5, 24))
+    >>> layer = SelfAttention(heads=3)
+    >>> (y, maps), _ = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
+    >>> y.shape, maps
+    ((2, 5, 24), None)
+    """
+
+    heads: int
+    maps: bool = False
+    kernel_init: str = "xavier"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        width = x.shape[-1]
+        dense = functools.partial(
+            nn.Dense, kernel_init=initializer(self.kernel_init), dtype=self.dtype
+        )
+        packed = dense(3 * width, name="qkv")(x)
+        packed = packed.reshape(*x.shape[:2], 3, self.heads, width // self.heads)
+        attend = DotProductAttention(self.maps, name="attend")
+        y, maps = attend(packed[:, :, 0], packed[:, :, 1], packed[:, :, 2])
+        return dense(width, name="out")(y.reshape(x.shape)), maps
+
+
+@final
+class Block(nn.Module):
+    """`[B, L, D] -> [B, L, D], attention maps or None`: attention, then a perceptron per token.
+
+    Either is added to what it was computed from, or, in training, for `stochastic_depth` of the
+    examples not at all.
+
+    Source: Dosovitskiy et al. 2021, An Image Is Worth 16x16 Words, equations 2 and 3; Huang et al.
+    2016, Deep Networks with Stochastic Depth.
+
+    >>> x = jnp.ones((2, 5, 24))
+    >>> (y, _), _ = jax.eval_shape(Block(heads=3).init_with_output, jax.random.key(0), x)
+    >>> y.shape
+    (2, 5, 24)
+    """
+
+    heads: int
+    maps: bool = False
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    kernel_init: str = "xavier"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array | None]:
+        width = x.shape[-1]
+        norm = functools.partial(
+            nn.LayerNorm, epsilon=EPSILON, use_fast_variance=False, dtype=self.dtype
+        )
+        dense = functools.partial(
+            nn.Dense, kernel_init=initializer(self.kernel_init), dtype=self.dtype
+        )
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        # one draw per example: the whole branch is kept or not
+        skip = nn.Dropout(self.stochastic_depth, broadcast_dims=(1, 2), deterministic=not train)
+
+        attention = SelfAttention(
+            self.heads, self.maps, self.kernel_init, self.dtype, name="attention"
+        )
+        y, maps = attention(norm(name="norm1")(x))
+        x = x + skip(drop(y))
+        y = dense(4 * width, name="expand")(norm(name="norm2")(x))
+        y = drop(nn.gelu(y, approximate=False))
+        y = drop(dense(width, name="reduce")(y))
+        return x + skip(y), maps
+
+
+@final
+class ViT(nn.Module):
+    """`[B, H, W, C] -> {stage1 [B, H / patch, W / patch, D], pooled [B, D], logits [B, K]}`.
+
+    H and W are multiples of `patch`, or ValueError tells so. `image_size`, a number or (height,
+    width), is what the learnt position embeddings are for; an image of another size is computed
+    with resized ones. `pool` "token" adds a class token and takes it for `pooled`, "mean" has none
+    and takes the mean of the patches. `attention_maps` adds `attention`, [B, depth, heads, L, L],
+    whose rows sum to 1; with a class token this is the first of the L. `dropout` is that after the
+    position embeddings and every dense layer but query, key and value; `stochastic_depth` grows
+    linearly from 0 in the first block to itself in the last. `remat` computes a block's inside
+    again in the backward pass.
+
+    Source: Dosovitskiy et al. 2021, An Image Is Worth 16x16 Words, section 3.1 and table 1, and
+    the authors' code for what it does not say: GELU by erf, LayerNorm's 1e-6, the norm at the end;
+    Touvron et al. 2021, table 1, for ViT-Ti and ViT-S.
+
+    >>> model = ViT(num_classes=10, image_size=32, patch=8, width=24, depth=2, heads=3)
+    >>> image = jnp.zeros((1, 32, 48, 3))
+    >>> out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    >>> out["stage1"].shape, out["pooled"].shape, out["logits"].shape
+    ((1, 4, 6, 24), (1, 24), (1, 10))
+    """
+
+    num_classes: int = 1000
+    image_size: int | tuple[int, int] = 224
+    patch: int = 16
+    width: int = 192
+    depth: int = 12
+    heads: int = 3
+    pool: str = "token"
+    attention_maps: bool = False
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    kernel_init: str = "xavier"
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
+        chex.assert_rank(image, 4)
+        if self.pool not in ("token", "mean"):
+            raise ValueError(f"pool is 'token' or 'mean', got {self.pool!r}")
+        tokens, grid = self.embed(image)
+        tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
+
+        def call(block: nn.Module, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+            return block(x, train=train)
+
+        run = nn.remat(call) if self.remat else call
+        attention = []
+        for index in range(self.depth):
+            block = Block(
+                self.heads,
+                self.attention_maps,
+                self.dropout,
+                self.stochastic_depth * index / max(self.depth - 1, 1),
+                self.kernel_init,
+                self.dtype,
+                name=f"stage1_{index}",
+            )
+            tokens, maps = run(block, tokens)
+            attention.append(maps)
+        norm = nn.LayerNorm(EPSILON, self.dtype, use_fast_variance=False, name="norm")
+        tokens = norm(tokens)
+        patches = tokens[:, tokens.shape[1] - grid[0] * grid[1] :]
+        outputs = dict(stage1=patches.reshape(-1, *grid, self.width))
+        outputs["pooled"] = tokens[:, 0] if self.pool == "token" else patches.mean(1)
+        if self.attention_maps:
+            outputs["attention"] = jnp.stack(attention, 1)
+        if self.num_classes:
+            wide = jnp.promote_types(jnp.float32, self.dtype)
+            head = nn.Dense(self.num_classes, dtype=wide, name="head")
+            outputs["logits"] = head(outputs["pooled"])
+        return outputs
+
+    def embed(self, image: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
+        """`[B, H, W, C] -> [B, n + h * w, D], (h, w)`: tokens, n = 1 with a class token."""
+        own = grid_of(self.image_size, self.patch)
+        grid = grid_of((image.shape[1], image.shape[2]), self.patch)
+        x = nn.Conv(
+            self.width,
+            (self.patch, self.patch),
+            (self.patch, self.patch),
+            padding="VALID",
+            dtype=self.dtype,
+            name="patch",
+        )(image)
+        x = x.reshape(x.shape[0], -1, self.width)
+        if self.pool == "token":
+            token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width))
+            token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))
+            x = jnp.concatenate([token, x], 1)
+        before = x.shape[1] - grid[0] * grid[1]
+        shape = (1, before + own[0] * own[1], self.width)
+        positions = self.param("positions", nn.initializers.normal(0.02), shape, jnp.float32)
+        return x + resize_positions(positions, old=own, new=grid).astype(x.dtype), grid
+
+
+def told(tensors: Mapping[str, Any], *, model: ViT) -> dict[str, Any]:
+    """Arrays by path, `{"params/positions": [1, L, D], ...} -> {"image_size": ...}` if they tell it.
+
+    They do where `model` divides the image into patches as they do and the image was a square.
+
+    Source: ViT's own shapes.
+
+    >>> told({"params/positions": jnp.zeros((1, 1 + 24 * 24, 192))}, model=ViT())
+    {'image_size': 384}
+    """
+    positions = tensors.get("params/positions")
+    if positions is None or positions.ndim != 3:
+        return {}
+    patches = positions.shape[1] - (model.pool == "token")
+    side = math.isqrt(max(patches, 0))
+    return {"image_size": side * model.patch} if side and side * side == patches else {}
+
+
+def refit(tensors: Mapping[str, Any], *, old: ViT, new: ViT) -> dict[str, Any]:
+    """Arrays by path of `old`, `{"params/positions": [1, L, D], ...} ->` those for `new`.
+
+    The models differ in image_size; the positions are resized.
+
+    Source: see resize_positions.
+
+    >>> tensors = {"params/positions": jnp.zeros((1, 1 + 14 * 14, 192))}
+    >>> refit(tensors, old=ViT(), new=ViT(image_size=384))["params/positions"].shape
+    (1, 577, 192)
+    """
+    before, after = (grid_of(model.image_size, model.patch) for model in (old, new))
+    positions = jnp.asarray(tensors["params/positions"], jnp.float32)
+    return {**tensors, "params/positions": resize_positions(positions, old=before, new=after)}
+
+
+CARD = dict(
+    module=ViT,
+    task="classification",
+    input=(224, 224, 3),
+    paper="Dosovitskiy et al. 2021, An Image Is Worth 16x16 Words: Transformers for Image "
+    "Recognition at Scale",
+    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
+    told=told,
+    refit=refit,
+)
+
+VARIANTS = {  # fields of ViT; parameters
+    "vit_ti_16": dict(width=192, depth=12, heads=3, patch=16),  # 5,717,416
+    "vit_s_16": dict(width=384, depth=12, heads=6, patch=16),  # 22,050,664
+    "vit_b_16": dict(width=768, depth=12, heads=12, patch=16),  # 86,567,656
+    "vit_b_32": dict(width=768, depth=12, heads=12, patch=32),  # 88,224,232
+    "vit_l_16": dict(width=1024, depth=24, heads=16, patch=16),  # 304,326,632
+    "vit_l_32": dict(width=1024, depth=24, heads=16, patch=32),  # 306,535,400
+    "vit_h_14": dict(width=1280, depth=32, heads=16, patch=14),  # 632,045,800
+}
