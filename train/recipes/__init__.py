@@ -12,6 +12,7 @@ from train.recipes import (
     lenet5_mnist,
     mlp_digits,
     perceptron_digits,
+    resnet20_cifar10,
 )
 
 RECIPES = {
@@ -19,6 +20,7 @@ RECIPES = {
     "lenet5_mnist": lenet5_mnist.recipe,
     "mlp_digits": mlp_digits.recipe,
     "perceptron_digits": perceptron_digits.recipe,
+    "resnet20_cifar10": resnet20_cifar10.recipe,
     "autoencoder_mnist": autoencoder_mnist.recipe,
     "denoising_autoencoder_mnist": denoising_autoencoder_mnist.recipe,
     "greedy_autoencoder_mnist": greedy_autoencoder_mnist.script,
