@@ -21,7 +21,7 @@ def recipe(
     learning_rate: float = 0.1,
     weight_decay: float = 5e-4,
     batch_size: int = 128,
-    epochs: int = 15,
+    epochs: int = 13,
     seed: int = 0,
 ) -> Run:
     """ResNet-20 on CIFAR-10: a tenth of the paper's epochs, on a cosine.
