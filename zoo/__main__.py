@@ -89,7 +89,7 @@ def facts(card: ModelCard) -> str:
         ("crop", f"{preprocessing.crop:g} of the short side"),
         ("mean", ", ".join(f"{value:.4g}" for value in preprocessing.mean)),
         ("deviation", ", ".join(f"{value:.4g}" for value in preprocessing.std)),
-        ("weights", ", ".join(card.weights) or "-"),
+        *zip(["weights", *[""] * len(card.weights)], card.weights or ["-"], strict=False),
     ]
     width = max(len(word) for word, _ in rows)
     return "\n".join(f"{word:{width}}  {value}" for word, value in rows)
