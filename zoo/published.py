@@ -151,7 +151,7 @@ TIMM = {
     "wide_resnet50_2": ("wide_resnet50_2.racm_in1k",),
 }
 
-AKAMASTER = {  # CIFAR-10
+AKAMASTER = {  # trained on CIFAR-10
     "resnet20": "resnet20-12fca82f.th",
     "resnet32": "resnet32-d509ac18.th",
     "resnet44": "resnet44-014dd654.th",
@@ -159,6 +159,10 @@ AKAMASTER = {  # CIFAR-10
     "resnet110": "resnet110-1d1ed7c2.th",
     "resnet1202": "resnet1202-f3b1deed.th",
 }
+
+CIFAR10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 
 
 def sources(name: str) -> tuple[str, ...]:

@@ -23,6 +23,11 @@ def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.flatten_dict(dict(variables), sep="/")
 
 
+def unflatten(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """flatten the other way."""
+    return traverse_util.unflatten_dict(dict(variables), sep="/")
+
+
 def shapes(model: nn.Module, image: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
     """The variables that a model has for images of a shape, by path; nothing is computed."""
     example = jax.ShapeDtypeStruct((1, *image), jnp.float32)
@@ -180,18 +185,25 @@ def refit_channels(
 
 
 class Fitted(NamedTuple):
-    """A model, its variables by path, the shape of its images, and lines on what was made anew."""
+    """A model and its variables by path.
 
+    `image` is the shape of its images, `notes` are lines on what was made anew, `card` is what the
+    file says, and `held` how many tensors were in it, and how many numbers in these.
+    """
+
+    name: str
     model: nn.Module
     variables: dict[str, jax.Array]
     image: tuple[int, ...]
     notes: list[str]
+    card: dict[str, Any]
+    held: tuple[int, int]
 
 
 def fit(
     name: str,
     tensors: Mapping[str, Any],
-    card: Mapping[str, Any],
+    card: dict[str, Any],
     fields: Mapping[str, Any],
     *,
     in_channels: int | None = None,
@@ -201,6 +213,7 @@ def fit(
 
     `source` is the file's name, for the errors.
     """
+    held = len(tensors), sum(tensor.size for tensor in tensors.values())
     own, image = configuration(name, card)
     if "fields" not in card:
         tensors, own, image = adopt(name, tensors, fields, image)
@@ -232,4 +245,4 @@ def fit(
             f"fresh head for {fields['num_classes']} classes, where {source} has "
             f"{sizes['num_classes']}: {', '.join(fresh)}"
         )
-    return Fitted(model, variables, wanted, notes)
+    return Fitted(name, model, variables, wanted, notes, card, held)

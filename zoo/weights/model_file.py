@@ -8,12 +8,11 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
-from flax import traverse_util
 
 from zoo.preprocess import METHODS, Preprocessing, with_channels
 from zoo.registry import create_model, images
 from zoo.weights import safetensors
-from zoo.weights.fit import account, fit, flatten, frozen, shapes
+from zoo.weights.fit import Fitted, account, fit, flatten, frozen, shapes, unflatten
 from zoo.weights.sources import describe, locate
 from zoo.weights.tensors import read_tensors
 
@@ -75,35 +74,46 @@ def is_preprocessing(told: Any) -> bool:
     )
 
 
+def told_preprocessing(
+    name: str, source: str | pathlib.Path, card: Mapping[str, Any] | None = None
+) -> Preprocessing | None:
+    """What the file's card, else its publisher, says of preprocessing; None where neither does.
+
+    `card` spares reading the file where it is at hand. ValueError for strange ones.
+    """
+    described = describe(str(source), name=name) if "://" in str(source) else {}
+    if card is None:
+        card = described or read(source, name)[1]
+    told = {**described, **card}.get("preprocessing")
+    if told is None:
+        return None
+    if not is_preprocessing(told):
+        raise ValueError(f"{source} tells a preprocessing that is none: {told!r:.200}")
+    fields: dict[str, Any] = {key: frozen(value) for key, value in told.items()}
+    return Preprocessing(**fields)
+
+
 def read_preprocessing(
     name: str,
     source: str | pathlib.Path,
     *,
-    card: Mapping[str, Any] | None = None,
     image_size: int | tuple[int, int] | None = None,
     in_channels: int | None = None,
 ) -> Preprocessing:
     """Name of a variant and what load_model loads it from, to what its images go through.
 
     The file's card tells it, else the publisher, else the variant's own card. `image_size` and
-    `in_channels` are load_model's. `card` spares reading the file where it is at hand.
+    `in_channels` are load_model's.
 
     >>> read_preprocessing("resnet18", "torchvision://IMAGENET1K_V1", in_channels=1).size
     (224, 224)
     """
-    described = describe(str(source), name=name) if "://" in str(source) else {}
-    if card is None:
-        card = described or read(source, name)[1]
-    told = {**described, **card}.get("preprocessing")
     shape, own = images(name, image_size=image_size, in_channels=in_channels)
+    told = told_preprocessing(name, source)
     if told is None:
         return own
-    if not is_preprocessing(told):
-        raise ValueError(f"{source} tells a preprocessing that is none: {told!r:.200}")
-    fields: dict[str, Any] = {key: frozen(value) for key, value in told.items()}
-    seen = Preprocessing(**fields)
-    seen = seen if image_size is None else seen._replace(size=shape[-3:-1])
-    return seen if in_channels is None else with_channels(seen, in_channels)
+    told = told if image_size is None else told._replace(size=shape[-3:-1])
+    return told if in_channels is None else with_channels(told, in_channels)
 
 
 def plain(value: Any) -> Any:
@@ -168,6 +178,35 @@ def save_model(
     safetensors.write(pathlib.Path(path), tensors, {**card, "name": name, "fields": fields})
 
 
+def open_model(
+    name: str | None,
+    source: str | pathlib.Path,
+    fields: Mapping[str, Any] | None = None,
+    *,
+    in_channels: int | None = None,
+) -> Fitted:
+    """load_model with all that it learns on its way; a `name` of None is the file's own."""
+    if name is not None:  # before the file: an unknown name is told with the nearest ones
+        images(name, in_channels=in_channels)
+    tensors, card = read(source, name)
+    own = card.get("name", name)
+    if own is None:
+        raise ValueError(f"{source} does not say which model it is for: give its name")
+    if own != (name or own) or not isinstance(own, str):
+        raise ValueError(f"{source} holds {own!s:.80}, not {name}: load it by its own name")
+    return fit(own, tensors, card, fields or {}, in_channels=in_channels, source=str(source))
+
+
+def preprocessing_of(loaded: Fitted, source: str | pathlib.Path) -> Preprocessing:
+    """What open_model opened, to what its images go through: told, or the variant's own."""
+    channels = loaded.image[-1]
+    told = told_preprocessing(loaded.name, source, loaded.card)
+    if told is not None:
+        return with_channels(told, channels)
+    size = getattr(loaded.model, "image_size", None)
+    return images(loaded.name, image_size=size, in_channels=channels)[1]
+
+
 def load_model(
     name: str, source: str | pathlib.Path, *, in_channels: int | None = None, **fields: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -187,15 +226,7 @@ def load_model(
 
     Source: see save_model, whose example runs both.
     """
-    images(name, in_channels=in_channels)  # before the file: an unknown name, told with the nearest
-    tensors, card = read(source, name)
-    if card.get("name", name) != name:
-        raise ValueError(
-            f"{source} holds {card['name']!s:.80}, not {name}: load it by its own name"
-        )
-    model, variables, _, notes = fit(
-        name, tensors, card, fields, in_channels=in_channels, source=str(source)
-    )
-    if notes:
-        warnings.warn(f"{name}: {'; '.join(notes)}", stacklevel=2)
-    return model, traverse_util.unflatten_dict(variables, sep="/")
+    loaded = open_model(name, source, fields, in_channels=in_channels)
+    if loaded.notes:
+        warnings.warn(f"{name}: {'; '.join(loaded.notes)}", stacklevel=2)
+    return loaded.model, unflatten(loaded.variables)
