@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from zoo import published
 from zoo.choice import choose
 from zoo.layers.attention import DotProductAttention
 from zoo.models import (
@@ -26,7 +27,7 @@ from zoo.models import (
     vgg,
     vit,
 )
-from zoo.preprocess import Preprocessing
+from zoo.preprocess import Preprocessing, with_channels
 
 FAMILIES = {
     "alexnet": alexnet,
@@ -50,10 +51,11 @@ class ModelCard(NamedTuple):
     """The facts of a variant.
 
     `parameters` counts the weights, `macs` the multiply-adds of convolutions and dense layers for
-    one image of `input` (height, width, channels); `features` is {stage: (stride, channels)}.
+    one image of `input` (height, width, channels); `features` is {stage: (stride, channels)};
+    `weights` are sources of published weights, as load_model takes them.
 
-    Source: parameters, macs and features are measured on the model itself, the rest is its
-    family's CARD.
+    Source: parameters, macs and features are measured on the model itself, weights are those of
+    zoo.published, the rest is its family's CARD.
     """
 
     name: str
@@ -79,8 +81,9 @@ def variant(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def create_model(name: str, **fields: Any) -> nn.Module:
     """Name of a variant, and fields over the variant's own, to a flax.linen Module.
 
-    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too. An
-    unknown name or field raises ValueError with the nearest ones.
+    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too. A model
+    has the channels of the images that it is initialised with, so that `in_channels` is none of
+    its fields. An unknown name or field raises ValueError with the nearest ones.
 
     Source: the VARIANTS at the foot of each family's file.
 
@@ -92,6 +95,11 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     fields = {**own, **fields}
     known = {field.name: field for field in dataclasses.fields(module)}
     known = {key: known[key] for key in known if key not in ("parent", "name")}
+    if "in_channels" in fields and "in_channels" not in known:
+        raise ValueError(
+            f"in_channels is no field of {name}: a model takes the channels of the images that it "
+            "is initialised with; model_card and load_model have in_channels"
+        )
     for field in fields:
         choose(known, field, what=f"field of {name}")
     classes = fields.get("num_classes", 0)
@@ -182,11 +190,39 @@ def measure_features(
     }
 
 
-def model_card(name: str, **fields: Any) -> ModelCard:
+def images(
+    name: str,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    in_channels: int | None = None,
+) -> tuple[tuple[int, ...], Preprocessing]:
+    """Name of a variant to its images' shape and preprocessing; nothing is traced.
+
+    Those of another size or number of channels than the variant's where these are given.
+
+    >>> shape, preprocessing = images("resnet18", image_size=64, in_channels=1)
+    >>> shape, preprocessing.size, [round(value, 3) for value in preprocessing.mean]
+    ((64, 64, 1), (64, 64), [0.449])
+    """
+    card, _ = variant(name)
+    *before, height, width, channels = card["input"]
+    if image_size is not None:
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    preprocessing = Preprocessing(**{"size": (height, width), **card["preprocessing"]})
+    if in_channels is not None:
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(f"in_channels is a whole number from 1, got {in_channels!r}")
+        channels = in_channels
+        preprocessing = with_channels(preprocessing, channels)
+    return (*before, height, width, channels), preprocessing
+
+
+def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> ModelCard:
     """Name of a variant, and fields over the variant's own, to its card.
 
-    Nothing is computed: shapes are traced. A field image_size is the card's input too. An unknown
-    name or field raises ValueError.
+    Nothing is computed: shapes are traced. A field image_size is the card's input too;
+    `in_channels`, the images' channels, is of the input alone. An unknown name or field raises
+    ValueError.
 
     Source: see ModelCard.
 
@@ -196,10 +232,9 @@ def model_card(name: str, **fields: Any) -> ModelCard:
     """
     card, _ = variant(name)
     model = create_model(name, **fields)
-    image = card["input"]
-    if "image_size" in fields:
-        size = fields["image_size"]
-        image = (*((size, size) if isinstance(size, int) else size), image[-1])
+    image, preprocessing = images(
+        name, image_size=fields.get("image_size"), in_channels=in_channels
+    )
     outputs, variables, macs = measure(model, image)
     sizes = [weight.size for weight in jax.tree.leaves(variables.get("params", {}))]
     return ModelCard(
@@ -209,8 +244,8 @@ def model_card(name: str, **fields: Any) -> ModelCard:
         macs=macs,
         input=image,
         features=measure_features(model, image, outputs),
-        preprocessing=Preprocessing(**{"size": image[:2], **card["preprocessing"]}),
+        preprocessing=preprocessing,
         paper=card["paper"],
         reported=card.get("reported"),
-        weights=card.get("weights", ()),
+        weights=published.sources(name),
     )
