@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -52,9 +53,11 @@ class ModelCard(NamedTuple):
 
     `parameters` counts the weights, `macs` the multiply-adds of convolutions and dense layers for
     one image of `input` (height, width, channels); `features` is {stage: (stride, channels)};
-    `weights` are sources of published weights, as load_model takes them.
+    `weights` are sources of published weights, as load_model takes them. `batchnorms` are {"folded":
+    how many fold_batchnorm puts into the convolution before, "affine": how many it leaves as a
+    scale and a bias}.
 
-    Source: parameters, macs and features are measured on the model itself, weights are those of
+    Source: parameters, macs, features and batchnorms are measured on the model itself, weights are those of
     zoo.published, the rest is its family's CARD.
     """
 
@@ -68,6 +71,7 @@ class ModelCard(NamedTuple):
     paper: str
     reported: str | None
     weights: tuple[str, ...]
+    batchnorms: dict[str, int]
 
 
 def variant(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -190,6 +194,18 @@ def measure_features(
     }
 
 
+def count_batchnorms(variables: Mapping[str, Any]) -> dict[str, int]:
+    """Variables, of a scanned model too, to {"folded": ..., "affine": ...}; see zoo.fold."""
+    params = traverse_util.flatten_dict(dict(variables.get("params", {})))
+    stats = traverse_util.flatten_dict(dict(variables.get("batch_stats", {})))
+    counts = {"folded": 0, "affine": 0}
+    for path, leaf in stats.items():
+        if path[-1] == "mean":
+            follows = path[-2] == "norm" and (*path[:-2], "conv", "kernel") in params
+            counts["folded" if follows else "affine"] += math.prod(leaf.shape[:-1])
+    return counts
+
+
 def images(
     name: str,
     *,
@@ -248,4 +264,5 @@ def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> M
         paper=card["paper"],
         reported=card.get("reported"),
         weights=published.sources(name),
+        batchnorms=count_batchnorms(variables),
     )

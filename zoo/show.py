@@ -46,6 +46,10 @@ def facts(card: ModelCard) -> str:
         ("parameters", f"{card.parameters:,}"),
         ("multiply-adds", f"{card.macs:,} for one image of {by(card.input)}"),
         ("features", "; ".join(stages) or "-"),
+        (
+            "batch norms",
+            "{folded} to fold, {affine} to a scale and a bias".format(**card.batchnorms),
+        ),
         ("resize", f"{by(preprocessing.size)} {preprocessing.interpolation}"),
         ("crop", f"{preprocessing.crop:g} of the short side"),
         ("mean", ", ".join(f"{value:.4g}" for value in preprocessing.mean)),
