@@ -1,6 +1,7 @@
 """python -m zoo list | show NAME | predict NAME IMAGE ... --weights W | convert NAME SOURCE OUT"""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -138,14 +139,16 @@ def flat(image: Any, mode: str) -> Any:
 def photograph(file: str, preprocessing: Preprocessing) -> np.ndarray:
     """An image file to uint8 [h, w, C], as `preprocessing` resizes and cuts it.
 
-    Upright as its EXIF says, on white where it is transparent, grey or RGB. Resized in one step
-    with the cut, so that no shape of image takes more memory than its own pixels; ValueError in
-    one line, whatever is wrong with the file.
+    Upright as its EXIF says, on white where it is transparent, grey or RGB. Resized here, so that
+    photographs of any shape are of one for the model. ValueError in one line, whatever is wrong
+    with the file.
     """
     Image, ImageOps = pillow()
     size, mode = preprocessing.size, "L" if len(preprocessing.mean) == 1 else "RGB"
     methods = {name.lower(): method for name, method in Image.Resampling.__members__.items()}
     method = choose(methods, preprocessing.interpolation, what="interpolation")
+    if not os.path.isfile(file):
+        raise ValueError(f"no file {file}: expected an image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # told below
@@ -155,15 +158,16 @@ def photograph(file: str, preprocessing: Preprocessing) -> np.ndarray:
                 raise ValueError(f"{image.width} x {image.height} pixels are more than {LARGEST:,}")
             whole = flat(ImageOps.exif_transpose(image), mode)
             large = resized((whole.height, whole.width), preprocessing)
+            if large[0] * large[1] > LARGEST:
+                raise ValueError(f"{image.width} x {image.height} pixels are too long and thin")
             top, left = centre(large, size)
-            down, across = whole.height / large[0], whole.width / large[1]
-            ends = (left + size[1]) * across, (top + size[0]) * down
-            box = (left * across, top * down, min(ends[0], whole.width), min(ends[1], whole.height))
-            cut = whole.resize(size[::-1], method, box=box)
+            cut = whole.resize(large[::-1], method)
+            cut = cut.crop((left, top, left + size[1], top + size[0]))
     except Exception as error:  # each of Pillow's decoders has its own: OSError, SyntaxError, ...
-        raise ValueError(
-            f"{file}: {' '.join(str(error).split()) or type(error).__name__}"
-        ) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if type(error).__name__ == "UnidentifiedImageError":
+            reason = f"no image of a known kind: expected {', '.join(FORMATS)}"
+        raise ValueError(f"{file}: {reason}") from error
     return np.asarray(cut).reshape(*size, -1)
 
 
