@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from zoo.layers.residual import stack
 from zoo.registry import create_model, variant
 from zoo.weights.sources import rename
 
@@ -217,7 +218,9 @@ def fit(
     own, image = configuration(name, card)
     if "fields" not in card:
         tensors, own, image = adopt(name, tensors, fields, image)
-    model = create_model(name, **{**own, **fields})
+    wished = create_model(name, **{**own, **fields})
+    scan = getattr(wished, "scan", False)
+    model = wished.clone(scan=False) if scan else wished  # files hold block by block
     saved = create_model(name, **own)
     sizes = {key: getattr(saved, key) for key in SIZES if hasattr(saved, key)}
     before = model.clone(**sizes)  # differs from the model in nothing but what is fitted
@@ -245,4 +248,6 @@ def fit(
             f"fresh head for {fields['num_classes']} classes, where {source} has "
             f"{sizes['num_classes']}: {', '.join(fresh)}"
         )
-    return Fitted(name, model, variables, wanted, notes, card, held)
+    if scan:
+        variables = flatten(stack(unflatten(variables)))
+    return Fitted(name, wished, variables, wanted, notes, card, held)

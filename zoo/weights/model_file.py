@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from zoo.layers.residual import unstack
 from zoo.preprocess import METHODS, Preprocessing, with_channels
 from zoo.registry import create_model, images
 from zoo.weights import safetensors
@@ -20,7 +21,7 @@ FIELDS = Preprocessing._fields  # mean std size crop interpolation
 LARGEST_SIDE = 1 << 16  # pixels
 
 # Fields that say how a model is computed, not what it is: a file does not keep them.
-COMPUTED = ("axis_name", "dtype", "name", "parent")
+COMPUTED = ("axis_name", "dtype", "name", "parent", "remat", "scan")
 
 
 def find(source: str | pathlib.Path, name: str | None = None) -> pathlib.Path:
@@ -139,8 +140,9 @@ def save_model(
     so that load_model needs no more. `extra` goes into the card over these, as JSON: the names of
     the classes, say. A model trained on images of another size or number of channels than its
     card's gives its "preprocessing" (a Preprocessing) there, and the input follows from it.
-    Equal variables give equal bytes. Variables that do not fit raise ValueError, and a disk that
-    is full OSError; then the file that was there before is still there.
+    Equal variables give equal bytes; those of a scanned model are written block by block, as the
+    unrolled one's. Variables that do not fit raise ValueError, and a disk that is full OSError;
+    then the file that was there before is still there.
 
     Source: the format is safetensors'; keys and card are this project's.
 
@@ -156,6 +158,8 @@ def save_model(
     original = create_model(name)
     if type(model) is not type(original):
         raise ValueError(f"{name} is a {type(original).__name__}, got a {type(model).__name__}")
+    if getattr(model, "scan", False):
+        model, variables = model.clone(scan=False), unstack(variables)
     fields = {
         field.name: plain(getattr(model, field.name))
         for field in dataclasses.fields(model)
