@@ -36,7 +36,7 @@ BELOW = {
     "train.workdir": ["train.parallel", "train.log"],
     "train.paths": [],
     "train.augment": ["zoo.ops"],
-    "train.data": ["zoo.choice"],
+    "train.data": ["zoo.choice", "zoo.preprocess"],
     "train.optimizers": ["train.schedules", "train.paths"],
     "train.tasks": [
         "train.task",

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+TINY = 1e-6  # what a quotient of floats may fall short of a whole number
+
 
 class Preprocessing(NamedTuple):
     """What a model was trained on: pixels in [0, 1] less `mean`, over `std`, both per channel.
@@ -24,6 +26,16 @@ class Preprocessing(NamedTuple):
     interpolation: str = "bilinear"
 
 
+def uncropped(preprocessing: Preprocessing) -> tuple[int, int, int]:
+    """-> (height, width, channels) of the images that `preprocess` crops but need not resize.
+
+    >>> uncropped(Preprocessing((0.5,), (0.5,), size=(224, 224), crop=0.875))
+    (256, 256, 1)
+    """
+    height, width = (int(side / preprocessing.crop + TINY) for side in preprocessing.size)
+    return height, width, len(preprocessing.mean)
+
+
 def resize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """`[B, H, W, C] -> [B, h, w, C]`, keeping the aspect, so that `size` is `crop` of it or less.
 
@@ -34,13 +46,12 @@ def resize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     >>> resize(jnp.zeros((1, 64, 128, 1)), small).shape
     (1, 32, 64, 1)
     """
-    tiny = 1e-6  # what a quotient of floats may fall short of a whole number
     old_height, old_width = image.shape[1:3]
-    height, width = (int(side / preprocessing.crop + tiny) for side in preprocessing.size)
+    height, width, _ = uncropped(preprocessing)
     if height / old_height > width / old_width:
-        width = int(height * old_width / old_height + tiny)
+        width = int(height * old_width / old_height + TINY)
     else:
-        height = int(width * old_height / old_width + tiny)
+        height = int(width * old_height / old_width + TINY)
     if (height, width) == (old_height, old_width):
         return image
     shape = (image.shape[0], height, width, image.shape[3])

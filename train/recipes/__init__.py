@@ -5,13 +5,23 @@ besides its knobs, calls the loop itself and returns nothing.
 """
 
 from train.recipes import (
+    alexnet_imagenet,
     autoencoder_mnist,
     denoising_autoencoder_mnist,
+    densenet_cifar10,
+    densenet_imagenet,
+    finetune,
     greedy_autoencoder_mnist,
     lenet5_digits,
     lenet5_mnist,
     mlp_digits,
+    mobilenet_v1_imagenet,
+    mobilenet_v2_imagenet,
     perceptron_digits,
+    resnet_imagenet,
+    resnet_imagenet_2021,
+    vgg_imagenet,
+    vit_imagenet,
 )
 
 RECIPES = {
@@ -22,4 +32,14 @@ RECIPES = {
     "autoencoder_mnist": autoencoder_mnist.recipe,
     "denoising_autoencoder_mnist": denoising_autoencoder_mnist.recipe,
     "greedy_autoencoder_mnist": greedy_autoencoder_mnist.script,
+    "alexnet_imagenet": alexnet_imagenet.recipe,
+    "vgg_imagenet": vgg_imagenet.recipe,
+    "resnet_imagenet": resnet_imagenet.recipe,
+    "resnet_imagenet_2021": resnet_imagenet_2021.recipe,
+    "densenet_imagenet": densenet_imagenet.recipe,
+    "densenet_cifar10": densenet_cifar10.recipe,
+    "mobilenet_v1_imagenet": mobilenet_v1_imagenet.recipe,
+    "mobilenet_v2_imagenet": mobilenet_v2_imagenet.recipe,
+    "vit_imagenet": vit_imagenet.recipe,
+    "finetune": finetune.recipe,
 }
