@@ -6,7 +6,7 @@ import optax
 
 import zoo
 from train import augment, optimizers, paths, schedules
-from train.data import open_source
+from train.data import held_out, open_source
 from train.run import Run, plan
 from train.tasks.classification import classification
 from zoo.preprocess import uncropped
@@ -36,7 +36,7 @@ def recipe(
     seen = zoo.model_card(model).preprocessing
     seen = seen._replace(size=(image_size, image_size)) if image_size else seen
     data = open_source(source, size=uncropped(seen), seed=seed)
-    train, judge = data["train"], "val" if "val" in data else "test"
+    train, evaluate = data["train"], held_out(data)
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.drops(learning_rate, steps=steps, after=(20 / 90, 40 / 90, 60 / 90))
     return Run(
@@ -50,7 +50,7 @@ def recipe(
             crops=10,
         ),
         train=train,
-        evaluate={judge: data[judge]},
+        evaluate=evaluate,
         optimizer=optax.chain(
             optimizers.create_optimizer("momentum_inside", rate, weight_decay=weight_decay),
             paths.scale_by_path({".*/bias": 2.0}),

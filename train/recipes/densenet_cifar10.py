@@ -2,7 +2,7 @@
 
 import zoo
 from train import augment, optimizers, paths, schedules
-from train.data import open_source
+from train.data import held_out, open_source
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -29,7 +29,7 @@ def recipe(
     """
     card = zoo.model_card(model)
     data = open_source(source, size=card.input, seed=seed)
-    train, judge = data["train"], "test" if "test" in data else "val"
+    train, evaluate = data["train"], held_out(data)
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.drops(learning_rate, steps=steps, after=(0.5, 0.75))
     return Run(
@@ -40,7 +40,7 @@ def recipe(
             augment=augment.images(augment.pad_crop, augment.flip),
         ),
         train=train,
-        evaluate={judge: data[judge]},
+        evaluate=evaluate,
         optimizer=optimizers.create_optimizer(
             "nesterov", rate, weight_decay=weight_decay, mask=paths.path_mask(".*")
         ),

@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import optax
 from flax import linen as nn
 
 import zoo
 from train import augment, optimizers, paths, schedules
-from train.data import open_cropped
-from train.data.arrays import labels_of
+from train.data import held_out, inverse_frequency, labels_of, open_cropped
 from train.run import Run, plan
 from train.tasks.classification import classification
 from zoo.preprocess import Preprocessing
@@ -21,7 +19,7 @@ from zoo.weights import read_card
 
 logger = logging.getLogger("train")
 Strength = Literal["none", "light", "strong"]
-SCALES = {"none": (1.0, 1.0), "light": (0.35, 1.0), "strong": (0.08, 1.0)}  # of a part's area
+SCALES = {"none": None, "light": (0.35, 1.0), "strong": (0.08, 1.0)}  # of a part's area
 IMAGES = {
     "none": (),
     "light": (augment.flip,),
@@ -62,8 +60,8 @@ def recipe(
     """
     seen, fields = expected(model, weights, image_size=image_size)
     data = open_cropped(source, seen, scale=SCALES[augmentation], seed=seed)
-    train, evaluate = data["train"], {name: data[name] for name in ("val", "test") if name in data}
-    judge, classes = next(iter(evaluate)), len(train.classes)
+    train, classes = data["train"], len(data["train"].classes)
+    judge = next(iter(held_out(data)))
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     module, variables = start(model, weights, num_classes=classes, **fields)
@@ -80,10 +78,12 @@ def recipe(
             classes=train.classes,
             augment=augmented(augmentation, mixup=mixup, classes=classes),
             label_smoothing=label_smoothing,
-            class_weights=inverse(labels_of(train), classes) if balance else None,
+            class_weights=inverse_frequency(labels_of(train), classes).tolist()
+            if balance
+            else None,
         ),
         train=train,
-        evaluate=evaluate,
+        evaluate={name: source for name, source in data.items() if name != "train"},
         optimizer=paths.freeze(chain, *frozen) if frozen else chain,
         epochs=epochs,
         batch_size=batch_size,
@@ -133,13 +133,3 @@ def augmented(strength: Strength, *, mixup: float, classes: int) -> Callable:
     if mixup:
         functions.append(partial(augment.mixup, classes=classes, alpha=mixup))
     return augment.chain(*functions)
-
-
-def inverse(labels: np.ndarray, classes: int) -> list[float]:
-    """Labels [N] -> weights [K] of the classes, 1 / examples, so scaled that the mean example has 1.
-
-    >>> inverse(np.array([0, 0, 0, 1]), 2)
-    [0.6666666666666666, 2.0]
-    """
-    counts = np.bincount(labels, minlength=classes)
-    return (len(labels) / np.maximum(counts, 1) / classes).tolist()

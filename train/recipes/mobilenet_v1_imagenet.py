@@ -4,7 +4,7 @@ import optax
 
 import zoo
 from train import augment, optimizers, paths
-from train.data import open_cropped
+from train.data import held_out, open_cropped
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -36,7 +36,7 @@ def recipe(
     """
     seen = zoo.model_card(model).preprocessing._replace(size=(image_size, image_size))
     data = open_cropped(source, seen, scale=(0.25, 1.0), seed=seed)
-    train, judge = data["train"], "val" if "val" in data else "test"
+    train, evaluate = data["train"], held_out(data)
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     every = max(1, round(2.5 * steps / epochs))
     rate = optax.exponential_decay(learning_rate, every, 0.94, staircase=True)
@@ -46,7 +46,7 @@ def recipe(
             preprocessing=seen, classes=train.classes, augment=augment.images(augment.flip)
         ),
         train=train,
-        evaluate={judge: data[judge]},
+        evaluate=evaluate,
         optimizer=optax.chain(
             optimizers.penalty(l2=weight_decay, mask=paths.path_mask(f"(?!{DEPTHWISE}).*/kernel")),
             optax.rmsprop(rate, decay=0.9, eps=1.0, initial_scale=1.0, momentum=0.9),

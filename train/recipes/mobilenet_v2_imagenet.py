@@ -2,7 +2,7 @@
 
 import zoo
 from train import augment, optimizers, paths, schedules
-from train.data import open_cropped
+from train.data import held_out, open_cropped
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -30,7 +30,7 @@ def recipe(
     """
     seen = zoo.model_card(model).preprocessing._replace(size=(image_size, image_size))
     data = open_cropped(source, seen, seed=seed)
-    train, judge = data["train"], "val" if "val" in data else "test"
+    train, evaluate = data["train"], held_out(data)
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes)),
@@ -38,7 +38,7 @@ def recipe(
             preprocessing=seen, classes=train.classes, augment=augment.images(augment.flip)
         ),
         train=train,
-        evaluate={judge: data[judge]},
+        evaluate=evaluate,
         optimizer=optimizers.create_optimizer(
             "momentum",
             schedules.cosine(learning_rate, steps=steps),

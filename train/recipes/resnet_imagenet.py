@@ -2,7 +2,7 @@
 
 import zoo
 from train import augment, optimizers, schedules
-from train.data import open_cropped
+from train.data import held_out, open_cropped
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -32,7 +32,7 @@ def recipe(
     """
     seen = zoo.model_card(model).preprocessing._replace(size=(image_size, image_size))
     data = open_cropped(source, seen, seed=seed)
-    train, judge = data["train"], "val" if "val" in data else "test"
+    train, evaluate = data["train"], held_out(data)
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.drops(learning_rate, steps=steps, after=(30 / 90, 60 / 90, 80 / 90))
     rate = schedules.warmup(rate, steps * 5 // 90, start=min(0.1, learning_rate))
@@ -44,7 +44,7 @@ def recipe(
             augment=augment.images(augment.flip),
         ),
         train=train,
-        evaluate={judge: data[judge]},
+        evaluate=evaluate,
         optimizer=optimizers.create_optimizer("nesterov", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,

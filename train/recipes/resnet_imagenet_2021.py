@@ -4,7 +4,7 @@ from functools import partial
 
 import zoo
 from train import augment, optimizers, schedules
-from train.data import open_cropped
+from train.data import held_out, open_cropped
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -38,7 +38,7 @@ def recipe(
     seen = zoo.model_card(model).preprocessing
     seen = seen._replace(size=(image_size, image_size), crop=0.95, interpolation="bicubic")
     data = open_cropped(source, seen, size=(train_size, train_size), seed=seed)
-    train, judge = data["train"], "val" if "val" in data else "test"
+    train, evaluate = data["train"], held_out(data)
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps * 5 // epochs)
     classes = len(train.classes)
@@ -46,7 +46,7 @@ def recipe(
         model=zoo.create_model(model, num_classes=classes, stochastic_depth=stochastic_depth),
         task=classification(
             preprocessing=seen,
-            train_size=(train_size, train_size),
+            training_size=(train_size, train_size),
             classes=train.classes,
             augment=augment.chain(
                 augment.images(augment.flip, partial(augment.rand_augment, magnitude=magnitude)),
@@ -58,7 +58,7 @@ def recipe(
             loss="binary",
         ),
         train=train,
-        evaluate={judge: data[judge]},
+        evaluate=evaluate,
         optimizer=optimizers.create_optimizer("lamb", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,

@@ -4,7 +4,7 @@ from functools import partial
 
 import zoo
 from train import augment, optimizers, schedules
-from train.data import open_source
+from train.data import held_out, open_source
 from train.run import Run, plan
 from train.tasks.classification import classification
 from zoo.preprocess import uncropped
@@ -35,7 +35,7 @@ def recipe(
     """
     seen = zoo.model_card(model).preprocessing._replace(size=(image_size, image_size))
     data = open_source(source, size=uncropped(seen), seed=seed)
-    train, judge = data["train"], "val" if "val" in data else "test"
+    train, evaluate = data["train"], held_out(data)
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.drops(learning_rate, steps=steps, after=(1 / 4, 2 / 4, 3 / 4))
     return Run(
@@ -48,7 +48,7 @@ def recipe(
             ),
         ),
         train=train,
-        evaluate={judge: data[judge]},
+        evaluate=evaluate,
         optimizer=optimizers.create_optimizer("momentum", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,

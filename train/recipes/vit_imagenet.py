@@ -6,7 +6,7 @@ import optax
 
 import zoo
 from train import augment, optimizers, schedules
-from train.data import open_cropped
+from train.data import held_out, open_cropped
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -38,7 +38,7 @@ def recipe(
     seen = zoo.model_card(model).preprocessing
     seen = seen._replace(size=(image_size, image_size), mean=(0.5,) * 3, std=(0.5,) * 3)
     data = open_cropped(source, seen, seed=seed)
-    train, judge = data["train"], "val" if "val" in data else "test"
+    train, evaluate = data["train"], held_out(data)
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps * 9 // 100)
     classes = len(train.classes)
@@ -53,7 +53,7 @@ def recipe(
             ),
         ),
         train=train,
-        evaluate={judge: data[judge]},
+        evaluate=evaluate,
         optimizer=optax.chain(
             optax.clip_by_global_norm(1.0),
             optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
