@@ -61,10 +61,11 @@ BELOW = {
         "train.data",
         "zoo",
     ],
+    "train.neighbours": ["train.data", "zoo"],
     "train.diagnose": ["train.loop"],
     "train.bench": ["train.loop", "train.optimizers"],
     "train.recipes": ["train.loop", "train.tasks", "train.optimizers", "zoo.losses"],
-    "train.__main__": ["train.recipes", "train.diagnose", "train.bench"],
+    "train.__main__": ["train.recipes", "train.neighbours", "train.diagnose", "train.bench"],
 }
 
 # zoo/__main__ may open images and clips besides.
