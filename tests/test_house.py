@@ -40,7 +40,7 @@ BELOW = {
     "train.workdir": ["train.parallel", "train.log"],
     "train.paths": [],
     "train.augment": ["zoo.ops"],
-    "train.data": ["zoo.choice"],
+    "train.data": ["zoo.choice", "zoo.preprocess"],
     "train.optimizers": ["train.schedules", "train.paths"],
     "train.tasks": [
         "train.task",
@@ -65,10 +65,11 @@ BELOW = {
         "train.data",
         "zoo",
     ],
+    "train.neighbours": ["train.data", "zoo"],
     "train.diagnose": ["train.loop"],
     "train.bench": ["train.loop", "train.optimizers"],
     "train.recipes": ["train.loop", "train.tasks", "train.optimizers", "zoo.losses"],
-    "train.__main__": ["train.recipes", "train.diagnose", "train.bench"],
+    "train.__main__": ["train.recipes", "train.neighbours", "train.diagnose", "train.bench"],
 }
 
 # zoo/__main__ may open images and clips besides.

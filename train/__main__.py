@@ -39,6 +39,18 @@ KNOBS = {
     "input_dropout": "share of pixels left out in training",
     "loss": "what is minimised",
     "noise": "standard deviation of the noise on the input, of grey values in [0, 1]",
+    "image_size": "side of the images that the model gets, in pixels",
+    "train_size": "the same in training",
+    "magnitude": "of RandAugment's operations, 0 to 30",
+    "stochastic_depth": "share of images that skip the last block in training",
+    "weights": "torchvision://TAG | hf://ORG/REPO | FILE | RUN'S FOLDER | None: from scratch",
+    "augmentation": "none | light: parts and flips | strong: TrivialAugment and erasing too",
+    "mixup": "alpha of the Beta distribution; 0: none",
+    "label_smoothing": "share of the label spread over all classes",
+    "balance": "weigh classes by the inverse of their examples",
+    "head_only": "train the last layer alone",
+    "freeze": "patterns of whole parameter paths that stay: 'stem/.*' 'stage1_.*'",
+    "layer_decay": "factor on the rate for each layer further from the head",
     "patience": "evaluations without a better result before the run stops early",
 }
 

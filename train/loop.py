@@ -109,7 +109,12 @@ def compile_run(run: Run, layout: parallel.Layout) -> Compiled:
     )
     model = dict(model=run.model, task=run.task)
     train = partial(
-        step.train_step, **model, optimizer=run.optimizer, accumulate=run.accumulate, ema=run.ema
+        step.train_step,
+        **model,
+        optimizer=run.optimizer,
+        accumulate=run.accumulate,
+        ema=run.ema,
+        held=tuple(run.held),
     )
     return Compiled(
         train=parallel.compile_train(layout, train, places),

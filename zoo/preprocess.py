@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from zoo.choice import choose
 
+TINY = 1e-6  # what a quotient of floats may fall short of a whole number
+
 
 class Preprocessing(NamedTuple):
     """What a model was trained on: pixels in [0, 1] less `mean`, over `std`, both per channel.
@@ -49,6 +51,16 @@ def with_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:
     return preprocessing._replace(mean=over(preprocessing.mean), std=over(preprocessing.std))
 
 
+def uncropped(preprocessing: Preprocessing) -> tuple[int, int, int]:
+    """-> (height, width, channels) of the images that `preprocess` crops but need not resize.
+
+    >>> uncropped(Preprocessing((0.5,), (0.5,), size=(224, 224), crop=0.875))
+    (256, 256, 1)
+    """
+    height, width = (int(side / preprocessing.crop + TINY) for side in preprocessing.size)
+    return height, width, len(preprocessing.mean)
+
+
 def resized(old: Sequence[int], preprocessing: Preprocessing) -> tuple[int, int]:
     """(height, width) of an image to those at which `size` is `crop` of its short side or less.
 
@@ -58,12 +70,11 @@ def resized(old: Sequence[int], preprocessing: Preprocessing) -> tuple[int, int]
     >>> resized((64, 128), Preprocessing((0.5,), (0.5,), size=(28, 28), crop=0.875))
     (32, 64)
     """
-    tiny = 1e-6  # what a quotient of floats may fall short of a whole number
-    height, width = (int(side / preprocessing.crop + tiny) for side in preprocessing.size)
+    height, width, _ = uncropped(preprocessing)
     if height / old[0] > width / old[1]:
-        width = int(height * old[1] / old[0] + tiny)
+        width = int(height * old[1] / old[0] + TINY)
     else:
-        height = int(width * old[0] / old[1] + tiny)
+        height = int(width * old[0] / old[1] + TINY)
     return height, width
 
 

@@ -36,6 +36,7 @@ def classification(
     temperature: float = 4.0,
     teacher_weight: float = 0.5,
     crops: int = 1,
+    training_size: tuple[int, int] | None = None,
 ) -> Task:
     """Batches {"image" [B, H, W, C] uint8, "label" [B]} and models with "logits" [B, K].
 
@@ -48,6 +49,9 @@ def classification(
     crops: 1, or 10 for the mean probabilities of `ten_crops` in evaluation, whose loss is that of
         their logarithms.
 
+    training_size: (height, width) that training images are brought to, where it is not the size of
+        evaluation (Touvron et al. 2019, Fixing the train-test resolution discrepancy).
+
     In training the image is all that `augment` leaves, in evaluation what `preprocess` cuts from
     its centre. Metrics: loss, accuracy and, above twenty classes, top5_accuracy. Raises
     ValueError for knobs that cannot be, and for soft labels where the loss takes none.
@@ -59,6 +63,7 @@ def classification(
     check_loss(classes, class_weights, law, label_smoothing, temperature, teacher_weight)
     check_crops(preprocessing, crops)
     centre, whole = preprocessing, preprocessing._replace(crop=1.0)
+    whole = whole._replace(size=training_size or whole.size)
     cost = partial(weighted, law, smoothing=label_smoothing, weights=class_weights)
 
     def inputs(batch: Any, train: bool) -> tuple[jax.Array]:
