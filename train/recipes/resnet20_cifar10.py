@@ -2,7 +2,7 @@
 
 import zoo
 from train import augment, optimizers, schedules
-from train.data import open_source
+from train.data import held_out, open_source
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -24,18 +24,22 @@ def recipe(
     epochs: int = 13,
     seed: int = 0,
 ) -> Run:
-    """ResNet-20 on CIFAR-10: a tenth of the paper's epochs, on a cosine.
+    """ResNet-20 on CIFAR-10 in an hour on two cores: 13 epochs on a cosine.
 
     Command: python -m train resnet20_cifar10 --source folder:FOLDER
-    Source: He et al. 2016, section 4.2 (91.25 % after 182 epochs, recipe resnet56_cifar10); pad,
-    crop and flip are theirs, the schedule is Loshchilov and Hutter 2017.
-    No choice is made on the test images: the last weights are kept.
+    Others: --model mobilenet_v2, in its form for small images, and --model vit_ti_16 with patches
+    of 4 (--optimizer adamw --learning_rate 1e-3 --weight_decay 0.05 suits it).
+    Data: CIFAR-10, 50,000 / 10,000; --source folder:FOLDER/{train,test} for another form of it.
+    Source: model, padded parts and flips of He et al. 2016, section 4.2 (there 91.25 % after 164
+    epochs: recipe resnet56_cifar10); the schedule is Loshchilov and Hutter 2017.
+    Ours: MEASURED
+    The last weights are kept: none are chosen on the test set.
     """
     fields = SUITED.get(model, {})
     card = zoo.model_card(model, **fields)
     preprocessing = card.preprocessing._replace(size=(SIDE, SIDE), crop=1.0)
     data = open_source(source, size=(SIDE, SIDE, 3), seed=seed)
-    train, evaluate = data["train"], {name: data[name] for name in ("val", "test") if name in data}
+    train, evaluate = data["train"], held_out(data)
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     return Run(

@@ -1,4 +1,4 @@
-"""The recipes of ImageNet's nets: two real steps each, and what their papers say of the rate."""
+"""The recipes of ImageNet's and CIFAR's nets: two real steps each, and what their papers say of the rate."""
 
 import functools
 from functools import partial
@@ -42,6 +42,8 @@ SMALL = {
         dict(depths=(1, 1), growth=4, width=8),
     ),
     "densenet_cifar10": ({}, dict(depths=(1, 1, 1), growth=4, width=8)),
+    "resnet20_cifar10": ({}, dict(depths=(1, 1), width=4)),
+    "resnet56_cifar10": ({}, dict(depths=(1, 1), width=4)),
     "mobilenet_v1_imagenet": (dict(model="mobilenet_v1_025", image_size=32), {}),
     "mobilenet_v2_imagenet": (dict(model="mobilenet_v2_035", image_size=32), {}),
     "vit_imagenet": (
@@ -111,6 +113,8 @@ RATES = {
     "resnet_imagenet_2021": {0: 0, 1: 0.19877, 50: 0.5, 75: 0.1464, 100: 0},
     "densenet_imagenet": {29: 1, 30: 0.1, 60: 0.01, 89: 0.01},
     "densenet_cifar10": {149: 1, 150: 0.1, 224: 0.1, 225: 0.01},
+    "resnet20_cifar10": {0: 0, 6.5: 0.5, 13: 0},
+    "resnet56_cifar10": {0: 1, 81: 1, 82: 0.1, 122: 0.1, 123: 0.01},
     "mobilenet_v1_imagenet": {2: 1, 2.5: 0.94, 5: 0.94**2, 100: 0.94**40},
     "mobilenet_v2_imagenet": {0: 1, 75: 0.5, 150: 0},
     "vit_imagenet": {0: 0, 45: 0.5, 90: 0},
