@@ -153,7 +153,7 @@ def accuracies(
     weights: str | None = None,
     distances: Sequence[Distance] = ("l2",),
     ks: Sequence[int] = (1, 5, 10, 20),
-    size: tuple[int, int, int] | None = None,
+    size: tuple[int, ...] | None = None,
     seed: int = 0,
 ) -> tuple[str, dict[tuple[Distance, int], float]]:
     """A source's spec -> what was compared, in words; {(distance, k): share of the last part right}.
