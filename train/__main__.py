@@ -178,8 +178,15 @@ def nearest(words: Sequence[str]) -> int:
             seed: of the split of a folder that has none
         """
         parallel.start(compiled=cache_folder() / "compiled")
-        knobs = dict(model=model, weights=weights, distances=distance, ks=k, size=size, seed=seed)
-        what, results = neighbours.accuracies(source, **knobs)
+        what, results = neighbours.accuracies(
+            source,
+            model=model,
+            weights=weights,
+            distances=distance,
+            ks=k,
+            size=size,
+            seed=seed,
+        )
         print(f"share of {what}:")
         print("  ".join(["distance", *(f"k={number:<5}" for number in k)]).rstrip())
         for name in distance:
