@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import jax
 import tyro
 
-from train import log, loop, parallel, plots
+from train import log, loop, neighbours, parallel, plots
 from train.augment.gallery import gallery
 from train.data import cache_folder
 from train.data.photographs import photograph
@@ -81,8 +81,8 @@ def main(arguments: Sequence[str]) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(overview())
             return 0
-        if arguments[0] == "augment-gallery":
-            return augment_gallery(arguments[1:])
+        if arguments[0] in COMMANDS:
+            return COMMANDS[arguments[0]](arguments[1:])
         return train(arguments[0], arguments[1:])
     except Diverged as error:
         return fail(error, code=1)
@@ -112,6 +112,7 @@ def overview() -> str:
             "",
             "python -m train RECIPE --help shows a recipe's knobs.",
             "python -m train augment-gallery IMAGE draws every augmentation into one picture.",
+            "python -m train nearest SOURCE tells how far the nearest neighbours' classes carry.",
         ]
     )
 
@@ -162,6 +163,54 @@ def augment_gallery(words: Sequence[str]) -> int:
     call = partial(tyro.cli, draw, args=list(words), prog="python -m train augment-gallery")
     in_one_line(call)
     return 0
+
+
+def nearest(words: Sequence[str]) -> int:
+    """Prints the accuracy of nearest neighbours for each distance and number of them."""
+
+    def judge(
+        source: tyro.conf.Positional[str],
+        *,
+        model: str | None = None,
+        weights: str | None = None,
+        distance: tuple[neighbours.Distance, ...] = ("l2",),
+        k: tuple[int, ...] = (1, 5, 10, 20),
+        size: tuple[int, int, int] | None = None,
+        seed: int = 0,
+    ):
+        """Accuracy of the nearest training images' classes, on pixels or on a model's features.
+
+        Args:
+            source: digits | idx:FOLDER | folder:FOLDER | tfds:NAME
+            model: whose pooled features are compared; pixels without one
+            weights: a file, a run's workdir or an address, of that model
+            distance: l1, l2, cosine
+            k: how many neighbours vote
+            size: height, width, channels of the images [the model's]
+            seed: of the split of a folder that has none
+        """
+        parallel.start(compiled=cache_folder() / "compiled")
+        what, results = neighbours.accuracies(
+            source,
+            model=model,
+            weights=weights,
+            distances=distance,
+            ks=k,
+            size=size,
+            seed=seed,
+        )
+        print(f"share of {what}:")
+        print("  ".join(["distance", *(f"k={number:<5}" for number in k)]).rstrip())
+        for name in distance:
+            shares = [f"{100 * results[name, number]:5.2f} %" for number in k]
+            print("  ".join([f"{name:8}", *shares]))
+
+    call = partial(tyro.cli, judge, args=list(words), prog="python -m train nearest")
+    in_one_line(call)
+    return 0
+
+
+COMMANDS = {"augment-gallery": augment_gallery, "nearest": nearest}
 
 
 def is_script(recipe: Callable) -> bool:

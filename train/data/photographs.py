@@ -77,11 +77,11 @@ def cropped(
     A JPEG is decoded at a half, a quarter or an eighth where the part still has all pixels wanted.
     """
     turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-    upright = image.size[::-1] if turned else image.size
+    upright = (image.height, image.width) if turned else image.size
     left, top, width, height = draw_part(*upright, crop, key=key)
     needed = max(wanted[0] / width, wanted[1] / height)
     if needed < 1:
-        image.draft(None, tuple(math.ceil(side * needed) for side in image.size))
+        image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
     whole = flat(ImageOps.exif_transpose(image), mode=mode)
     across, down = whole.width / upright[0], whole.height / upright[1]
     box = (left * across, top * down, (left + width) * across, (top + height) * down)
