@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import inspect
 import io
 import re
@@ -12,17 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import jax
 import tyro
 
-from train import log, loop, neighbours, parallel, plots
-from train.augment.gallery import gallery
+from train import log, loop, parallel
+from train.commands import COMMANDS
 from train.data import cache_folder
-from train.data.photographs import photograph
 from train.progress import Diverged
 from train.recipes import RECIPES
 
-PIXELS = 480  # side of the photograph in the gallery of augmentations
 KNOBS = {
     "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME",
     "model": "a name of `python -m zoo list`",
@@ -82,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
             print(overview())
             return 0
         if arguments[0] in COMMANDS:
-            return COMMANDS[arguments[0]](arguments[1:])
+            return run_command(arguments[0], arguments[1:])
         return train(arguments[0], arguments[1:])
     except Diverged as error:
         return fail(error, code=1)
@@ -99,7 +97,7 @@ def fail(error: Exception, *, code: int) -> int:
 
 def overview() -> str:
     """What `python -m train --help` prints: every recipe with its first line."""
-    width = max(map(len, RECIPES))
+    width = max(map(len, [*RECIPES, *COMMANDS]))
     lines = [f"  {name:{width}}  {summary(recipe)}" for name, recipe in RECIPES.items()]
     return "\n".join(
         [
@@ -111,8 +109,9 @@ def overview() -> str:
             *lines,
             "",
             "python -m train RECIPE --help shows a recipe's knobs.",
-            "python -m train augment-gallery IMAGE draws every augmentation into one picture.",
-            "python -m train nearest SOURCE tells how far the nearest neighbours' classes carry.",
+            "",
+            "commands, each with --help:",
+            *(f"  {name:{width}}  {summary(command)}" for name, command in COMMANDS.items()),
         ]
     )
 
@@ -140,77 +139,19 @@ def train(name: str, words: Sequence[str]) -> int:
     return 0
 
 
-def augment_gallery(words: Sequence[str]) -> int:
-    """Draws every augmentation of one photograph into a picture."""
+def run_command(name: str, words: Sequence[str]) -> int:
+    """Runs one of the commands beside the recipes. Errors: Usage, and what it says of bad input."""
 
-    def draw(
-        image: tyro.conf.Positional[Path], *, output: Path = Path("gallery.png"), seed: int = 0
-    ):
-        """Every augmentation of IMAGE, several draws of each, in one picture.
+    @functools.wraps(COMMANDS[name])
+    def later(*arguments: Any, **keywords: Any) -> Callable:
+        return partial(COMMANDS[name], *arguments, **keywords)
 
-        Args:
-            image: a photograph
-            output: where the picture goes
-            seed: of the draws
-        """
-        try:
-            pixels = photograph(image, size=(PIXELS, PIXELS, 3))
-        except ValueError as error:
-            raise ValueError(f"{image} cannot be read ({error}); give a photograph") from error
-        plots.save(gallery(pixels, key=jax.random.key(seed)), output)
-        print(f"{output} shows every augmentation of {image}")
-
-    call = partial(tyro.cli, draw, args=list(words), prog="python -m train augment-gallery")
-    in_one_line(call)
+    prog = f"python -m train {name}"
+    call = in_one_line(partial(tyro.cli, later, args=list(words), prog=prog))
+    parallel.start(compiled=cache_folder() / "compiled")
+    log.show(speak=parallel.is_main())
+    call()
     return 0
-
-
-def nearest(words: Sequence[str]) -> int:
-    """Prints the accuracy of nearest neighbours for each distance and number of them."""
-
-    def judge(
-        source: tyro.conf.Positional[str],
-        *,
-        model: str | None = None,
-        weights: str | None = None,
-        distance: tuple[neighbours.Distance, ...] = ("l2",),
-        k: tuple[int, ...] = (1, 5, 10, 20),
-        size: tuple[int, int, int] | None = None,
-        seed: int = 0,
-    ):
-        """Accuracy of the nearest training images' classes, on pixels or on a model's features.
-
-        Args:
-            source: digits | idx:FOLDER | folder:FOLDER | tfds:NAME
-            model: whose pooled features are compared; pixels without one
-            weights: a file, a run's workdir or an address, of that model
-            distance: l1, l2, cosine
-            k: how many neighbours vote
-            size: height, width, channels of the images [the model's]
-            seed: of the split of a folder that has none
-        """
-        parallel.start(compiled=cache_folder() / "compiled")
-        what, results = neighbours.accuracies(
-            source,
-            model=model,
-            weights=weights,
-            distances=distance,
-            ks=k,
-            size=size,
-            seed=seed,
-        )
-        print(f"share of {what}:")
-        print("  ".join(["distance", *(f"k={number:<5}" for number in k)]).rstrip())
-        for name in distance:
-            shares = [f"{100 * results[name, number]:5.2f} %" for number in k]
-            print("  ".join([f"{name:8}", *shares]))
-
-    call = partial(tyro.cli, judge, args=list(words), prog="python -m train nearest")
-    in_one_line(call)
-    return 0
-
-
-COMMANDS = {"augment-gallery": augment_gallery, "nearest": nearest}
 
 
 def is_script(recipe: Callable) -> bool:

@@ -140,6 +140,11 @@ def count_macs(module: nn.Module, arguments: tuple, outputs: jax.Array) -> int:
     return module.get_variable("params", "kernel").size * math.prod(places.shape[1:-1])
 
 
+def flatten(tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """{"c1": {"kernel": a}} to {("c1", "kernel"): a}."""
+    return dict(traverse_util.flatten_dict(dict(tree)))
+
+
 def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed.
 
@@ -163,12 +168,12 @@ def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     with nn.intercept_methods(count):
         outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
-    whole = traverse_util.flatten_dict(dict(variables.get("params", {})))
+    whole: dict[tuple[str, ...], Any] = flatten(variables.get("params", {}))
     macs = 0
     for path, counted in calls.items():
-        kernel = whole[(*path, "kernel")] if path in kernels else None
-        scanned = kernel is not None and kernel.ndim > kernels[path]
-        macs += counted[-1] * kernel.shape[0] if scanned else sum(counted)
+        shape: tuple[int, ...] = whole[(*path, "kernel")].shape if path in kernels else ()
+        scanned = len(shape) > kernels.get(path, 0)
+        macs += counted[-1] * shape[0] if scanned else sum(counted)
     return outputs, variables, macs
 
 
@@ -196,8 +201,7 @@ def measure_features(
 
 def count_batchnorms(variables: Mapping[str, Any]) -> dict[str, int]:
     """Variables, of a scanned model too, to {"folded": ..., "affine": ...}; see zoo.fold."""
-    params = traverse_util.flatten_dict(dict(variables.get("params", {})))
-    stats = traverse_util.flatten_dict(dict(variables.get("batch_stats", {})))
+    params, stats = (flatten(variables.get(name, {})) for name in ("params", "batch_stats"))
     counts = {"folded": 0, "affine": 0}
     for path, leaf in stats.items():
         if path[-1] == "mean":

@@ -15,7 +15,7 @@ from train.data import held_out, inverse_frequency, labels_of, open_cropped
 from train.run import Run, plan
 from train.tasks.classification import classification
 from zoo.preprocess import Preprocessing
-from zoo.weights import read_card
+from zoo.weights import read_preprocessing
 
 logger = logging.getLogger("train")
 Strength = Literal["none", "light", "strong"]
@@ -101,12 +101,10 @@ def expected(
     model: str, weights: str | None, *, image_size: int | None
 ) -> tuple[Preprocessing, dict[str, int]]:
     """-> the weights' preprocessing, else the model's, at `image_size`; the fields that follow it."""
-    seen = zoo.model_card(model).preprocessing
-    if weights and (told := read_card(weights, model).get("preprocessing")):
-        fields = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in told.items()
-        }
-        seen = Preprocessing(**fields)
+    if weights:
+        seen = read_preprocessing(model, weights)
+    else:
+        seen = zoo.model_card(model).preprocessing
     if image_size is None:
         return seen, {}
     sized = hasattr(zoo.create_model(model), "image_size")

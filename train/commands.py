@@ -1,16 +1,19 @@
-"""python -m train evaluate NAME --weights W --source S: how well weights do on labelled images."""
+"""The commands of `python -m train` beside the recipes."""
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import optax
 import tyro
 
-from train import log, loop, parallel, plots
-from train.data import Source, open_source
+from train import log, loop, neighbours, parallel, plots
+from train.augment.gallery import gallery
+from train.data import open_source
+from train.data.arrays import Source
+from train.data.photographs import photograph
 from train.run import Run
 from train.tasks.classification import classification
 from zoo.choice import choose
@@ -19,12 +22,61 @@ from zoo.registry import variant
 from zoo.weights.fit import unflatten
 from zoo.weights.model_file import open_model, preprocessing_of
 
-PARTS = ("test", "val", "train")  # which is taken where none is asked for
+PIXELS = 480  # side of the photograph in the gallery of augmentations
+PARTS = ("test", "val", "train")  # which is evaluated where none is asked for
+
+
+def augment_gallery(
+    image: tyro.conf.Positional[Path], *, output: Path = Path("gallery.png"), seed: int = 0
+) -> None:
+    """Every augmentation of IMAGE, several draws of each, in one picture.
+
+    Args:
+        image: a photograph
+        output: where the picture goes
+        seed: of the draws
+    """
+    try:
+        pixels = photograph(image, size=(PIXELS, PIXELS, 3))
+    except ValueError as error:
+        raise ValueError(f"{image} cannot be read ({error}); give a photograph") from error
+    plots.save(gallery(pixels, key=jax.random.key(seed)), output)
+    print(f"{output} shows every augmentation of {image}")
+
+
+def nearest(
+    source: tyro.conf.Positional[str],
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    distance: tuple[neighbours.Distance, ...] = ("l2",),
+    k: tuple[int, ...] = (1, 5, 10, 20),
+    size: tuple[int, int, int] | None = None,
+    seed: int = 0,
+) -> None:
+    """Accuracy of the nearest training images' classes, on pixels or on a model's features.
+
+    Args:
+        source: digits | idx:FOLDER | folder:FOLDER | tfds:NAME
+        model: whose pooled features are compared; pixels without one
+        weights: a file, a run's workdir or an address, of that model
+        distance: l1, l2, cosine
+        k: how many neighbours vote
+        size: height, width, channels of the images [the model's]
+        seed: of the split of a folder that has none
+    """
+    what, results = neighbours.accuracies(
+        source, model=model, weights=weights, distances=distance, ks=k, size=size, seed=seed
+    )
+    print(f"share of {what}:")
+    print("  ".join(["distance", *(f"k={number:<5}" for number in k)]).rstrip())
+    for name in distance:
+        shares = [f"{100 * results[name, number]:5.2f} %" for number in k]
+        print("  ".join([f"{name:8}", *shares]))
 
 
 def evaluate(
     name: tyro.conf.Positional[str],
-    /,
     *,
     weights: str,
     source: str,
@@ -32,7 +84,7 @@ def evaluate(
     crops: Literal[1, 10] = 1,
     batch_size: int = 64,
     workdir: Path | None = None,
-) -> dict[str, float]:
+) -> None:
     """Top-1 and top-5 accuracy of weights on labelled images; what they confuse, class by class.
 
     Images are resized, cut and normalised as the weights' publisher does. Leaves evaluation.json,
@@ -78,8 +130,8 @@ def evaluate(
             plots.save(drawing, workdir / file)
         told = {"model": loaded.name, "weights": weights, "source": source, "part": part}
         plots.save(json.dumps({**told, "crops": crops, **figures}), workdir / "evaluation.json")
-        log.closing_table(f"{loaded.name} on {data.name}, {part}; see {workdir}", figures)
-    return figures
+        log.closing_table(loaded.name, {f"{part}/{key}": value for key, value in figures.items()})
+        print(f"{workdir} holds what it confuses, class by class, of {data.name}")
 
 
 def check_classes(named: Any, count: int, data: Source, weights: str) -> None:
@@ -93,8 +145,8 @@ def check_classes(named: Any, count: int, data: Source, weights: str) -> None:
         )
 
 
-def command(words: Sequence[str]) -> int:
-    """Words of the command line after `evaluate` -> exit code."""
-    call = partial(tyro.cli, evaluate, args=list(words), prog="python -m train evaluate")
-    call()
-    return 0
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "evaluate": evaluate,
+    "nearest": nearest,
+    "augment-gallery": augment_gallery,
+}
