@@ -69,7 +69,8 @@ BELOW = {
     "train.diagnose": ["train.loop"],
     "train.bench": ["train.loop", "train.optimizers"],
     "train.recipes": ["train.loop", "train.tasks", "train.optimizers", "zoo.losses"],
-    "train.__main__": ["train.recipes", "train.neighbours", "train.diagnose", "train.bench"],
+    "train.commands": ["train.loop", "train.tasks", "train.neighbours"],
+    "train.__main__": ["train.recipes", "train.commands", "train.diagnose", "train.bench"],
 }
 
 # zoo/__main__ may open images and clips besides.

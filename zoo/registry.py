@@ -171,9 +171,9 @@ def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     whole: dict[tuple[str, ...], Any] = flatten(variables.get("params", {}))
     macs = 0
     for path, counted in calls.items():
-        shape: tuple[int, ...] = whole[(*path, "kernel")].shape if path in kernels else ()
-        scanned = len(shape) > kernels.get(path, 0)
-        macs += counted[-1] * shape[0] if scanned else sum(counted)
+        sides = list(whole[(*path, "kernel")].shape) if path in kernels else []
+        scanned = len(sides) > kernels.get(path, 0)
+        macs += counted[-1] * sides[0] if scanned else sum(counted)
     return outputs, variables, macs
 
 

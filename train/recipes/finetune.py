@@ -51,26 +51,20 @@ def recipe(
     """Fine-tuning: any model, any weights (or none), any folder of class folders.
 
     Command: python -m train finetune --source folder:PATH --weights torchvision://IMAGENET1K_V2
-    The head alone: --head-only --learning-rate 1e-3. A ViT: --model vit_b_16 --layer-decay 0.75.
-    A part: --freeze 'stem/.*' 'stage1_.*', patterns of whole parameter paths.
-    Weights: torchvision://TAG, hf://ORG/REPO, a file, a run's folder; their own preprocessing is
-    kept. The head is fresh unless the weights know as many classes as the folder has.
-    Frozen layers keep their BatchNorm statistics and are computed with them, as timm's `freeze` has it.
+    The head alone: --head-only --learning-rate 1e-3. A ViT: --model vit_b_16 --layer-decay 0.75. A
+    part: --freeze 'stem/.*' 'stage1_.*', whose BatchNorm statistics stay too, as in timm.
     Ours: depends on the folder; nothing is claimed.
     """
     seen, fields = expected(model, weights, image_size=image_size)
     data = open_cropped(source, seen, scale=SCALES[augmentation], seed=seed)
     train, classes = data["train"], len(data["train"].classes)
-    judge = next(iter(held_out(data)))
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     module, variables = start(model, weights, num_classes=classes, **fields)
     *groups, head = paths.layers(module, (*seen.size, len(seen.mean)))
     frozen = (f"(?!{head}).*",) if head_only else freeze
-    chain = optax.chain(
-        optimizers.create_optimizer(optimizer, rate, weight_decay=weight_decay),
-        paths.layer_decay(groups, decay=layer_decay),
-    )
+    whole = optimizers.create_optimizer(optimizer, rate, weight_decay=weight_decay)
+    chain = optax.chain(whole, paths.layer_decay(groups, decay=layer_decay))
     return Run(
         model=module,
         task=classification(
@@ -78,9 +72,7 @@ def recipe(
             classes=train.classes,
             augment=augmented(augmentation, mixup=mixup, classes=classes),
             label_smoothing=label_smoothing,
-            class_weights=inverse_frequency(labels_of(train), classes).tolist()
-            if balance
-            else None,
+            class_weights=inverse_frequency(labels_of(train), classes) if balance else None,
         ),
         train=train,
         evaluate={name: source for name, source in data.items() if name != "train"},
@@ -88,7 +80,7 @@ def recipe(
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        monitor=(f"{judge}/accuracy", "max"),
+        monitor=(f"{next(iter(held_out(data)))}/accuracy", "max"),
         patience=patience,
         variables=variables,
         held=frozen,

@@ -31,7 +31,7 @@ def classification(
     augment: Callable = augmentation.nothing,
     loss: LossName | Loss | Callable = optax.softmax_cross_entropy_with_integer_labels,
     label_smoothing: float = 0.0,
-    class_weights: Sequence[float] | None = None,
+    class_weights: Sequence[float] | np.ndarray | None = None,
     teacher: Callable | None = None,
     temperature: float = 4.0,
     teacher_weight: float = 0.5,
@@ -46,11 +46,8 @@ def classification(
         in train/accuracy too. Evaluation is not weighted.
     teacher: image [B, h, w, C], preprocessed -> logits [B, K], with gradients stopped. The loss is
         (1 - teacher_weight) * loss + teacher_weight * distillation at `temperature`.
-    crops: 1, or 10 for the mean probabilities of `ten_crops` in evaluation, whose loss is that of
-        their logarithms.
-
-    training_size: (height, width) that training images are brought to, where it is not the size of
-        evaluation (Touvron et al. 2019, Fixing the train-test resolution discrepancy).
+    crops: 1, or 10 for the mean probabilities of `ten_crops` in evaluation, and their logarithms' loss.
+    training_size: (height, width) of training images, where it is not the size of evaluation.
 
     In training the image is all that `augment` leaves, in evaluation what `preprocess` cuts from
     its centre. Metrics: loss, accuracy and, above twenty classes, top5_accuracy. Raises
@@ -62,12 +59,11 @@ def classification(
     law = loss_of(loss)
     check_loss(classes, class_weights, law, label_smoothing, temperature, teacher_weight)
     check_crops(preprocessing, crops)
-    centre, whole = preprocessing, preprocessing._replace(crop=1.0)
-    whole = whole._replace(size=training_size or whole.size)
+    whole = preprocessing._replace(crop=1.0, size=training_size or preprocessing.size)
     cost = partial(weighted, law, smoothing=label_smoothing, weights=class_weights)
 
     def inputs(batch: Any, train: bool) -> tuple[jax.Array]:
-        return (preprocess(batch["image"], whole if train else centre),)
+        return (preprocess(batch["image"], whole if train else preprocessing),)
 
     def total_loss(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         logits, label = outputs["logits"], batch["label"]
@@ -92,7 +88,7 @@ def classification(
 
 def check_loss(
     classes: Sequence[str],
-    class_weights: Sequence[float] | None,
+    class_weights: Sequence[float] | np.ndarray | None,
     law: Loss,
     label_smoothing: float,
     temperature: float,

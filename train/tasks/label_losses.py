@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from zoo import losses
@@ -49,7 +50,7 @@ def weighted(
     target: jax.Array | None,
     *,
     smoothing: float,
-    weights: Sequence[float] | None,
+    weights: Sequence[float] | np.ndarray | None,
 ) -> tuple[jax.Array, jax.Array]:
     """[B, K], [B], soft labels [B, K] or None -> losses [B], and the weights [B] to divide by."""
     one = jnp.ones(len(label), jnp.float32)

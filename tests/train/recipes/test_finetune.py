@@ -99,8 +99,9 @@ def test_the_published_preprocessing_comes_with_the_weights():
     assert seen.size == (384, 384) and fields == {"image_size": 384}
 
 
-def test_unknown_words_are_one_line(source, capsys):
+def test_unknown_words_are_one_line(source, capsys, tmp_path):
     words = ["finetune", "--source", source, "--weights", "None", "--batch-size", "8"]
+    words += ["--workdir", str(tmp_path)]
     assert main([*words, "--model", "resnet51"]) == 2
     assert main([*words, "--model", "mobilenet_v1_025", "--freeze", "stam/.*"]) == 2
     said = capsys.readouterr().err.splitlines()
