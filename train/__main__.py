@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import inspect
 import io
 import re
@@ -12,17 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import jax
 import tyro
 
-from train import log, loop, parallel, plots
-from train.augment.gallery import gallery
+from train import log, loop, parallel
+from train.commands import COMMANDS
 from train.data import cache_folder
-from train.data.photographs import photograph
 from train.progress import Diverged
 from train.recipes import RECIPES
 
-PIXELS = 480  # side of the photograph in the gallery of augmentations
 KNOBS = {
     "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME",
     "model": "a name of `python -m zoo list`",
@@ -39,6 +37,18 @@ KNOBS = {
     "input_dropout": "share of pixels left out in training",
     "loss": "what is minimised",
     "noise": "standard deviation of the noise on the input, of grey values in [0, 1]",
+    "image_size": "side of the images that the model gets, in pixels",
+    "train_size": "the same in training",
+    "magnitude": "of RandAugment's operations, 0 to 30",
+    "stochastic_depth": "share of images that skip the last block in training",
+    "weights": "torchvision://TAG | hf://ORG/REPO | FILE | RUN'S FOLDER | None: from scratch",
+    "augmentation": "none | light: parts and flips | strong: TrivialAugment and erasing too",
+    "mixup": "alpha of the Beta distribution; 0: none",
+    "label_smoothing": "share of the label spread over all classes",
+    "balance": "weigh classes by the inverse of their examples",
+    "head_only": "train the last layer alone",
+    "freeze": "patterns of whole parameter paths that stay: 'stem/.*' 'stage1_.*'",
+    "layer_decay": "factor on the rate for each layer further from the head",
     "patience": "evaluations without a better result before the run stops early",
 }
 
@@ -69,8 +79,8 @@ def main(arguments: Sequence[str]) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(overview())
             return 0
-        if arguments[0] == "augment-gallery":
-            return augment_gallery(arguments[1:])
+        if arguments[0] in COMMANDS:
+            return run_command(arguments[0], arguments[1:])
         return train(arguments[0], arguments[1:])
     except Diverged as error:
         return fail(error, code=1)
@@ -87,7 +97,7 @@ def fail(error: Exception, *, code: int) -> int:
 
 def overview() -> str:
     """What `python -m train --help` prints: every recipe with its first line."""
-    width = max(map(len, RECIPES))
+    width = max(map(len, [*RECIPES, *COMMANDS]))
     lines = [f"  {name:{width}}  {summary(recipe)}" for name, recipe in RECIPES.items()]
     return "\n".join(
         [
@@ -99,7 +109,9 @@ def overview() -> str:
             *lines,
             "",
             "python -m train RECIPE --help shows a recipe's knobs.",
-            "python -m train augment-gallery IMAGE draws every augmentation into one picture.",
+            "",
+            "commands, each with --help:",
+            *(f"  {name:{width}}  {summary(command)}" for name, command in COMMANDS.items()),
         ]
     )
 
@@ -127,28 +139,18 @@ def train(name: str, words: Sequence[str]) -> int:
     return 0
 
 
-def augment_gallery(words: Sequence[str]) -> int:
-    """Draws every augmentation of one photograph into a picture."""
+def run_command(name: str, words: Sequence[str]) -> int:
+    """Runs one of the commands beside the recipes. Errors: Usage, and what it says of bad input."""
 
-    def draw(
-        image: tyro.conf.Positional[Path], *, output: Path = Path("gallery.png"), seed: int = 0
-    ):
-        """Every augmentation of IMAGE, several draws of each, in one picture.
+    @functools.wraps(COMMANDS[name])
+    def later(*arguments: Any, **keywords: Any) -> Callable:
+        return partial(COMMANDS[name], *arguments, **keywords)
 
-        Args:
-            image: a photograph
-            output: where the picture goes
-            seed: of the draws
-        """
-        try:
-            pixels = photograph(image, size=(PIXELS, PIXELS, 3))
-        except ValueError as error:
-            raise ValueError(f"{image} cannot be read ({error}); give a photograph") from error
-        plots.save(gallery(pixels, key=jax.random.key(seed)), output)
-        print(f"{output} shows every augmentation of {image}")
-
-    call = partial(tyro.cli, draw, args=list(words), prog="python -m train augment-gallery")
-    in_one_line(call)
+    prog = f"python -m train {name}"
+    call = in_one_line(partial(tyro.cli, later, args=list(words), prog=prog))
+    parallel.start(compiled=cache_folder() / "compiled")
+    log.show(speak=parallel.is_main())
+    call()
     return 0
 
 

@@ -109,7 +109,12 @@ def compile_run(run: Run, layout: parallel.Layout) -> Compiled:
     )
     model = dict(model=run.model, task=run.task)
     train = partial(
-        step.train_step, **model, optimizer=run.optimizer, accumulate=run.accumulate, ema=run.ema
+        step.train_step,
+        **model,
+        optimizer=run.optimizer,
+        accumulate=run.accumulate,
+        ema=run.ema,
+        held=tuple(run.held),
     )
     return Compiled(
         train=parallel.compile_train(layout, train, places),
@@ -196,19 +201,24 @@ def evaluate(
 ) -> dict[str, float]:
     """Every evaluation source -> {"val/accuracy": ...}."""
     variables = step.variables_of(state)
-    size = -(-run.batch_size // layout.mesh.size) * layout.mesh.size
-    shares = dict(process=jax.process_index(), processes=jax.process_count())
     results: dict[str, float] = {}
     for name, source in run.evaluate.items():
-        measured = [
-            parallel.gather(layout, compiled.measure(variables, batch))
-            for batch in parallel.ahead(
-                layout, eval_batches(source, batch_size=size, **shares), mapped=False
-            )
-        ]
-        summary = run.task.summarize(measured)
+        summary = run.task.summarize(measure(run, variables, source, compiled, layout))
         results |= {f"{name}/{metric}": float(value) for metric, value in summary.items()}
     return results
+
+
+def measure(
+    run: Run, variables: Any, source: Any, compiled: Compiled, layout: parallel.Layout
+) -> list[Any]:
+    """A whole source -> what `task.measure` gives for each batch. All processes must call it."""
+    size = -(-run.batch_size // layout.mesh.size) * layout.mesh.size
+    shares = dict(process=jax.process_index(), processes=jax.process_count())
+    batches = eval_batches(source, batch_size=size, **shares)
+    return [
+        parallel.gather(layout, compiled.measure(variables, batch))
+        for batch in parallel.ahead(layout, batches, mapped=False)
+    ]
 
 
 def report(bar: Any, row: Mapping[str, float]) -> None:
@@ -231,8 +241,10 @@ def finish(
     rows: list[dict[str, float]],
 ) -> dict[str, float]:
     """Writes the kept variables and the pictures, marks the run finished -> the kept row."""
-    variables = parallel.gather(layout, step.variables_of(state))
-    drawn = look(run, variables, compiled, layout)
+    trained = step.variables_of(state)
+    variables = parallel.gather(layout, trained)
+    measured = measure(run, trained, looked_at(run), compiled, layout)
+    seen = look(run, variables, compiled, layout)
     kept = next((row for row in reversed(rows) if row["step"] == at), {})
     if not parallel.is_main():
         return kept
@@ -243,7 +255,8 @@ def finish(
         path = workdir / "model.safetensors"
         zoo.save_model(run.name, path, run.model, variables, extra=extra)
     plots.save(plots.curves(rows, best=at), workdir / "curves.png")
-    plots.save(run.task.render(*drawn), workdir / "predictions.png")
+    for name, drawing in run.task.render(*seen, measured).items():
+        plots.save(drawing, workdir / name)
     if reason == "patience":
         log.info("stopped early: no better %s for %d evaluations", run.monitor, run.patience)
     workdirs.mark_finished(workdir, kept)
@@ -252,9 +265,14 @@ def finish(
     return kept
 
 
+def looked_at(run: Run) -> Any:
+    """The source that the pictures show: the last to evaluate on."""
+    return list(run.evaluate.values())[-1] if run.evaluate else run.train
+
+
 def look(run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout) -> tuple[Any, Any]:
-    """The first examples of the last evaluation source -> batch, outputs, to be drawn."""
-    source = list(run.evaluate.values())[-1] if run.evaluate else run.train
+    """The first examples of that source -> batch, outputs, to be drawn."""
+    source = looked_at(run)
     size = min(run.batch_size, LOOKED_AT)
     pairs = [
         (batch, parallel.gather(layout, compiled.predict(variables, batch)))

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
 Mask = Callable[[Any], Any]  # params -> tree of bool
 
@@ -108,6 +110,39 @@ def layer_decay(groups: Sequence[str], *, decay: float) -> optax.GradientTransfo
     {'block0': 0.5, 'head': 1.0, 'stem': 0.25}
     """
     return scale_by_path({g: decay ** (len(groups) - i) for i, g in enumerate(groups)})
+
+
+def layers(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
+    """Model, shape [H, W, C] of an image -> patterns of its layers' parameters, input to head.
+
+    A layer is a stage where the model has several, a block where it has one (ViT), and each other
+    part with a kernel: stem, transition, fc6. The model's own parameters (class token, positions)
+    belong to the first; norms that stand alone to none. Nothing is computed.
+
+    >>> import zoo
+    >>> layers(zoo.create_model("resnet18"), (64, 64, 3))
+    ['stem/.*', 'stage1_.*', 'stage2_.*', 'stage3_.*', 'stage4_.*', 'head/.*']
+    """
+    called: dict[str, None] = {}
+
+    def note(call, arguments, keywords, context):
+        called.update(dict.fromkeys(context.module.path[:1]))
+        return call(*arguments, **keywords)
+
+    with nn.intercept_methods(note):
+        image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    parts = {name: params[name] for name in called if name in params}
+    leaves = {name: jax.tree_util.tree_leaves_with_path(part) for name, part in parts.items()}
+    named = [n for n in leaves if any(name_of(p).endswith("kernel") for p, _ in leaves[n])]
+    stages = {name.split("_")[0] for name in named if name.startswith("stage")}
+    whole = stages if len(stages) > 1 else set()
+    patterns = [
+        f"{name.split('_')[0]}_.*" if name.split("_")[0] in whole else f"{name}/.*"
+        for name in named
+    ]
+    first, *rest = dict.fromkeys(patterns)
+    return ["|".join([first, *sorted(set(params) - set(parts))]), *rest]
 
 
 def freeze(optimizer: optax.GradientTransformation, *patterns: str) -> optax.GradientTransformation:

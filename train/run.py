@@ -1,6 +1,6 @@
 """What a recipe gives to the loop."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Literal, NamedTuple
 
 import optax
@@ -19,6 +19,7 @@ class Run(NamedTuple):
     accumulate: micro-batches per step; memory of one, gradient of all.
     ema: decay of the averaged parameters and statistics that are evaluated and exported.
     variables: where to start from instead of `model.init` (fine-tuning).
+    held: patterns of parameters' paths; norms that match stay as in evaluation, statistics too.
     name: the model's name in the registry, under which `zoo.load_model` finds it in the workdir;
         without one (a module of your own) no model.safetensors is written.
     preprocessing: what the weights' card shall say, where it is not the model's own.
@@ -37,6 +38,7 @@ class Run(NamedTuple):
     accumulate: int = 1
     ema: float | None = None
     variables: Mapping[str, Any] | None = None
+    held: Sequence[str] = ()
     name: str | None = None
     preprocessing: Preprocessing | None = None
 

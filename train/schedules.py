@@ -38,6 +38,32 @@ def step(rate: float, *, boundaries: Sequence[int], factor: float = 0.1) -> opta
     )
 
 
+def drops(
+    rate: float, *, steps: int, after: Sequence[float], factor: float = 0.1
+) -> optax.Schedule:
+    """`rate`, multiplied by `factor` once more after each of these shares of `steps`.
+
+    For drops that are published in epochs of a whole training, `after=(30 / 90, 60 / 90)`: they
+    keep their places in a shorter one.
+
+    Errors: a share outside of 0 to 1.
+
+    >>> print(f"{drops(0.1, steps=900, after=(1 / 3, 2 / 3))(300):.3f}")
+    0.010
+    """
+    if not all(0 <= share <= 1 for share in after):
+        raise ValueError(f"after: expected shares of the steps from 0 to 1, got {after}")
+    _finite(rate)
+    boundaries = [round(share * _at_least_one("steps", steps)) for share in after]
+
+    def dropped(count):
+        return rate * factor ** sum(
+            jnp.where(count >= boundary, 1.0, 0.0) for boundary in boundaries
+        )
+
+    return dropped
+
+
 def cosine(rate: float, *, steps: int) -> optax.Schedule:
     """Half a cosine from `rate` at step 0 to zero at step `steps`.
 

@@ -1,5 +1,8 @@
 """State, init, train_step, eval_step: pure functions of (state, batch)."""
 
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -69,12 +72,14 @@ def train_step(
     optimizer: optax.GradientTransformation,
     accumulate: int = 1,
     ema: float | None = None,
+    held: Sequence[str] = (),
     axis: str | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
     """State, batch [B, ...] -> State, sums {"loss", "weight", ..., "gradient_norm"} as scalars.
 
-    `axis` names the mapped axis under pmap; None under jit, where arrays are global. Sums of
-    losses, weights and gradients are added over the axis before anything is divided.
+    Norms whose scale one of the patterns `held` matches are computed as in evaluation. `axis` names
+    the mapped axis under pmap; None under jit, where arrays are global. Sums of losses, weights and
+    gradients are added over the axis before anything is divided.
     """
     chex.assert_equal_shape_prefix([batch["index"], batch["valid"]], 1)
     if axis is not None and "axis_name" in type(model).__dataclass_fields__:
@@ -86,9 +91,10 @@ def train_step(
     if axis is not None:
         model_key = jax.random.fold_in(model_key, jax.lax.axis_index(axis))
 
-    gradients, sums, collections = accumulated_gradients(
-        state, batch, model_key, model=model, task=task, accumulate=accumulate
-    )
+    with holding(held):
+        gradients, sums, collections = accumulated_gradients(
+            state, batch, model_key, model=model, task=task, accumulate=accumulate
+        )
     if axis is not None:
         gradients, sums = jax.lax.psum((gradients, sums), axis)
     gradients = jax.tree.map(lambda g: g / sums["weight"].astype(g.dtype), gradients)
@@ -105,6 +111,20 @@ def train_step(
         key=state.key,
     )
     return new, {**sums, "gradient_norm": optax.tree.norm(gradients)}
+
+
+def holding(patterns: Sequence[str]) -> AbstractContextManager:
+    """Within it, BatchNorms whose `scale` a pattern matches, as in train.paths, are not trained."""
+
+    def hold(call: Callable, arguments: tuple, keywords: dict, context: Any) -> Any:
+        module = context.module
+        if keywords.get("train") and module.has_variable("batch_stats", "mean"):
+            path = "/".join((*module.path, "scale"))
+            if any(re.fullmatch(pattern, path) for pattern in patterns):
+                keywords = {**keywords, "train": False}
+        return call(*arguments, **keywords)
+
+    return nn.intercept_methods(hold) if patterns else nullcontext()
 
 
 def accumulated_gradients(

@@ -17,7 +17,8 @@ class Task(NamedTuple):
     measure: apply, batch -> pytree. `apply(*inputs)` is the model in evaluation; gives sums,
         confusion counts or rows, padding left out.
     summarize: [pytree, ...] -> {name: float}. On the host, in numpy.
-    render: batch, outputs -> matplotlib Figure. What a person looks at.
+    render: batch, outputs, [pytree, ...] -> {file: matplotlib Figure, or text}. What a person looks
+        at: some examples as the model sees them, and what `measure` gave for the whole source.
     """
 
     augment: Callable

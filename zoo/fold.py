@@ -42,7 +42,8 @@ def fold_weights(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[st
         slope, shift = (folded["norm"][word] for word in ("scale", "bias"))
         del folded["norm"]
         kernel, bias = params["conv"]["kernel"], params["conv"].get("bias", 0.0)
-        across = (1,) * (kernel.ndim - 1) + slope.shape
+        *blocks, width = slope.shape  # of a scanned stage, which has a leading axis
+        across = (*blocks, *(1,) * (kernel.ndim - slope.ndim), width)
         folded["conv"] = {"kernel": kernel * slope.reshape(across), "bias": bias * slope + shift}
         params = {name: value for name, value in params.items() if name != "norm"}
     return {**params, **folded}

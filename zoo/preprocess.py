@@ -1,9 +1,14 @@
 """Images as files and data sets hold them to what a model takes: the one place."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from zoo.choice import choose
+
+TINY = 1e-6  # what a quotient of floats may fall short of a whole number
 
 
 class Preprocessing(NamedTuple):
@@ -24,30 +29,87 @@ class Preprocessing(NamedTuple):
     interpolation: str = "bilinear"
 
 
+def with_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:
+    """The preprocessing of images of another number of channels, C to `channels`.
+
+    Mean and deviation of a single channel are the mean of the C: grey is seen as the average
+    colour. Those of several are the C's, over and over, as the first kernel's channels are that
+    zoo.load_model makes of C others.
+
+    >>> rgb = Preprocessing((0.3, 0.4, 0.5), (0.1, 0.2, 0.3), (32, 32))
+    >>> with_channels(rgb, 4).mean, round(with_channels(rgb, 1).std[0], 6)
+    ((0.3, 0.4, 0.5, 0.3), 0.2)
+    """
+    if channels == len(preprocessing.mean):
+        return preprocessing
+
+    def over(values: tuple[float, ...]) -> tuple[float, ...]:
+        if channels == 1:
+            return (sum(values) / len(values),)
+        return tuple(values[channel % len(values)] for channel in range(channels))
+
+    return preprocessing._replace(mean=over(preprocessing.mean), std=over(preprocessing.std))
+
+
+def uncropped(preprocessing: Preprocessing) -> tuple[int, int, int]:
+    """-> (height, width, channels) of the images that `preprocess` crops but need not resize.
+
+    >>> uncropped(Preprocessing((0.5,), (0.5,), size=(224, 224), crop=0.875))
+    (256, 256, 1)
+    """
+    height, width = (int(side / preprocessing.crop + TINY) for side in preprocessing.size)
+    return height, width, len(preprocessing.mean)
+
+
+def resized(old: Sequence[int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """(height, width) of an image to those at which `size` is `crop` of its short side or less.
+
+    Source: torchvision's Resize as its evaluation presets use it; the long side is rounded down
+    as there.
+
+    >>> resized((64, 128), Preprocessing((0.5,), (0.5,), size=(28, 28), crop=0.875))
+    (32, 64)
+    """
+    height, width, _ = uncropped(preprocessing)
+    if height / old[0] > width / old[1]:
+        width = int(height * old[1] / old[0] + TINY)
+    else:
+        height = int(width * old[0] / old[1] + TINY)
+    return height, width
+
+
+def centre(old: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+    """Where in an image of (height, width) its middle of `size` begins: (top, left).
+
+    >>> centre((256, 341), (224, 224))
+    (16, 58)
+    """
+    return round((old[0] - size[0]) / 2), round((old[1] - size[1]) / 2)
+
+
+METHODS = {
+    "nearest": "nearest",
+    "bilinear": "linear",
+    "bicubic": "cubic",
+    "lanczos": "lanczos3",
+}  # jax's names; antialiased all but the first
+
+
 def resize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """`[B, H, W, C] -> [B, h, w, C]`, keeping the aspect, so that `size` is `crop` of it or less.
 
-    Source: torchvision's Resize (antialiased) as its evaluation presets use it; the long side is
-    rounded down as there.
+    Source: torchvision's Resize (antialiased) as its evaluation presets use it.
 
     >>> small = Preprocessing((0.5,), (0.5,), size=(28, 28), crop=0.875)
     >>> resize(jnp.zeros((1, 64, 128, 1)), small).shape
     (1, 32, 64, 1)
     """
-    tiny = 1e-6  # what a quotient of floats may fall short of a whole number
-    old_height, old_width = image.shape[1:3]
-    height, width = (int(side / preprocessing.crop + tiny) for side in preprocessing.size)
-    if height / old_height > width / old_width:
-        width = int(height * old_width / old_height + tiny)
-    else:
-        height = int(width * old_height / old_width + tiny)
-    if (height, width) == (old_height, old_width):
+    height, width = resized(image.shape[1:3], preprocessing)
+    if (height, width) == image.shape[1:3]:
         return image
     shape = (image.shape[0], height, width, image.shape[3])
-    method = {"bicubic": "cubic", "bilinear": "linear"}
-    return jax.image.resize(
-        image, shape, method.get(preprocessing.interpolation, preprocessing.interpolation)
-    )
+    method = choose(METHODS, preprocessing.interpolation, what="interpolation")
+    return jax.image.resize(image, shape, method)
 
 
 def preprocess(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
@@ -71,8 +133,7 @@ def preprocess(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
         raise ValueError(f"expected images of uint8, or float in [0, 1], got {image.dtype}")
     image = resize(image.astype(jnp.float32), preprocessing)
     height, width = preprocessing.size
-    top = round((image.shape[1] - height) / 2)
-    left = round((image.shape[2] - width) / 2)
+    top, left = centre(image.shape[1:3], preprocessing.size)
     image = image[:, top : top + height, left : left + width]
     mean = jnp.asarray(preprocessing.mean, jnp.float32).reshape(1, 1, 1, channels)
     std = jnp.asarray(preprocessing.std, jnp.float32).reshape(1, 1, 1, channels)

@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from zoo import published
 from zoo.choice import choose
 from zoo.layers.attention import DotProductAttention
 from zoo.models import (
@@ -26,7 +28,7 @@ from zoo.models import (
     vgg,
     vit,
 )
-from zoo.preprocess import Preprocessing
+from zoo.preprocess import Preprocessing, with_channels
 
 FAMILIES = {
     "alexnet": alexnet,
@@ -50,10 +52,13 @@ class ModelCard(NamedTuple):
     """The facts of a variant.
 
     `parameters` counts the weights, `macs` the multiply-adds of convolutions and dense layers for
-    one image of `input` (height, width, channels); `features` is {stage: (stride, channels)}.
+    one image of `input` (height, width, channels); `features` is {stage: (stride, channels)};
+    `weights` are sources of published weights, as load_model takes them. `batchnorms` are {"folded":
+    how many fold_batchnorm puts into the convolution before, "affine": how many it leaves as a
+    scale and a bias}.
 
-    Source: parameters, macs and features are measured on the model itself, the rest is its
-    family's CARD.
+    Source: parameters, macs, features and batchnorms are measured on the model itself, weights are those of
+    zoo.published, the rest is its family's CARD.
     """
 
     name: str
@@ -66,6 +71,7 @@ class ModelCard(NamedTuple):
     paper: str
     reported: str | None
     weights: tuple[str, ...]
+    batchnorms: dict[str, int]
 
 
 def variant(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -79,8 +85,9 @@ def variant(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def create_model(name: str, **fields: Any) -> nn.Module:
     """Name of a variant, and fields over the variant's own, to a flax.linen Module.
 
-    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too. An
-    unknown name or field raises ValueError with the nearest ones.
+    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too. A model
+    has the channels of the images that it is initialised with, so that `in_channels` is none of
+    its fields. An unknown name or field raises ValueError with the nearest ones.
 
     Source: the VARIANTS at the foot of each family's file.
 
@@ -92,6 +99,11 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     fields = {**own, **fields}
     known = {field.name: field for field in dataclasses.fields(module)}
     known = {key: known[key] for key in known if key not in ("parent", "name")}
+    if "in_channels" in fields and "in_channels" not in known:
+        raise ValueError(
+            f"in_channels is no field of {name}: a model takes the channels of the images that it "
+            "is initialised with; model_card and load_model have in_channels"
+        )
     for field in fields:
         choose(known, field, what=f"field of {name}")
     classes = fields.get("num_classes", 0)
@@ -128,6 +140,11 @@ def count_macs(module: nn.Module, arguments: tuple, outputs: jax.Array) -> int:
     return module.get_variable("params", "kernel").size * math.prod(places.shape[1:-1])
 
 
+def flatten(tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """{"c1": {"kernel": a}} to {("c1", "kernel"): a}."""
+    return dict(traverse_util.flatten_dict(dict(tree)))
+
+
 def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed.
 
@@ -151,12 +168,12 @@ def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     with nn.intercept_methods(count):
         outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
-    whole = traverse_util.flatten_dict(dict(variables.get("params", {})))
+    whole: dict[tuple[str, ...], Any] = flatten(variables.get("params", {}))
     macs = 0
     for path, counted in calls.items():
-        kernel = whole[(*path, "kernel")] if path in kernels else None
-        scanned = kernel is not None and kernel.ndim > kernels[path]
-        macs += counted[-1] * kernel.shape[0] if scanned else sum(counted)
+        sides = list(whole[(*path, "kernel")].shape) if path in kernels else []
+        scanned = len(sides) > kernels.get(path, 0)
+        macs += counted[-1] * sides[0] if scanned else sum(counted)
     return outputs, variables, macs
 
 
@@ -182,11 +199,50 @@ def measure_features(
     }
 
 
-def model_card(name: str, **fields: Any) -> ModelCard:
+def count_batchnorms(variables: Mapping[str, Any]) -> dict[str, int]:
+    """Variables, of a scanned model too, to {"folded": ..., "affine": ...}; see zoo.fold."""
+    params, stats = (flatten(variables.get(name, {})) for name in ("params", "batch_stats"))
+    counts = {"folded": 0, "affine": 0}
+    for path, leaf in stats.items():
+        if path[-1] == "mean":
+            follows = path[-2] == "norm" and (*path[:-2], "conv", "kernel") in params
+            counts["folded" if follows else "affine"] += math.prod(leaf.shape[:-1])
+    return counts
+
+
+def images(
+    name: str,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    in_channels: int | None = None,
+) -> tuple[tuple[int, ...], Preprocessing]:
+    """Name of a variant to its images' shape and preprocessing; nothing is traced.
+
+    Those of another size or number of channels than the variant's where these are given.
+
+    >>> shape, preprocessing = images("resnet18", image_size=64, in_channels=1)
+    >>> shape, preprocessing.size, [round(value, 3) for value in preprocessing.mean]
+    ((64, 64, 1), (64, 64), [0.449])
+    """
+    card, _ = variant(name)
+    *before, height, width, channels = card["input"]
+    if image_size is not None:
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    preprocessing = Preprocessing(**{"size": (height, width), **card["preprocessing"]})
+    if in_channels is not None:
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(f"in_channels is a whole number from 1, got {in_channels!r}")
+        channels = in_channels
+        preprocessing = with_channels(preprocessing, channels)
+    return (*before, height, width, channels), preprocessing
+
+
+def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> ModelCard:
     """Name of a variant, and fields over the variant's own, to its card.
 
-    Nothing is computed: shapes are traced. A field image_size is the card's input too. An unknown
-    name or field raises ValueError.
+    Nothing is computed: shapes are traced. A field image_size is the card's input too;
+    `in_channels`, the images' channels, is of the input alone. An unknown name or field raises
+    ValueError.
 
     Source: see ModelCard.
 
@@ -196,10 +252,9 @@ def model_card(name: str, **fields: Any) -> ModelCard:
     """
     card, _ = variant(name)
     model = create_model(name, **fields)
-    image = card["input"]
-    if "image_size" in fields:
-        size = fields["image_size"]
-        image = (*((size, size) if isinstance(size, int) else size), image[-1])
+    image, preprocessing = images(
+        name, image_size=fields.get("image_size"), in_channels=in_channels
+    )
     outputs, variables, macs = measure(model, image)
     sizes = [weight.size for weight in jax.tree.leaves(variables.get("params", {}))]
     return ModelCard(
@@ -209,8 +264,9 @@ def model_card(name: str, **fields: Any) -> ModelCard:
         macs=macs,
         input=image,
         features=measure_features(model, image, outputs),
-        preprocessing=Preprocessing(**{"size": image[:2], **card["preprocessing"]}),
+        preprocessing=preprocessing,
         paper=card["paper"],
         reported=card.get("reported"),
-        weights=card.get("weights", ()),
+        weights=published.sources(name),
+        batchnorms=count_batchnorms(variables),
     )

@@ -58,7 +58,9 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     assert [row["step"] for row in rows] == [4, 8, 12]
     assert rows[-1]["epoch"] == 3 and rows[-1]["val/accuracy"] > 0.9
     assert rows[-1]["train/loss"] < rows[0]["train/loss"]
-    for picture in ("curves.png", "predictions.png"):
+    classes = (whole / "classes.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in classes[1:]] == [["dark", "11"], ["bright", "10"]]
+    for picture in ("curves.png", "predictions.png", "confusion.png"):
         assert (whole / picture).read_bytes().startswith(b"\x89PNG")
     facts = json.loads((whole / "run.json").read_text())
     assert facts["recipe"] == "tiny" and facts["versions"]["jax"] == jax.__version__

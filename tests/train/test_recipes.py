@@ -12,7 +12,6 @@ from tests.train.test_command import run
 from tests.train.test_loop import rows_of
 from train.__main__ import main
 from train.data import open_source
-from train.recipes import RECIPES
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -50,7 +49,7 @@ TRAINED = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", TRAINED)  # the others: tests/train/recipes
 def test_a_recipe_trains_and_its_weights_load(name, few, tmp_path):
     workdir = tmp_path / "run"
     source = "digits" if name.endswith("digits") else f"idx:{few}"

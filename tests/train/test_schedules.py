@@ -19,6 +19,10 @@ MAIN = {
         schedules.step(RATE, boundaries=[30], factor=0.5),
         lambda t: RATE if t < 30 else RATE / 2,
     ),
+    "drops": (
+        schedules.drops(RATE, steps=90, after=(1 / 3, 2 / 3)),
+        lambda t: RATE * (1 if t < 30 else 0.1 if t < 60 else 0.01),
+    ),
     "cosine": (
         schedules.cosine(RATE, steps=90),
         lambda t: RATE * (1 + math.cos(math.pi * min(t, 90) / 90)) / 2,
@@ -85,6 +89,7 @@ def test_scaled_rate(batch_size, reference, expected):
         (lambda: schedules.cosine(0.1, steps=0), "steps: expected at least 1, got 0"),
         (lambda: schedules.linear(0.1, steps=-1), "steps: expected at least 1, got -1"),
         (lambda: schedules.inverse_sqrt(0.1, hold=0), "hold: expected at least 1, got 0"),
+        (lambda: schedules.drops(RATE, steps=90, after=(0.3, 30)), "shares of the steps"),
         (lambda: schedules.warmup(MAIN["step"][0], -1), "warm-up: expected at least 0"),
         (lambda: schedules.scaled_rate(0.1, batch_size=0), "batch_size: expected at least 1"),
     ],

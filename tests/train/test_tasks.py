@@ -74,14 +74,6 @@ def test_a_model_of_nans_scores_nothing():
     assert not metrics.top_k(logits, np.array([0, 1, 2]), k=5).any()
 
 
-def test_recall_by_class():
-    counts = metrics.confusion(
-        jnp.array([0, 1, 1, 1]), jnp.array([0, 0, 1, 1]), jnp.array([1, 1, 1, 0], bool), classes=3
-    )
-    np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(metrics.recall(np.asarray(counts)), [0.5, 1.0, np.nan])
-
-
 @pytest.mark.parametrize("loss", ["cross_entropy", *LOSSES])
 def test_reconstruction_losses_are_means_over_pixels(loss):
     image = GENERATOR.integers(0, 256, (2, 4, 4, 1), dtype=np.uint8)

@@ -10,6 +10,7 @@ import zoo
 from tests.zoo.small import SMALL, small
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.norm import norm
+from zoo.registry import count_batchnorms
 
 
 class PreNorm(nn.Module):
@@ -91,3 +92,36 @@ def test_a_folded_model_is_saved_and_loaded(tmp_path, draw):
 def test_statistics_without_a_norm_to_fold():
     with pytest.raises(ValueError, match="Dense has batch_stats, but no field norm='batch'"):
         zoo.fold_batchnorm(nn.Dense(3), {"batch_stats": {"norm": {}}, "params": {}})
+
+
+# By the papers' tables: a norm after each convolution; in DenseNet one before each layer, and of
+# its bottleneck's two the second after a convolution; before activation, the last of each block.
+@pytest.mark.parametrize(
+    ("name", "folded", "affine"),
+    [
+        ("resnet18", 20, 0),
+        ("resnet50", 53, 0),
+        ("resnet1202", 1201, 0),
+        ("vgg16_bn", 13, 0),
+        ("vgg16", 0, 0),
+        ("mobilenet_v2", 52, 0),
+        ("densenet121", 1 + 58, 58 + 3 + 1),
+        ("densenet40_k12", 0, 36 + 2 + 1),
+        ("preact_resnet1001", 2 * 333, 333 + 1),
+    ],
+)
+def test_the_card_counts(name, folded, affine):
+    assert zoo.model_card(name).batchnorms == {"folded": folded, "affine": affine}
+
+
+@pytest.mark.parametrize("name", ["densenet121", "mobilenet_v2_035", "preact_resnet164"])
+def test_as_many_are_folded_as_counted(name):
+    model, shape = small(name)
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    counted = count_batchnorms(variables)
+    weights = jax.eval_shape(lambda v: zoo.fold_batchnorm(model, v)[1], variables)["params"]
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(weights)]
+    scales = sum(path[-1].key == "scale" for path in paths)
+    norms = len(jax.tree.leaves(variables["batch_stats"])) // 2
+    assert counted == {"folded": norms - scales, "affine": scales}

@@ -61,11 +61,13 @@ def test_wrong_commands(capsys):
 
 
 def test_help(capsys):
-    for arguments in (["--help"], ["list", "--help"], ["show", "--help"]):
+    for arguments in ([], ["list"], ["show"], ["predict"], ["convert"]):
         with pytest.raises(SystemExit) as caught:
-            main(arguments)
+            main([*arguments, "--help"])
         assert caught.value.code == 0
-        assert "python -m zoo" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f"python -m zoo {' '.join(arguments)}".strip() in said
+        assert not arguments or "example: python -m zoo" in said
 
 
 def test_as_a_program():

@@ -1,5 +1,6 @@
 """Names, fields and cards."""
 
+import re
 import types
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import zoo
-from zoo import registry
+from zoo import published, registry
 
 
 def test_lists():
@@ -102,3 +103,29 @@ def test_a_backbone_by_name(monkeypatch):
     assert zoo.model_card("outer").parameters == sum(w.size for w in jax.tree.leaves(variables))
     with pytest.raises(ValueError, match="unknown model 'iner': did you mean inner"):
         zoo.create_model("outer", backbone="iner")
+
+
+def test_published_weights():
+    """Every source is of a variant, and names it in its publisher's way."""
+    tables = (published.TORCHVISION, published.TIMM, published.AKAMASTER)
+    assert set().union(*tables) <= set(zoo.list_models())
+    assert set(published.TIMM) <= set(zoo.list_models(task="classification"))
+    repositories = [name for names in published.TIMM.values() for name in names]
+    assert len(set(repositories)) == len(repositories)
+    words = {"tiny": "ti", "small": "s", "base": "b", "large": "l", "patch": ""}
+    for name, names in published.TIMM.items():
+        for repository in names:
+            short = re.sub(r"^mobilenetv(\d)", r"mobilenet_v\1", repository.split(".")[0])
+            short = re.sub("|".join(words), lambda word: words[word[0]], short)
+            short = re.sub("_(100|224|384)$", "", short)
+            assert short == name and re.search(r"\.\w+_in1k$", repository)
+    for name, file in published.AKAMASTER.items():
+        assert re.fullmatch(rf"{name}-[0-9a-f]{{8}}\.th", file)
+    (address,) = zoo.model_card("resnet20").weights
+    assert address.startswith("https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/")
+    assert address.endswith("/pretrained_models/resnet20-12fca82f.th")
+    assert zoo.model_card("vgg16_c").weights == ()
+    assert published.sources("vit_l_32") == (
+        "torchvision://IMAGENET1K_V1",
+        "hf://timm/vit_large_patch32_384.orig_in21k_ft_in1k",
+    )

@@ -1,7 +1,23 @@
 """From files to batches on the host: sources with random access, and batches of fixed shape."""
 
+from train.data.arrays import labels_of
+from train.data.balance import balance, inverse_frequency
 from train.data.batches import eval_batches, train_batches
+from train.data.cropped import held_out, open_cropped
 from train.data.digits import cache_folder
+from train.data.photographs import Crop
 from train.data.sources import open_source, split
 
-__all__ = ["cache_folder", "eval_batches", "open_source", "split", "train_batches"]
+__all__ = [
+    "Crop",
+    "balance",
+    "cache_folder",
+    "eval_batches",
+    "held_out",
+    "inverse_frequency",
+    "labels_of",
+    "open_cropped",
+    "open_source",
+    "split",
+    "train_batches",
+]

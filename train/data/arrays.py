@@ -11,7 +11,8 @@ class Source(Protocol):
 
     `name` says in logs and under pictures what is read; `classes` are the names of the labels.
     A source pickles. One that knows its labels without reading its examples carries them as
-    `labels` [N], and one that must not mix two parts of a split has `select(indices)`.
+    `labels` [N], one that must not mix two parts of a split has `select(indices)`, and one whose
+    examples differ from draw to draw in training has `draw(i, number=, seed=)`.
     """
 
     @property
@@ -74,6 +75,15 @@ class Subset:
 
     def __getitem__(self, i: int, /) -> dict[str, np.ndarray]:
         return self.source[int(self.indices[i])]
+
+    def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
+        return draw(self.source, int(self.indices[i]), number=number, seed=seed)
+
+
+def draw(source: Source, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
+    """Example i as training sees it, the `number`-th of the run of that seed: source[i] for most."""
+    own = getattr(source, "draw", None)
+    return source[i] if own is None else own(i, number=number, seed=seed)
 
 
 def labels_of(source: Source) -> np.ndarray:

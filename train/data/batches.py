@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from train.data.arrays import Source
+from train.data.arrays import Source, draw
 from train.data.order import permutation
 
 Batch = dict[str, np.ndarray]
@@ -29,6 +29,7 @@ def train_batches(
     Batch i is a pure function of (seed, i): epoch e is a fresh permutation from (seed, e), whose
     remainder of fewer than `batch_size` examples is dropped. `index` [B] int32 is the example's
     number in the run, i * batch_size + its position in the batch; `valid` [B] is True throughout.
+    A source with `draw` is asked with that number, so that a restart draws the same.
     Process p of P gets rows p B / P to (p + 1) B / P of the same batch. Closing the iterator stops
     its threads.
 
@@ -51,9 +52,11 @@ def train_batches(
 
     def load(i: int) -> Batch:
         epoch, batch = divmod(i, per_epoch)
-        examples = stack(source, order(epoch)[batch * batch_size + position])
+        indices, numbers = order(epoch)[batch * batch_size + position], i * batch_size + position
+        pairs = zip(indices.tolist(), numbers.tolist(), strict=True)
+        examples = stack(source, [draw(source, j, number=n, seed=seed) for j, n in pairs])
         # Wraps after 2**31 examples; it seeds augmentation, so a repeat that far away is harmless.
-        index = (i * batch_size + position).astype(np.int32)
+        index = numbers.astype(np.int32)
         return examples | {"index": index, "valid": np.ones(len(index), bool)}
 
     return read_ahead(load, start, stop)
@@ -79,7 +82,7 @@ def eval_batches(
 
     def load(i: int) -> Batch:
         index = i * batch_size + position
-        examples = stack(source, np.minimum(index, length - 1))
+        examples = stack(source, [source[j] for j in np.minimum(index, length - 1).tolist()])
         return examples | {"index": index.astype(np.int32), "valid": index < length}
 
     return read_ahead(load, 0, -(-length // batch_size))
@@ -102,9 +105,8 @@ def rows(batch_size: int, process: int, processes: int) -> np.ndarray:
     return np.arange(process * share, (process + 1) * share)
 
 
-def stack(source: Source, indices: np.ndarray) -> Batch:
-    """The examples at `indices` [B], entry by entry: {name: [B, ...]}."""
-    examples = [source[int(i)] for i in indices]
+def stack(source: Source, examples: list[dict[str, np.ndarray]]) -> Batch:
+    """Examples of the source, entry by entry: {name: [B, ...]}."""
     try:
         return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
     except ValueError:

@@ -7,11 +7,20 @@ import pathlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from train.data.order import stratified
-from train.data.photographs import ENDINGS, Size, check_size, looks_readable, photograph
+from train.data.photographs import (
+    CROPS,
+    ENDINGS,
+    Crop,
+    Size,
+    check_size,
+    looks_readable,
+    photograph,
+)
 
 HELD = 0.2  # of the training images, for validation, where the folder has neither val nor test
 SPLITS = ("train", "val", "test")
@@ -23,6 +32,7 @@ logger = logging.getLogger("train")
 class Photographs:
     """Image files [N] and labels [N] int32, decoded when they are read to `size` = (H, W, C).
 
+    In training a `crop` draws a part of them, afresh for each number in the run.
     A file that turns out broken is replaced by the next readable one of its class, always the
     same, told once in the log and counted in `unreadable` {file: reason}.
     """
@@ -32,18 +42,27 @@ class Photographs:
     name: str
     classes: tuple[str, ...]
     size: Size
+    crop: Crop | None = None
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, i: int, /) -> dict[str, np.ndarray]:
+        return self.read(i, crop=None)
+
+    def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
+        return self.read(i, crop=self.crop, key=(seed, number, CROPS))
+
+    def read(self, i: int, **part: Any) -> dict[str, np.ndarray]:
+        """Example i, or its stand-in; `part`: what `photograph` takes besides file and size."""
         for stand_in in self.same_class(i):
             file = self.files[stand_in]
             if file in self.unreadable:
                 continue
             try:
-                return {"image": photograph(file, size=self.size), "label": self.labels[i]}
+                image = photograph(file, size=self.size, **part)
+                return {"image": image, "label": self.labels[i]}
             except ValueError as error:
                 reason = str(error)
             if self.unreadable.setdefault(file, reason) is reason:  # no other thread was first
@@ -66,7 +85,7 @@ class Photographs:
 
 
 def open_folder(
-    path: str | pathlib.Path, *, size: Size | None, seed: int
+    path: str | pathlib.Path, *, size: Size | None, seed: int, crop: Crop | None = None
 ) -> dict[str, Photographs]:
     """PATH/CLASS/IMAGE, or PATH/train/CLASS/IMAGE with val, test or both beside train.
 
@@ -94,6 +113,7 @@ def open_folder(
             f"{folder} has {' and '.join(parts)} but no train folder with class folders"
         )
     sources = {split: open_part(part, folder, size) for split, part in parts.items()}
+    sources["train"] = dataclasses.replace(sources["train"], crop=crop)
     for split, source in sources.items():
         check_classes(source.classes, sources["train"].classes, part=parts[split])
     if len(sources) > 1:
@@ -105,7 +125,8 @@ def open_folder(
         "validation images",
         *(folder, seed, len(rest), len(out)),
     )
-    return {"train": whole.select(rest), "val": whole.select(out)}
+    val = dataclasses.replace(whole.select(out), crop=None)
+    return {"train": whole.select(rest), "val": val}
 
 
 def check_classes(

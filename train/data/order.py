@@ -17,6 +17,15 @@ def permutation(length: int, *key: int) -> np.ndarray:
     return np.argsort(np.random.PCG64(key).random_raw(length), kind="stable")
 
 
+def uniform(count: int, *key: int) -> np.ndarray:
+    """Numbers from 0 up to 1 that the integers of `key` name: [count] float64.
+
+    >>> uniform(2, 7).tolist() == uniform(3, 7)[:2].tolist()
+    True
+    """
+    return (np.random.PCG64(key).random_raw(count) >> 11) * 2.0**-53  # the high 53 bits, as numpy
+
+
 def stratified(labels: np.ndarray, held: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels [N] -> (indices of the rest [N - held], indices held out [held]), both ascending.
 

@@ -9,7 +9,7 @@ from train.data.digits import open_digits
 from train.data.folder import open_folder
 from train.data.idx import open_idx
 from train.data.order import stratified
-from train.data.photographs import Size
+from train.data.photographs import Crop, Size
 from train.data.tfds import open_tfds
 
 FORMS = {
@@ -20,12 +20,18 @@ FORMS = {
 }
 
 
-def open_source(spec: str, *, size: Size | None = None, seed: int = 0) -> Mapping[str, Source]:
+def open_source(
+    spec: str, *, size: Size | None = None, seed: int = 0, crop: Crop | None = None
+) -> Mapping[str, Source]:
     """ "digits", "idx:PATH", "folder:PATH" or "tfds:NAME[:CONFIG]" -> {"train", "val", "test"}.
 
     Not every source has all three. `size` = (H, W, C) is what photographs of many sizes are
     brought to; sets of one shape keep theirs. `seed` draws the validation part of a folder that
     has none; the split of the digits is fixed.
+
+    `crop`: from photographs of many sizes in "train", `train_batches` gets a fresh random part of
+    each, resized to `size`, in place of the centre (which source[i] and `eval_batches` still give).
+    It saves decoding what is thrown away; for sets of one shape there is augment.resized_crop.
 
     Raises FileNotFoundError or ValueError in one line.
 
@@ -44,9 +50,9 @@ def open_source(spec: str, *, size: Size | None = None, seed: int = 0) -> Mappin
         case "idx":
             return open_idx(os.path.expanduser(where))
         case "folder":
-            return open_folder(os.path.expanduser(where), size=size, seed=seed)
+            return open_folder(os.path.expanduser(where), size=size, seed=seed, crop=crop)
         case _:
-            return open_tfds(where.replace(":", "/"), size=size)
+            return open_tfds(where.replace(":", "/"), size=size, crop=crop)
 
 
 def suggestion(spec: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from train.data.arrays import check_labels
-from train.data.photographs import Size, check_size, photograph
+from train.data.photographs import CROPS, Crop, Size, check_size, photograph
 
 SPLITS = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
 
@@ -20,6 +20,7 @@ SPLITS = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("
 class Prepared:
     """One split of a prepared set: `records` [N], whose images are decoded to `size` = (H, W, C).
 
+    In training a `crop` draws a part of them, afresh for each number in the run.
     Raises ValueError at an example whose label names no class (TFDS writes -1 for a hidden one)
     or whose image cannot be read.
     """
@@ -30,16 +31,24 @@ class Prepared:
     name: str
     classes: tuple[str, ...]
     size: Size
+    crop: Crop | None = None
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, i: int, /) -> dict[str, np.ndarray]:
+        return self.read(i, crop=None)
+
+    def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
+        return self.read(i, crop=self.crop, key=(seed, number, CROPS))
+
+    def read(self, i: int, **part: Any) -> dict[str, np.ndarray]:
+        """Example i; `part`: what `photograph` takes besides file and size."""
         record = self.records[i]
         label = np.asarray(record[self.label], np.int32)
         check_labels(label[None], self.classes, name=self.name, first=i)
         try:
-            image = photograph(io.BytesIO(record[self.image]), size=self.size)
+            image = photograph(io.BytesIO(record[self.image]), size=self.size, **part)
         except ValueError as error:
             raise ValueError(
                 f"{self.name}: image of example {i} is unreadable ({error})"
@@ -52,10 +61,13 @@ class Prepared:
         return np.array([record[self.label] for record in self.records], np.int32)
 
 
-def open_tfds(name: str, *, size: Size | None, data_dir: str | None = None) -> dict[str, Prepared]:
+def open_tfds(
+    name: str, *, size: Size | None, data_dir: str | None = None, crop: Crop | None = None
+) -> dict[str, Prepared]:
     """The set `NAME` or `NAME/CONFIG` -> its "train", "val" and "test", as far as it has them.
 
-    Images of one shape keep it; ragged ones are brought to `size` as those of a folder are. A set
+    Images of one shape keep it; ragged ones are brought to `size` as those of a folder are, and
+    only those of "train" by `crop`. A set
     that is not prepared is downloaded and prepared in array_record form first, which takes the
     extra `tf` for the sets of the library. `data_dir` is TFDS's own unless given.
 
@@ -78,7 +90,9 @@ def open_tfds(name: str, *, size: Size | None, data_dir: str | None = None) -> d
     sources = {}
     for split, names in SPLITS.items():
         for known in (known for known in names if known in builder.info.splits):
-            sources[split] = Prepared(records=records(builder, known, image), **common)
+            part = crop if split == "train" and None in shape else None
+            found = records(builder, known, image)
+            sources[split] = Prepared(records=found, crop=part, **common)
     if not sources:
         has = ", ".join(builder.info.splits)
         raise ValueError(f"tfds:{name} has neither train, validation nor test, but {has}")

@@ -1,5 +1,7 @@
 """One image, one label."""
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,8 +15,12 @@ from matplotlib.figure import Figure
 from train import augment as augmentation
 from train import metrics, plots
 from train.task import Task
+from train.tasks.crops import ten_crops
+from train.tasks.label_losses import LOSSES, Loss, LossName, loss_of, weighted
+from zoo import losses
 from zoo.preprocess import Preprocessing, preprocess
 
+__all__ = ["LOSSES", "Loss", "LossName", "classification"]
 SHOWN = 20
 
 
@@ -23,76 +29,173 @@ def classification(
     preprocessing: Preprocessing,
     classes: Sequence[str],
     augment: Callable = augmentation.nothing,
-    loss: Callable = optax.softmax_cross_entropy_with_integer_labels,
+    loss: LossName | Loss | Callable = optax.softmax_cross_entropy_with_integer_labels,
     label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | np.ndarray | None = None,
+    teacher: Callable | None = None,
+    temperature: float = 4.0,
+    teacher_weight: float = 0.5,
+    crops: int = 1,
+    training_size: tuple[int, int] | None = None,
 ) -> Task:
     """Batches {"image" [B, H, W, C] uint8, "label" [B]} and models with "logits" [B, K].
 
-    loss: logits [B, K], label [B] -> [B]; smoothed labels, and the soft ones that mixup and cutmix
-    leave in "target" [B, K], take softmax cross-entropy in its place. Metrics: loss, accuracy and, above twenty classes,
-    top5_accuracy.
+    loss: a name in LOSSES, a function logits [B, K], label [B] -> [B], or a Loss that has one for
+        soft labels too. These are smoothed labels, and what mixup and cutmix leave in "target".
+    class_weights: [K], of the true class, in the loss and in the weight that it is divided by; so
+        in train/accuracy too. Evaluation is not weighted.
+    teacher: image [B, h, w, C], preprocessed -> logits [B, K], with gradients stopped. The loss is
+        (1 - teacher_weight) * loss + teacher_weight * distillation at `temperature`.
+    crops: 1, or 10 for the mean probabilities of `ten_crops` in evaluation, and their logarithms' loss.
+    training_size: (height, width) of training images, where it is not the size of evaluation.
+
+    In training the image is all that `augment` leaves, in evaluation what `preprocess` cuts from
+    its centre. Metrics: loss, accuracy and, above twenty classes, top5_accuracy. Raises
+    ValueError for knobs that cannot be, and for soft labels where the loss takes none.
+
+    Source: class weights as in torch's cross_entropy: the sum of weights divides hard labels,
+    smoothed or not, but the number of examples divides those of a "target".
     """
+    law = loss_of(loss)
+    check_loss(classes, class_weights, law, label_smoothing, temperature, teacher_weight)
+    check_crops(preprocessing, crops)
+    whole = preprocessing._replace(crop=1.0, size=training_size or preprocessing.size)
+    cost = partial(weighted, law, smoothing=label_smoothing, weights=class_weights)
 
     def inputs(batch: Any, train: bool) -> tuple[jax.Array]:
-        del train
-        return (preprocess(batch["image"], preprocessing),)
-
-    def per_example(logits: jax.Array, batch: Any) -> jax.Array:
-        if "target" not in batch and not label_smoothing:
-            return loss(logits, batch["label"])
-        soft = batch.get("target", jax.nn.one_hot(batch["label"], len(classes)))
-        return optax.softmax_cross_entropy(logits, optax.smooth_labels(soft, label_smoothing))
+        return (preprocess(batch["image"], whole if train else preprocessing),)
 
     def total_loss(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        valid = batch["valid"].astype(jnp.float32)
-        correct = jnp.argmax(outputs["logits"], -1) == batch["label"]
-        losses = per_example(outputs["logits"], batch)
-        return jnp.sum(losses * valid), jnp.sum(valid), {"accuracy": jnp.sum(correct * valid)}
-
-    def measure(apply: Callable, batch: Any) -> dict[str, jax.Array]:
-        logits, label, valid = (
-            apply(*inputs(batch, False))["logits"],
-            batch["label"],
-            batch["valid"],
-        )
-        return {
-            "loss": jnp.sum(jnp.where(valid, loss(logits, label), 0.0)),
-            "count": jnp.sum(valid),
-            "top5": jnp.sum(metrics.top_k(logits, label, k=5) & valid),
-            "confusion": metrics.confusion(
-                jnp.argmax(logits, -1), label, valid, classes=len(classes)
-            ),
-        }
+        logits, label = outputs["logits"], batch["label"]
+        each, weight = cost(logits, label, batch.get("target"))
+        if teacher is not None:
+            taught = jax.lax.stop_gradient(teacher(*inputs(batch, True)))
+            lesson = losses.distillation(logits, taught, temperature=temperature)
+            each = (1 - teacher_weight) * each + teacher_weight * weight * lesson
+        hits = weight * (jnp.argmax(logits, -1) == label)
+        total, weight, hits = (jnp.sum(x * batch["valid"]) for x in (each, weight, hits))
+        return total, weight, {"accuracy": hits}
 
     return Task(
         augment=augment,
         inputs=inputs,
         loss=total_loss,
-        measure=measure,
+        measure=partial(measure, hard=law.hard, preprocessing=preprocessing, crops=crops),
         summarize=partial(summarize, top5=len(classes) > 20),
         render=partial(render, classes=classes),
     )
 
 
-def summarize(measured: Sequence[Any], *, top5: bool) -> dict[str, float]:
-    """Sums of batches -> {"loss", "accuracy", "top5_accuracy"}."""
-    sums = jax.tree.map(lambda *parts: np.sum(np.stack(parts), 0, dtype=np.float64), *measured)
-    figures = {
-        "loss": sums["loss"] / sums["count"],
-        "accuracy": np.trace(sums["confusion"]) / sums["count"],
+def check_loss(
+    classes: Sequence[str],
+    class_weights: Sequence[float] | np.ndarray | None,
+    law: Loss,
+    label_smoothing: float,
+    temperature: float,
+    teacher_weight: float,
+) -> None:
+    """Raises ValueError in one line for knobs of the loss that cannot be."""
+    if class_weights is not None:
+        given = np.asarray(class_weights, np.float64)
+        if given.shape != (len(classes),) or not (np.isfinite(given) & (given >= 0)).all():
+            raise ValueError(
+                f"class_weights are {len(classes)} numbers, 0 or more, one for each class; "
+                f"got {given.tolist()!s:.80}"
+            )
+    if not 0 <= label_smoothing < 1 or (label_smoothing and law.soft is None):
+        raise ValueError(
+            "label_smoothing is from 0 up to 1, and 0 for a loss without shares of classes (svm, "
+            f"hinge, your own); got {label_smoothing}"
+        )
+    if not 0 <= teacher_weight <= 1 or temperature <= 0:
+        raise ValueError(
+            "teacher_weight is from 0 to 1 and temperature above 0; "
+            f"got {teacher_weight} and {temperature}"
+        )
+
+
+def check_crops(preprocessing: Preprocessing, crops: int) -> None:
+    """Raises ValueError where the crops are not 1 or 10, or ten of them would be the same."""
+    if crops not in (1, 10):
+        raise ValueError(f"crops is 1 (the centre) or 10; got {crops}")
+    if crops == 10 and preprocessing.crop >= 1:
+        raise ValueError(
+            "ten crops need images larger than the crop: give a preprocessing whose crop is below "
+            f"1, 0.875 say; got {preprocessing.crop}"
+        )
+
+
+def measure(
+    apply: Callable, batch: Any, *, hard: Callable, preprocessing: Preprocessing, crops: int
+) -> dict[str, jax.Array]:
+    """Sums of loss and top-5 hits; rows of label and prediction, -1 on the padding.
+
+    hard: logits, label -> [B].
+    """
+    label, valid = batch["label"], batch["valid"]
+    if crops == 1:
+        logits = apply(preprocess(batch["image"], preprocessing))["logits"]
+    else:
+        images = ten_crops(batch["image"], preprocessing)
+        each = jnp.stack([jax.nn.log_softmax(apply(image)["logits"]) for image in images])
+        logits = jax.nn.logsumexp(each, 0) - jnp.log(crops)
+    return {
+        "loss": jnp.sum(jnp.where(valid, hard(logits, label), 0.0)),
+        "top5": jnp.sum(metrics.top_k(logits, label, k=5) & valid),
+        "label": jnp.where(valid, label, -1),
+        "predicted": jnp.where(valid, jnp.argmax(logits, -1), -1),
     }
-    return figures | ({"top5_accuracy": sums["top5"] / sums["count"]} if top5 else {})
 
 
-def render(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:
+def summarize(measured: Sequence[Any], *, top5: bool) -> dict[str, float]:
+    """Sums and rows of batches -> {"loss", "accuracy", "top5_accuracy"}."""
+    label, predicted = (
+        np.concatenate([part[name] for part in measured]) for name in ("label", "predicted")
+    )
+    count = np.sum(label >= 0)
+    sums = {n: np.sum([part[n] for part in measured], dtype=np.float64) for n in ("loss", "top5")}
+    correct = np.sum((label == predicted) & (label >= 0))
+    figures = {"loss": float(sums["loss"] / count), "accuracy": float(correct / count)}
+    return figures | ({"top5_accuracy": float(sums["top5"] / count)} if top5 else {})
+
+
+def render(
+    batch: Any, outputs: Any, measured: Sequence[Any], *, classes: Sequence[str]
+) -> dict[str, Figure | str]:
+    """What the model says of single images, what it confuses, and how it does on each class."""
+    label, predicted = (
+        np.concatenate([part[name] for part in measured]) for name in ("label", "predicted")
+    )
+    counts = metrics.confusion(predicted, label, classes=len(classes))
+    return {
+        "predictions.png": hardest(batch, outputs, classes=classes),
+        "confusion.png": plots.confusion(counts, classes),
+        "classes.csv": table(counts, classes),
+    }
+
+
+def table(counts: np.ndarray, classes: Sequence[str]) -> str:
+    """Confusion counts [K, K] -> a line of CSV for each class; what is 0 / 0 stays empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    figures = metrics.per_class(counts)
+    writer.writerow(["class", "support", "predicted", *figures])
+    for number, name in enumerate(classes):
+        shares = [figure[number] for figure in figures.values()]
+        cells = ["" if np.isnan(share) else f"{share:.4f}" for share in shares]
+        writer.writerow([name, counts[number].sum(), counts[:, number].sum(), *cells])
+    return text.getvalue()
+
+
+def hardest(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:
     """The hardest examples, then some as they come: what the model says and how sure it is.
 
     In red, with the truth, where it is wrong.
     """
     probabilities, label = np.asarray(jax.nn.softmax(outputs["logits"], -1)), batch["label"]
     predicted = probabilities.argmax(-1)
-    hardest = np.argsort(probabilities[np.arange(len(label)), label], stable=True)[:SHOWN]
-    shown = np.concatenate([hardest, np.arange(min(SHOWN, len(label)))])
+    order = np.argsort(probabilities[np.arange(len(label)), label], stable=True)[:SHOWN]
+    shown = np.concatenate([order, np.arange(min(SHOWN, len(label)))])
     titles = [
         f"{classes[p]} {100 * row[p]:.0f}%" + (f"\nis {classes[t]}" if p != t else "")
         for row, p, t in zip(probabilities[shown], predicted[shown], label[shown], strict=True)
@@ -100,7 +203,7 @@ def render(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:
     figure = plots.pictures(batch["image"][shown], titles, wrong=(predicted != label)[shown])
     wrong = np.sum(predicted != label)
     figure.suptitle(
-        f"the {len(hardest)} hardest of {len(label)} ({wrong} wrong), then {SHOWN} as they come",
+        f"the {len(order)} hardest of {len(label)} ({wrong} wrong), then {SHOWN} as they come",
         fontsize=9,
     )
     return figure

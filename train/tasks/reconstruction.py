@@ -71,12 +71,14 @@ def reconstruction(
             "count": jnp.sum(valid),
         }
 
-    def render(batch: Any, outputs: Any) -> Figure:
+    def render(batch: Any, outputs: Any, measured: Sequence[Any]) -> dict[str, Figure]:
+        del measured
         rows = {"image": unit(batch["image"])}
         if noise:
             rows["noisy input"] = inputs(batch, False)[0]
         rows["reconstruction"] = outputs["reconstruction"]
-        return plots.strips({name: picture(np.asarray(x)[:SHOWN]) for name, x in rows.items()})
+        shown = {name: picture(np.asarray(x)[:SHOWN]) for name, x in rows.items()}
+        return {"predictions.png": plots.strips(shown)}
 
     return Task(augmented, inputs, total, measure, summarize, render)
 

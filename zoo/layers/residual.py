@@ -156,7 +156,8 @@ def unstack(variables: Mapping[str, Any]) -> dict[str, Any]:
     ['stage1_1', 'stage1_2']
     """
     unstacked: dict[tuple[str, ...], Any] = {}
-    for path, leaf in traverse_util.flatten_dict(dict(variables)).items():
+    leaves: dict[tuple[str, ...], Any] = dict(traverse_util.flatten_dict(dict(variables)))
+    for path, leaf in leaves.items():
         for place, name in enumerate(path):
             if re.fullmatch(r"stage\d+_rest", name):
                 for k in range(leaf.shape[0]):

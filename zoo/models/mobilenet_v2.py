@@ -13,6 +13,7 @@ from flax.typing import Dtype
 from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
+from zoo.layers.residual import StochasticDepth, drop_rates
 from zoo.layers.width import round_width
 
 # Table 2: the channels of each block of the stages of stride 2, 4, 8, 16 and 32.
@@ -23,7 +24,7 @@ STAGES = ((16,), (24,) * 2, (32,) * 3, (64,) * 4 + (96,) * 3, (160,) * 3 + (320,
 class InvertedResidual(nn.Module):
     """Widens, filters each channel, narrows: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
 
-    The input is added where it has the output's shape. `expansion` multiplies the channels in
+    The input is added where it has the output's shape, and for `rate` of the examples alone. `expansion` multiplies the channels in
     between; at 1 nothing is widened. `conv` is ConvNorm with what all blocks share.
 
     Source: Sandler et al. 2018, MobileNetV2, section 3.3 and table 1.
@@ -40,14 +41,16 @@ class InvertedResidual(nn.Module):
     conv: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, rate: float = 0.0, *, train: bool = False) -> jax.Array:
         wide = self.expansion * x.shape[-1]
         y = x
         if self.expansion != 1:
             y = self.conv(wide, 1, name="expand")(y, train=train)
         y = self.conv(wide, 3, self.stride, groups=wide, name="depthwise")(y, train=train)
         y = self.conv(self.width, 1, act=None, name="project")(y, train=train)
-        return x + y if self.stride == 1 and x.shape == y.shape else y
+        if self.stride != 1 or x.shape != y.shape:
+            return y
+        return x + StochasticDepth(name="drop")(y, rate, train=train)
 
 
 @final
@@ -57,7 +60,8 @@ class MobileNetV2(nn.Module):
     The stages have stride 4, 8, 16 and 32. `width` multiplies all channels, which are rounded to
     multiples of 8; the 1,280 of the last convolution do not shrink with it. `strides` are those of
     the stem and of stages 1 to 4, whose product is the last stage's: (1, 1, 2, 2, 2) suits images
-    of 32 x 32. `remat` recomputes a block's maps in the backward pass instead of keeping them.
+    of 32 x 32. `stochastic_depth` is the rate of the last block, to which it grows linearly;
+    `dropout` is before the head. `remat` recomputes a block's maps in the backward pass instead of keeping them.
 
     Source: Sandler et al. 2018, MobileNetV2: Inverted Residuals and Linear Bottlenecks, table 2;
     torchvision's mobilenet_v2 and timm's mobilenetv2, which compute the same.
@@ -72,6 +76,7 @@ class MobileNetV2(nn.Module):
     width: float = 1.0
     strides: tuple[int, ...] = (2, 2, 2, 2, 2)
     dropout: float = 0.2
+    stochastic_depth: float = 0.0
     padding: str | int = "torch"
     act: str = "relu6"
     norm: str | None = "batch"
@@ -93,10 +98,13 @@ class MobileNetV2(nn.Module):
             axis_name=self.axis_name,
         )
 
-        def call(block: nn.Module, x: jax.Array) -> jax.Array:
-            return block(x, train=train)
+        def run(block: nn.Module, x: jax.Array, rate: float) -> jax.Array:
+            def call(block: nn.Module, x: jax.Array) -> jax.Array:
+                return block(x, rate, train=train)
 
-        call = nn.remat(call) if self.remat else call
+            return (nn.remat(call) if self.remat else call)(block, x)
+
+        rates = drop_rates(self.stochastic_depth, [len(widths) for widths in STAGES])
         outputs = {}
         stem = conv(round_width(32 * self.width), 3, self.strides[0], name="stem")
         x = stem(image, train=train)
@@ -109,7 +117,7 @@ class MobileNetV2(nn.Module):
                     conv=conv,
                     name=f"stage{k}_{i}",
                 )
-                x = call(block, x)
+                x = run(block, x, rates[k][i])
             if k > 0:
                 outputs[f"stage{k}"] = x
         last = conv(round_width(1280 * max(1.0, self.width)), 1, name="last")

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import chex
 import flax.linen as nn
@@ -147,7 +147,7 @@ class ResNet(nn.Module):
         stem = conv(self.width, 7 if large else 3, 2 if large else 1, name="stem")
         x = stem(image, train=train)
         if large:
-            padding = [(1, 1), (1, 1)] if self.padding == "torch" else self.padding
+            padding: Any = [(1, 1), (1, 1)] if self.padding == "torch" else self.padding
             x = nn.max_pool(x, (3, 3), (2, 2), padding)
         outputs = {}
         for k, rates in enumerate(drop_rates(self.stochastic_depth, self.depths)):
@@ -189,19 +189,20 @@ class ResNet(nn.Module):
         return choose({"basic": basic, "bottleneck": bottleneck}, self.block, what="block")
 
 
+SEEN = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
 CARD = dict(
     module=ResNet,
     task="classification",
     input=(224, 224, 3),
     paper="He, Zhang, Ren, Sun 2016, Deep Residual Learning for Image Recognition",
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
+    preprocessing=dict(**SEEN, crop=0.875),
 )
-
 
 WIDE = "Zagoruyko, Komodakis 2016, Wide Residual Networks"
 NEXT = "Xie et al. 2017, Aggregated Residual Transformations for Deep Neural Networks"
 
-CIFAR = dict(input=(32, 32, 3), preprocessing=dict(CARD["preprocessing"], crop=1.0))
+CIFAR = dict(input=(32, 32, 3), preprocessing=SEEN)
 SMALL = dict(block="basic", width=16, stem="cifar", shortcut="A", num_classes=10)
 
 VARIANTS = {  # fields of ResNet; parameters

@@ -28,7 +28,8 @@ class VGG(nn.Module):
 
     `depths` counts the convolutions of each stage; `pointwise` makes the last one of stages 3, 4
     and 5 a 1 x 1; `lrn` is (size, alpha, beta, k) of zoo.ops.normalization's local_response_norm
-    after the first convolution. `remat` recomputes a stage's maps in the backward pass.
+    after the first convolution. `padding` is the convolutions': "torch" and "SAME" are one at stride 1,
+    and the poolings leave an odd row out. `remat` recomputes a stage's maps in the backward pass.
 
     Source: Simonyan & Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image
     Recognition, table 1; torchvision's vgg, whose weights' laws, BatchNorm and pooling of other
@@ -47,6 +48,7 @@ class VGG(nn.Module):
     pointwise: bool = False
     lrn: tuple[int, float, float, float] | None = None
     dropout: float = 0.5
+    padding: str | int = "torch"
     act: str = "relu"
     norm: str | None = None
     kernel_init: str = "he_fan_out"
@@ -76,6 +78,7 @@ class VGG(nn.Module):
             x = ConvNorm(
                 self.widths[k - 1],
                 1 if self.pointwise and k >= 3 and i == depth - 1 else 3,
+                padding=self.padding,
                 act=activation(self.act),
                 norm=self.norm,
                 use_bias=True,

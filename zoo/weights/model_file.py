@@ -7,22 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
-from zoo.registry import create_model, model_card, variant
+from zoo.layers.residual import unstack
+from zoo.preprocess import METHODS, Preprocessing, with_channels
+from zoo.registry import create_model, images
 from zoo.weights import safetensors
-from zoo.weights.sources import describe, locate, rename
+from zoo.weights.fit import Fitted, account, fit, flatten, frozen, shapes, unflatten
+from zoo.weights.sources import describe, locate
 from zoo.weights.tensors import read_tensors
 
-ODD = 7919  # a number of classes that is no other side of any model
-
-SIZES = ("num_classes", "image_size")  # fields that load_model fits a file's weights to
+FIELDS = Preprocessing._fields  # mean std size crop interpolation
+LARGEST_SIDE = 1 << 16  # pixels
 
 # Fields that say how a model is computed, not what it is: a file does not keep them.
-COMPUTED = ("axis_name", "dtype", "name", "parent")
+COMPUTED = ("axis_name", "dtype", "name", "parent", "remat", "scan")
 
 
 def find(source: str | pathlib.Path, name: str | None = None) -> pathlib.Path:
@@ -58,41 +57,64 @@ def read_card(source: str | pathlib.Path, name: str | None = None) -> dict[str, 
     return read(source, name)[1]
 
 
-def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """{"params": {"c1": {"kernel": a}}} to {"params/c1/kernel": a}."""
-    return traverse_util.flatten_dict(dict(variables), sep="/")
+def is_preprocessing(told: Any) -> bool:
+    """Whether a card's "preprocessing" is one: positive sizes, as many deviations as means."""
+    if not isinstance(told, dict) or not {"mean", "std", "size"} <= set(told) <= set(FIELDS):
+        return False
+    mean, std, size, crop = (told.get(key, 1.0) for key in FIELDS[:4])
+    lists = all(isinstance(each, list | tuple) and each for each in (mean, std, size))
+    if not lists or len(mean) != len(std) or len(size) != 2 or not isinstance(crop, int | float):
+        return False
+    numbers = all(type(value) in (int, float) for value in (*mean, *std))
+    return (
+        numbers
+        and min(std) > 0
+        and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in size)
+        and LARGEST_SIDE**-1 < crop <= 1
+        and told.get("interpolation", "bilinear") in METHODS
+    )
 
 
-def shapes(model: nn.Module, image: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
-    """The variables that a model has for images of a shape, by path; nothing is computed."""
-    example = jax.ShapeDtypeStruct((1, *image), jnp.float32)
-    return flatten(jax.eval_shape(model.init, jax.random.key(0), example))
+def told_preprocessing(
+    name: str, source: str | pathlib.Path, card: Mapping[str, Any] | None = None
+) -> Preprocessing | None:
+    """What the file's card, else its publisher, says of preprocessing; None where neither does.
+
+    `card` spares reading the file where it is at hand. ValueError for strange ones.
+    """
+    described = describe(str(source), name=name) if "://" in str(source) else {}
+    if card is None:
+        card = described or read(source, name)[1]
+    told = {**described, **card}.get("preprocessing")
+    if told is None:
+        return None
+    if not is_preprocessing(told):
+        raise ValueError(f"{source} tells a preprocessing that is none: {told!r:.200}")
+    fields: dict[str, Any] = {key: frozen(value) for key, value in told.items()}
+    return Preprocessing(**fields)
 
 
-def fits(array: Any, expected: Any) -> bool:
-    """Whether shapes agree, and both are floats or neither is."""
-    floats = [jnp.issubdtype(each.dtype, jnp.floating) for each in (array, expected)]
-    return array.shape == expected.shape and floats[0] == floats[1]
+def read_preprocessing(
+    name: str,
+    source: str | pathlib.Path,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    in_channels: int | None = None,
+) -> Preprocessing:
+    """Name of a variant and what load_model loads it from, to what its images go through.
 
+    The file's card tells it, else the publisher, else the variant's own card. `image_size` and
+    `in_channels` are load_model's.
 
-def account(tensors: Mapping[str, Any], expected: Mapping[str, Any], *, where: str) -> None:
-    """One ValueError that lists every unused, missing and misshapen tensor, if there are any."""
-
-    def say(array: Any) -> str:
-        return f"{array.dtype}{list(array.shape)}"
-
-    faults = {
-        "unused": sorted(tensors.keys() - expected.keys()),
-        "missing": sorted(expected.keys() - tensors.keys()),
-        "misshapen": [
-            f"{path} ({say(tensors[path])} for {say(expected[path])})"
-            for path in sorted(tensors.keys() & expected.keys())
-            if not fits(tensors[path], expected[path])
-        ],
-    }
-    if any(faults.values()):
-        lists = [f"{fault}: {', '.join(paths)}" for fault, paths in faults.items() if paths]
-        raise ValueError(f"the tensors do not fit {where}; {'; '.join(lists)}")
+    >>> read_preprocessing("resnet18", "torchvision://IMAGENET1K_V1", in_channels=1).size
+    (224, 224)
+    """
+    shape, own = images(name, image_size=image_size, in_channels=in_channels)
+    told = told_preprocessing(name, source)
+    if told is None:
+        return own
+    told = told if image_size is None else told._replace(size=shape[-3:-1])
+    return told if in_channels is None else with_channels(told, in_channels)
 
 
 def plain(value: Any) -> Any:
@@ -102,13 +124,6 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"a card cannot hold {value!r}: expected numbers, words and tuples of them")
-
-
-def frozen(value: Any) -> Any:
-    """What `plain` made, with lists as the tuples that fields are; ValueError for an object."""
-    if type(value) is dict:
-        raise ValueError(f"the file's card has a field {value!s:.80}: expected no object")
-    return tuple(frozen(item) for item in value) if isinstance(value, list) else value
 
 
 def save_model(
@@ -125,12 +140,13 @@ def save_model(
     so that load_model needs no more. `extra` goes into the card over these, as JSON: the names of
     the classes, say. A model trained on images of another size or number of channels than its
     card's gives its "preprocessing" (a Preprocessing) there, and the input follows from it.
-    Equal variables give equal bytes. Variables that do not fit raise ValueError, and a disk that
-    is full OSError; then the file that was there before is still there.
+    Equal variables give equal bytes; those of a scanned model are written block by block, as the
+    unrolled one's. Variables that do not fit raise ValueError, and a disk that is full OSError;
+    then the file that was there before is still there.
 
     Source: the format is safetensors'; keys and card are this project's.
 
-    >>> import tempfile
+    >>> import tempfile, jax, jax.numpy as jnp
     >>> model = create_model("perceptron", num_classes=3)
     >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -142,79 +158,61 @@ def save_model(
     original = create_model(name)
     if type(model) is not type(original):
         raise ValueError(f"{name} is a {type(original).__name__}, got a {type(model).__name__}")
+    if getattr(model, "scan", False):
+        model, variables = model.clone(scan=False), unstack(variables)
     fields = {
         field.name: plain(getattr(model, field.name))
         for field in dataclasses.fields(model)
         if field.name not in COMPUTED
         if getattr(model, field.name) != getattr(original, field.name)
     }
-    card = model_card(name)
     extra = dict(extra or {})
     own = extra.pop("preprocessing", None)
-    preprocessing = card.preprocessing if own is None else own
-    image = card.input
+    image, preprocessing = images(name, image_size=getattr(model, "image_size", None))
+    preprocessing = preprocessing if own is None else own
     if own is not None:
         image = (*image[:-3], *preprocessing.size, len(preprocessing.mean))
     tensors = {key: np.asarray(value) for key, value in flatten(variables).items()}
-    account(tensors, shapes(model, image), where=f"{name} with images of {image}")
+    account(
+        tensors,
+        shapes(model, image),
+        where=f"{name} with images of {image} (extra's preprocessing)",
+    )
     card = dict(input=image, preprocessing=preprocessing._asdict(), **extra)
     safetensors.write(pathlib.Path(path), tensors, {**card, "name": name, "fields": fields})
 
 
-def configuration(name: str, card: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """A file's card to (fields, input); ValueError where they are of no use."""
-    fields, image = card.get("fields", {}), card.get("input", variant(name)[0]["input"])
-    sizes = isinstance(image, list | tuple) and all(type(n) is int and n > 0 for n in image)
-    if not isinstance(fields, dict) or not sizes or len(image) < 3:
-        raise ValueError(f"the file's card has fields {fields!r:.80} and input {image!r:.80}")
-    return {key: frozen(value) for key, value in fields.items()}, tuple(image)
+def open_model(
+    name: str | None,
+    source: str | pathlib.Path,
+    fields: Mapping[str, Any] | None = None,
+    *,
+    in_channels: int | None = None,
+) -> Fitted:
+    """load_model with all that it learns on its way; a `name` of None is the file's own."""
+    if name is not None:  # before the file: an unknown name is told with the nearest ones
+        images(name, in_channels=in_channels)
+    tensors, card = read(source, name)
+    own = card.get("name", name)
+    if own is None:
+        raise ValueError(f"{source} does not say which model it is for: give its name")
+    if own != (name or own) or not isinstance(own, str):
+        raise ValueError(f"{source} holds {own!s:.80}, not {name}: load it by its own name")
+    return fit(own, tensors, card, fields or {}, in_channels=in_channels, source=str(source))
 
 
-def draw(model: nn.Module, image: tuple[int, ...], paths: list[str]) -> dict[str, jax.Array]:
-    """Fresh values, from key 0, of the variables at some paths."""
-
-    def some(key: jax.Array) -> dict[str, jax.Array]:
-        values = flatten(model.init(key, jnp.zeros((1, *image))))
-        return {path: values[path] for path in paths}
-
-    return jax.jit(some)(jax.random.key(0))
-
-
-def traced(model: nn.Module, image: tuple[int, ...], *, where: str) -> dict[str, Any]:
-    """shapes, with whatever flax makes of impossible fields as a ValueError."""
-    try:
-        return shapes(model, image)
-    except (TypeError, AttributeError, OverflowError, ZeroDivisionError) as error:
-        raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
-
-
-def adopt(
-    name: str, tensors: Mapping[str, Any], fields: Mapping[str, Any], image: tuple[int, ...]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tensors of a file without our card, to (arrays by path, the fields that their shapes tell).
-
-    What grows with the number of classes is found by a model that has an odd number of them.
-    """
-    model = create_model(name, **fields)
-    try:
-        probe = traced(model.clone(num_classes=ODD), image, where=name)
-    except (TypeError, ValueError):  # no such field, or not for any number
-        return rename(name, tensors, traced(model, image, where=name)), {}
-    tensors = rename(name, tensors, probe)
-    sides = [
-        (path, axis)
-        for path, shape in probe.items()
-        for axis, side in enumerate(shape.shape)
-        if side == ODD and path in tensors and tensors[path].ndim == len(shape.shape)
-    ]
-    classes = {tensors[path].shape[axis] for path, axis in sides} or {0}
-    own = {"num_classes": classes.pop()} if len(classes) == 1 else {}
-    card, _ = variant(name)
-    return tensors, own | (card["told"](tensors, model=model) if "told" in card else {})
+def preprocessing_of(loaded: Fitted, source: str | pathlib.Path) -> Preprocessing:
+    """What open_model opened, to what its images go through: told, or the variant's own."""
+    channels = loaded.image[-1]
+    told = told_preprocessing(loaded.name, source, loaded.card)
+    if told is not None:
+        return with_channels(told, channels)
+    size = getattr(loaded.model, "image_size", None)
+    return images(loaded.name, image_size=size, in_channels=channels)[1]
 
 
 def load_model(
-    name: str, source: str | pathlib.Path, **fields: Any
+    name: str, source: str | pathlib.Path, *, in_channels: int | None = None, **fields: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Name of a variant and a weights file, a run's folder or an address, to (model, variables).
 
@@ -223,42 +221,16 @@ def load_model(
     `https://…`, `hf://ORG/REPO[/FILE]` or `torchvision://TAG`; see zoo.weights.store.fetch.
 
     Fields not given are those of the file's card. `num_classes` other than the file's makes a
-    fresh head from key 0 and says so in a warning; 0 drops the head. Every tensor is accounted
-    for: one ValueError lists the unused, the missing and the misshapen. A family whose card has
-    `refit` takes the weights to another `image_size` than the file's, and where no card says this
-    one, the card's `told` reads it off the shapes. A file that is missing raises
-    FileNotFoundError, one that is empty, cut short or foreign ValueError.
+    fresh head from key 0, `in_channels` other than the file's a first kernel out of the file's:
+    the sum of its channels for one, else these over and over, scaled. A warning says so, once.
+    num_classes=0 drops the head. A family whose card has `refit` takes the weights to another
+    `image_size` than the file's; where no card says these three, shapes do. Every tensor is
+    accounted for before: one ValueError lists the unused, the missing and the misshapen. A file
+    that is missing raises FileNotFoundError, one that is empty, cut short or foreign ValueError.
 
     Source: see save_model, whose example runs both.
     """
-    variant(name)  # before the file: an unknown name is told with the nearest ones
-    tensors, card = read(source, name)
-    if card.get("name", name) != name:
-        raise ValueError(
-            f"{source} holds {card['name']!s:.80}, not {name}: load it by its own name"
-        )
-    own, image = configuration(name, card)
-    if "fields" not in card:
-        tensors, own = adopt(name, tensors, fields, image)
-    model = create_model(name, **{**own, **fields})
-    saved = create_model(name, **own)
-    sizes = {key: getattr(saved, key) for key in SIZES if hasattr(saved, key)}
-    where = f"{source}: {own | fields!s:.200} make no {name}"
-    expected = traced(model, image, where=where)
-    before = model.clone(**sizes)
-    where = f"{model.__class__.__name__} of {source}"
-    account(tensors, traced(before, image, where=where), where=where)
-
-    if "refit" in (family := variant(name)[0]):
-        tensors = family["refit"](tensors, old=before, new=model)
-    kept = [path for path in expected if path in tensors and fits(tensors[path], expected[path])]
-    fresh = sorted(expected.keys() - set(kept))
-    variables = {path: jnp.asarray(tensors[path].astype(expected[path].dtype)) for path in kept}
-    if fresh:
-        variables |= draw(model, image, fresh)
-        warnings.warn(
-            f"{name}: fresh head for {fields['num_classes']} classes, where {source} has "
-            f"{sizes['num_classes']}: {', '.join(fresh)}",
-            stacklevel=2,
-        )
-    return model, traverse_util.unflatten_dict(variables, sep="/")
+    loaded = open_model(name, source, fields, in_channels=in_channels)
+    if loaded.notes:
+        warnings.warn(f"{name}: {'; '.join(loaded.notes)}", stacklevel=2)
+    return loaded.model, unflatten(loaded.variables)

@@ -41,15 +41,23 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return tensors, card
 
 
-def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> None:
+def write(
+    path: pathlib.Path, tensors: Mapping[str, np.ndarray], card: Mapping[str, Any] | None
+) -> None:
     """Arrays by name, and a card, to a file that is there whole or not at all.
 
-    Equal arrays and cards give equal bytes.
+    Equal arrays and cards give equal bytes. Without a card it is as torch's users write it:
+    transformers wants the metadata to say so.
     """
     partial = path.with_name(f".{path.name}.partial")
     text = json.dumps(card, sort_keys=True, allow_nan=False)
+    metadata = {"format": "pt"} if card is None else {CARD: text}
     try:
-        save_file(dict(tensors), partial, {CARD: text})
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in tensors.items()},
+            partial,
+            metadata,
+        )
         os.replace(partial, path)
     except SafetensorError as error:
         raise OSError(f"could not write {path}: {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoo.choice import choose
+from zoo.published import ADDRESSES, SEEN, TORCHVISION
 from zoo.registry import FAMILIES
 from zoo.weights import akamaster, huggingface, timm, torchvision
 from zoo.weights.names import Table, choose_table, to_names, to_paths
@@ -25,10 +26,10 @@ RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 def published(name: str, tag: str) -> tuple[str, float, dict[str, Any]]:
     """A variant and torchvision's tag to (file, top-1 in %, preprocessing); ValueError if none."""
-    if name not in torchvision.PUBLISHED:
+    if name not in TORCHVISION:
         raise ValueError(f"torchvision publishes no weights of {name}")
-    file, top1, *other = choose(torchvision.PUBLISHED[name], tag, what=f"weights of {name}")
-    seen: dict[str, Any] = {**torchvision.SEEN, **(other[0] if other else {})}
+    file, top1, *other = choose(TORCHVISION[name], tag, what=f"weights of {name}")
+    seen: dict[str, Any] = {**SEEN, **(other[0] if other else {})}
     side, short = seen.pop("side"), seen.pop("short")
     return file, top1, {**seen, "size": (side, side), "crop": side / short}
 
@@ -43,7 +44,7 @@ def locate(source: str, *, name: str | None = None) -> pathlib.Path:
         return fetch(source)
     if name is None:
         raise ValueError(f"{source} is a tag of a model's: say which model's")
-    return fetch(torchvision.ADDRESS + published(name, rest)[0])
+    return fetch(ADDRESSES["torchvision"] + published(name, rest)[0])
 
 
 def from_timm(config: Mapping[str, Any]) -> dict[str, Any]:

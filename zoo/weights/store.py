@@ -20,7 +20,9 @@ except ImportError:  # Windows: two processes then download a file of their own 
 
 LIMIT = 16 * 2**30  # bytes; ViT-H/14 in float32 takes 2.5e9
 HUB = "https://huggingface.co"
-HASHED = re.compile(r"https://download\.pytorch\.org/.*-([0-9a-f]{8,64})\.pth$")
+HASHED = re.compile(  # files that are named by the start of their sha256
+    r"https://(?:download\.pytorch\.org|github\.com/akamaster)/.*-([0-9a-f]{8,64})\.(?:pth|th)$"
+)
 PAGES = b"<!doctype html", b"<html", b"version https://git-lfs"  # what servers send instead
 
 

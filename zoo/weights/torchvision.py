@@ -1,8 +1,6 @@
-"""torchvision: the names in its models, and the weights that it publishes."""
+"""torchvision: the names in its models."""
 
 from zoo.weights.names import BIAS, CONV, Row, Table, flatten
-
-ADDRESS = "https://download.pytorch.org/models/"  # file names end in the start of their sha256
 
 VGG_DEPTHS = ((1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4))
 MOBILENET_V2_DEPTHS = (1, 2, 3, 7, 4)  # blocks by stride
@@ -127,87 +125,4 @@ NAMES: dict[str, list[Table]] = {
         for norm in (False, True)
     ],
     "vit": [VIT],
-}
-
-# Each file, its top-1 accuracy on ImageNet's validation set in % as torchvision measured it, and
-# what of the preprocessing is not SEEN: pixels of the resized short side and of the crop, say.
-SEEN = dict(
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    short=256,
-    side=224,
-    interpolation="bilinear",
-)
-V2 = dict(short=232)
-
-
-def swag(side: int) -> dict:
-    """Preprocessing of the weights that were trained on Instagram's images first: no margin."""
-    return dict(short=side, side=side, interpolation="bicubic")
-
-
-PUBLISHED = {
-    "alexnet": {"IMAGENET1K_V1": ("alexnet-owt-7be5be79.pth", 56.522)},
-    "densenet121": {"IMAGENET1K_V1": ("densenet121-a639ec97.pth", 74.434)},
-    "densenet161": {"IMAGENET1K_V1": ("densenet161-8d451a50.pth", 77.138)},
-    "densenet169": {"IMAGENET1K_V1": ("densenet169-b2777c0a.pth", 75.6)},
-    "densenet201": {"IMAGENET1K_V1": ("densenet201-c1103571.pth", 76.896)},
-    "mobilenet_v2": {
-        "IMAGENET1K_V1": ("mobilenet_v2-b0353104.pth", 71.878),
-        "IMAGENET1K_V2": ("mobilenet_v2-7ebf99e0.pth", 72.154, V2),
-    },
-    "resnet101": {
-        "IMAGENET1K_V1": ("resnet101-63fe2227.pth", 77.374),
-        "IMAGENET1K_V2": ("resnet101-cd907fc2.pth", 81.886, V2),
-    },
-    "resnet152": {
-        "IMAGENET1K_V1": ("resnet152-394f9c45.pth", 78.312),
-        "IMAGENET1K_V2": ("resnet152-f82ba261.pth", 82.284, V2),
-    },
-    "resnet18": {"IMAGENET1K_V1": ("resnet18-f37072fd.pth", 69.758)},
-    "resnet34": {"IMAGENET1K_V1": ("resnet34-b627a593.pth", 73.314)},
-    "resnet50": {
-        "IMAGENET1K_V1": ("resnet50-0676ba61.pth", 76.13),
-        "IMAGENET1K_V2": ("resnet50-11ad3fa6.pth", 80.858, V2),
-    },
-    "resnext101_32x8d": {
-        "IMAGENET1K_V1": ("resnext101_32x8d-8ba56ff5.pth", 79.312),
-        "IMAGENET1K_V2": ("resnext101_32x8d-110c445d.pth", 82.834, V2),
-    },
-    "resnext50_32x4d": {
-        "IMAGENET1K_V1": ("resnext50_32x4d-7cdf4587.pth", 77.618),
-        "IMAGENET1K_V2": ("resnext50_32x4d-1a0047aa.pth", 81.198, V2),
-    },
-    "vgg11": {"IMAGENET1K_V1": ("vgg11-8a719046.pth", 69.02)},
-    "vgg11_bn": {"IMAGENET1K_V1": ("vgg11_bn-6002323d.pth", 70.37)},
-    "vgg13": {"IMAGENET1K_V1": ("vgg13-19584684.pth", 69.928)},
-    "vgg13_bn": {"IMAGENET1K_V1": ("vgg13_bn-abd245e5.pth", 71.586)},
-    "vgg16": {"IMAGENET1K_V1": ("vgg16-397923af.pth", 71.592)},
-    "vgg16_bn": {"IMAGENET1K_V1": ("vgg16_bn-6c64b313.pth", 73.36)},
-    "vgg19": {"IMAGENET1K_V1": ("vgg19-dcbb9e9d.pth", 72.376)},
-    "vgg19_bn": {"IMAGENET1K_V1": ("vgg19_bn-c79401a0.pth", 74.218)},
-    "vit_b_16": {
-        "IMAGENET1K_V1": ("vit_b_16-c867db91.pth", 81.072),
-        "IMAGENET1K_SWAG_E2E_V1": ("vit_b_16_swag-9ac1b537.pth", 85.304, swag(384)),
-        "IMAGENET1K_SWAG_LINEAR_V1": ("vit_b_16_lc_swag-4e70ced5.pth", 81.886, swag(224)),
-    },
-    "vit_b_32": {"IMAGENET1K_V1": ("vit_b_32-d86f8d99.pth", 75.912)},
-    "vit_h_14": {
-        "IMAGENET1K_SWAG_E2E_V1": ("vit_h_14_swag-80465313.pth", 88.552, swag(518)),
-        "IMAGENET1K_SWAG_LINEAR_V1": ("vit_h_14_lc_swag-c1eb923e.pth", 85.708, swag(224)),
-    },
-    "vit_l_16": {
-        "IMAGENET1K_V1": ("vit_l_16-852ce7e3.pth", 79.662, dict(short=242)),
-        "IMAGENET1K_SWAG_E2E_V1": ("vit_l_16_swag-4f3808c9.pth", 88.064, swag(512)),
-        "IMAGENET1K_SWAG_LINEAR_V1": ("vit_l_16_lc_swag-4d563306.pth", 85.146, swag(224)),
-    },
-    "vit_l_32": {"IMAGENET1K_V1": ("vit_l_32-c7638314.pth", 76.972)},
-    "wide_resnet101_2": {
-        "IMAGENET1K_V1": ("wide_resnet101_2-32ee1156.pth", 78.848),
-        "IMAGENET1K_V2": ("wide_resnet101_2-d733dc28.pth", 82.51, V2),
-    },
-    "wide_resnet50_2": {
-        "IMAGENET1K_V1": ("wide_resnet50_2-95faca4d.pth", 78.468),
-        "IMAGENET1K_V2": ("wide_resnet50_2-9ba9bcbe.pth", 81.602, V2),
-    },
 }

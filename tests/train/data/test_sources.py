@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from train.data import open_source, sources, split
+from train.data import Crop, open_source, sources, split
 from train.data.arrays import Arrays, Subset
+
+CROP = Crop()
 
 
 @pytest.mark.parametrize(
@@ -20,16 +22,20 @@ from train.data.arrays import Arrays, Subset
         (
             "folder:cats:and dogs",
             "open_folder",
-            (("cats:and dogs",), {"size": (4, 4, 3), "seed": 7}),
+            (("cats:and dogs",), {"size": (4, 4, 3), "seed": 7, "crop": CROP}),
         ),
-        ("tfds:mnist", "open_tfds", (("mnist",), {"size": (4, 4, 3)})),
-        ("tfds:imagenette:160px", "open_tfds", (("imagenette/160px",), {"size": (4, 4, 3)})),
+        ("tfds:mnist", "open_tfds", (("mnist",), {"size": (4, 4, 3), "crop": CROP})),
+        (
+            "tfds:imagenette:160px",
+            "open_tfds",
+            (("imagenette/160px",), {"size": (4, 4, 3), "crop": CROP}),
+        ),
     ],
 )
 def test_each_form_reaches_its_reader(monkeypatch, spec, opener, expected):
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setattr(sources, opener, lambda *args, **keywords: (args, keywords))
-    assert open_source(spec, size=(4, 4, 3), seed=7) == expected
+    assert open_source(spec, size=(4, 4, 3), seed=7, crop=CROP) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """MobileNet v1 and v2 against their tables, and the parts that make them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,3 +92,29 @@ def test_what_is_added(width, stride, added):
 def test_last_convolution_does_not_shrink():
     for name, channels in (("mobilenet_v2_035", 1280), ("mobilenet_v2_140", 1792)):
         assert shapes(zoo.create_model(name), 32)[0]["pooled"].shape == (1, channels)
+
+
+def test_stochastic_depth_leaves_the_input():
+    """Dropped, an example is its input; kept, its branch is that of evaluation over 1 - rate."""
+    x = jax.random.normal(KEY, (64, 4, 4, 8))
+    block = InvertedResidual(8, stride=1, expansion=2, conv=functools.partial(ConvNorm, norm=None))
+    variables = jax.jit(block.init)(KEY, x)
+    whole = block.apply(variables, x) - x
+    branch = block.apply(variables, x, 0.25, train=True, rngs={"dropout": KEY}) - x
+    dropped = np.asarray((branch == 0).all((1, 2, 3)))
+    assert 4 < dropped.sum() < 32
+    np.testing.assert_allclose(branch[~dropped], whole[~dropped] / 0.75, atol=1e-5)
+
+
+def test_stochastic_depth_reaches_the_blocks():
+    model = zoo.create_model("mobilenet_v2_035", dropout=0.0, stochastic_depth=0.9, num_classes=0)
+    image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, KEY, image)
+
+    def trained(variables, image, key):
+        return model.apply(
+            variables, image, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+
+    drawn = str(jax.make_jaxpr(trained)(variables, image, KEY))
+    assert drawn.count("name=_bernoulli") == 10  # the blocks that have an input to add

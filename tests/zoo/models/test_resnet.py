@@ -199,6 +199,40 @@ def test_scanned_is_unrolled(name, draw):
     close(unstack(theirs), grads)
 
 
+@pytest.mark.parametrize("name", ["resnet50", "preact_resnet164"])
+def test_files_know_no_scanning(name, draw, tmp_path):
+    """A scanned model's file is the unrolled one's, and either can be loaded from it."""
+    fields = dict(depths=(3,), width=4, num_classes=3)
+    model = zoo.create_model(name, **fields)
+    variables = draw(model, zoo.model_card(name).input)
+    scanned, stacked = model.clone(scan=True, remat=True), stack(variables)
+    zoo.save_model(name, tmp_path / "one", model, variables)
+    zoo.save_model(name, tmp_path / "other", scanned, stacked)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    for wanted, expected in ((False, variables), (True, stacked)):
+        loaded, tensors = zoo.load_model(name, tmp_path / "other", scan=wanted)
+        assert loaded == model.clone(scan=wanted)
+        jax.tree.map(np.testing.assert_array_equal, tensors, expected)
+    with pytest.warns(UserWarning, match="fresh head for 5 classes"):
+        loaded, tensors = zoo.load_model(name, tmp_path / "one", scan=True, num_classes=5)
+    kept = [{k: v for k, v in tree["params"].items() if k != "head"} for tree in (tensors, stacked)]
+    jax.tree.map(np.testing.assert_array_equal, *kept)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_folding(name, draw):
+    """Scanned or not; in a bottleneck of the pre-activation net two norms of three are folded."""
+    model = zoo.create_model(name, **TINY[name])
+    variables = draw(model, IMAGES.shape[1:])
+    expected = model.apply(variables, IMAGES)
+    folded, thinner = zoo.fold_batchnorm(model, variables)
+    close(folded.apply(thinner, IMAGES), expected)
+    norms = [path for path, _ in jax.tree.leaves_with_path(thinner) if path[-1].key == "scale"]
+    assert len(norms) == (3 + 1 if name.startswith("preact") else 0)
+    folded, thinner = zoo.fold_batchnorm(model.clone(scan=True), stack(variables))
+    close(folded.apply(thinner, IMAGES), expected)
+
+
 @pytest.mark.parametrize("scan", [False, True])
 def test_stochastic_depth_and_dropout(scan, draw):
     """Each key draws a net of its own; evaluation draws nothing."""

@@ -74,3 +74,12 @@ def test_local_response_normalisation():
 def test_small_image():
     with pytest.raises(ValueError, match="images of 32 x 32 or more, got .1, 40, 31, 3."):
         jax.eval_shape(VGG().init, KEY, jnp.zeros((1, 40, 31, 3)))
+
+
+@pytest.mark.parametrize(("padding", "side"), [("torch", 224), ("SAME", 224), (0, 220), (2, 228)])
+def test_padding(padding, side):
+    """Two convolutions of 3 x 3: each takes two pixels, and gets twice the padding."""
+    model = zoo.create_model("vgg13", padding=padding, num_classes=0)
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    out, _ = jax.eval_shape(model.init_with_output, KEY, image)
+    assert out["stage1"].shape == (1, side, side, 64)

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 import zoo
 from tests.zoo.small import SMALL, small
 from zoo.preprocess import Preprocessing
-from zoo.weights import model_file, read_card
+from zoo.registry import variant
+from zoo.weights import fit, model_file, read_card
 
 NAME = "lenet5_modern"
 
@@ -44,6 +45,28 @@ def test_round_trip(name, tmp_path, draw):
     again = tmp_path / "b"
     zoo.save_model(name, again, loaded, values)
     assert again.read_bytes() == (tmp_path / "a").read_bytes()
+
+
+OTHER = dict(num_classes=3, image_size=64, act="silu", padding="SAME", dropout=0.25)
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_every_variant_keeps_its_fields(name, tmp_path, monkeypatch):
+    """Their card alone: values, of which some have gigabytes, are the test's above."""
+    monkeypatch.setattr(model_file, "shapes", lambda model, image: {})
+    monkeypatch.setattr(fit, "shapes", lambda model, image: {})
+    own = zoo.create_model(name)
+    fields = {key: value for key, value in OTHER.items() if hasattr(own, key)}
+    for model in (own, own.clone(**fields)):
+        zoo.save_model(name, tmp_path / "a", model, {})
+        again, _ = zoo.load_model(name, tmp_path / "a")
+        assert again == model and type(again) is type(model)
+        if hasattr(model, "remat"):  # how it is computed is no file's business
+            zoo.save_model(name, tmp_path / "a", model.clone(remat=True), {})
+            assert zoo.load_model(name, tmp_path / "a")[0] == model
+        card = read_card(tmp_path / "a")
+        sides = (64, 64) if getattr(model, "image_size", 0) == 64 else variant(name)[0]["input"][:2]
+        assert (*card["input"],) == (*sides, variant(name)[0]["input"][2])
 
 
 def test_a_folder_of_a_run(saved):

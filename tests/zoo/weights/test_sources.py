@@ -11,7 +11,8 @@ import pytest
 
 import zoo
 from zoo.preprocess import Preprocessing
-from zoo.weights import read_card, sources, torchvision
+from zoo.published import TORCHVISION
+from zoo.weights import read_card, sources
 
 NAME = "lenet5_modern"
 # A torch LeNet-5 as tutorials write it; c5 is a dense layer on the flattened 16 x 5 x 5 map there.
@@ -117,10 +118,10 @@ def test_export_of_what_has_no_name(tensors):
 
 
 def test_published():
-    files = [row[0] for tags in torchvision.PUBLISHED.values() for row in tags.values()]
+    files = [row[0] for tags in TORCHVISION.values() for row in tags.values()]
     assert len(files) == len(set(files)) == 41
     assert all(re.fullmatch(r"\w+(-owt|_lc_swag)?-[0-9a-f]{8}\.pth", file) for file in files)
-    for name, tags in torchvision.PUBLISHED.items():
+    for name, tags in TORCHVISION.items():
         for tag, (file, top1, *_) in tags.items():
             assert file.startswith(name) and 50 < top1 < 90
             card = sources.describe(f"torchvision://{tag}", name=name)

@@ -13,6 +13,7 @@ from email.message import Message
 
 import pytest
 
+from zoo.published import ADDRESSES
 from zoo.weights import download, store
 
 WHOLE = bytes(range(1, 256)) * 40  # 10,200 bytes
@@ -321,8 +322,9 @@ def test_no_sha256(sha256, tmp_path):
         store.fetch("https://a.org/b", sha256=sha256, cache=tmp_path)
 
 
-def test_torch_names_tell_their_sha256(tmp_path):
-    url = f"https://download.pytorch.org/models/net-{SHA256[:8]}.pth"
+@pytest.mark.parametrize(("publisher", "ending"), [("torchvision", "pth"), ("akamaster", "th")])
+def test_names_that_tell_their_sha256(publisher, ending, tmp_path):
+    url = f"{ADDRESSES[publisher]}net-{SHA256[:8]}.{ending}"
     path = store.place(url, tmp_path)
     path.parent.mkdir(parents=True)
     path.write_bytes(WHOLE)

@@ -1,0 +1,174 @@
+"""The bench times what it says, and nothing whose outputs are wrong."""
+
+import json
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo
+from train.bench import clock, programs, reference
+from train.bench.__main__ import main
+from train.bench.model import Settings, bench_model, check
+
+TINY = dict(depths=(1, 1), num_classes=5)
+
+
+def settings(**changes) -> Settings:
+    plain = Settings(
+        batch=2,
+        size=16,
+        dtype="float32",
+        doing=("forward", "folded", "train"),
+        rounds=2,
+        torch=False,
+        fields=TINY,
+        rate=1e9,
+    )
+    return plain._replace(**changes)
+
+
+def test_turns():
+    order = []
+
+    def run(name, seconds):
+        order.append(name)
+        time.sleep(seconds)
+
+    runs = dict(fast=partial(run, "fast", 0.05), slow=partial(run, "slow", 0.15))
+    times = clock.alternate(runs, rounds=3)
+    assert order[-3:] == ["fast", "fast", "slow"]  # the faster one twice a sample
+    assert times["fast"].median == pytest.approx(0.05, rel=0.5)
+    assert times["slow"].median == pytest.approx(0.15, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [([3.0, 1.0, 2.0], (2.0, 1.5, 2.5)), ([1.0, 1.0, 1.0, 9.0], (1.0, 1.0, 3.0))],
+)
+def test_timing(samples, expected):
+    assert tuple(clock.timing(samples)) == expected
+
+
+def test_rows_of_a_model():
+    rows = bench_model("resnet20", settings())
+    assert [row["what"] for row in rows] == ["forward", "folded", "train"]
+    _, _, macs = zoo.registry.measure(zoo.create_model("resnet20", **TINY), (16, 16, 3))
+    for row, cost in zip(rows, (1, 1, 3), strict=True):
+        assert row["compile_seconds"] > 0 and row["memory"] > 0 and row["images_per_second"] > 0
+        assert row["macs_per_second"] == pytest.approx(cost * macs * row["images_per_second"])
+        assert row["share"] == pytest.approx(row["macs_per_second"] / 1e9)
+
+
+def test_only_compiled_nothing_is_drawn(monkeypatch):
+    def drawn(*arguments, **keywords):
+        raise AssertionError("weights were drawn")
+
+    monkeypatch.setattr(jax.random, "normal", drawn)
+    monkeypatch.setattr(programs.Program, "__call__", drawn, raising=False)
+    fields = dict(TINY, depths=(3, 3))
+    kept, remat = (
+        bench_model("resnet20", settings(rounds=0, batch=64, doing=["train"], fields=f))[0]
+        for f in (fields | dict(scan=True), fields | dict(scan=True, remat=True))
+    )
+    assert "images_per_second" not in kept
+    assert remat["memory"] < kept["memory"]
+
+
+def test_a_step_is_momentum_on_the_cross_entropy():
+    model = zoo.create_model("softmax_regression", num_classes=3)
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(6, 5, 5, 1)), jnp.float32)
+    variables = model.init(jax.random.key(0), image)
+    label = jnp.arange(6) % 3
+    logits = np.asarray(model.apply(variables, image)["logits"], np.float64)
+    logits -= logits.max(1, keepdims=True)
+    right = (logits - np.log(np.exp(logits).sum(1, keepdims=True)))[np.arange(6), label]
+    program = programs.train(model, variables, image, label)
+    assert float(program.first) == pytest.approx(-right.mean(), rel=1e-5)
+    later = [float(program.run()) for _ in range(50)]
+    assert later[-1] < later[0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "off", "fails"),
+    [
+        ("float32", 1e-5, False),
+        ("float32", 1e-3, True),
+        ("bfloat16", 1e-3, False),
+        ("float32", np.nan, True),
+    ],
+)
+def test_what_differs_is_not_timed(dtype, off, fails):
+    theirs = np.linspace(-1, 1, 9)
+    if fails:
+        with pytest.raises(ValueError, match="not timed"):
+            check("resnet50", "forward", theirs + off, theirs, dtype=dtype)
+    else:
+        check("resnet50", "forward", theirs + off, theirs, dtype=dtype)
+
+
+class Same:
+    """Stands for torch's model: the same outputs, by our own arithmetic."""
+
+    def __init__(self, name, *, classes, half, side):
+        self.model = zoo.create_model(name, num_classes=classes, depths=TINY["depths"])
+        self.variables = self.model.init(jax.random.key(3), jnp.zeros((1, side, side, 3)))
+
+    def tensors(self):
+        return {
+            "/".join(key.key for key in path): np.asarray(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables)
+        }
+
+    def forward(self, image):
+        return lambda: np.asarray(self.model.apply(self.variables, image)["logits"])
+
+
+def test_a_reference_gives_the_weights_and_a_ratio(monkeypatch):
+    monkeypatch.setattr("train.bench.model.Reference", Same)
+    row = bench_model("resnet20", settings(torch=True, doing=["forward"]))[0]
+    expected = row["images_per_second"] / row["torch_images_per_second"]
+    assert row["ratio"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["resnet21"], "resnet20"),
+        (["mlp", "--fields", "widths"], "scan=True"),
+        (["mlp", "--fields", "wdths=(3,)"], "widths"),
+    ],
+)
+def test_mistakes_are_one_line(words, said, capsys, tmp_path):
+    assert main([*words, "--rounds", "0", "--output", str(tmp_path / "b.json")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error
+
+
+def test_torch_is_named_where_it_lacks(monkeypatch):
+    def missing(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(reference.importlib, "import_module", missing)
+    with pytest.raises(ValueError, match=r"flax-zoo\[parity\]"):
+        reference.load()
+
+
+def test_command_writes_and_adds(tmp_path, capsys):
+    output = tmp_path / "bench.json"
+    words = ["mlp", "--batch", "4", "--rounds", "2", "--doing", "forward", "--output", str(output)]
+    assert main(words) == 0
+    assert main([*words[:1], "--rounds", "0", *words[5:]]) == 0
+    rows = json.loads(output.read_text())
+    assert [row["model"] for row in rows] == ["mlp", "mlp"]
+    assert "images_per_second" in rows[0] and "images_per_second" not in rows[1]
+    assert "| mlp | forward | 4 |" in capsys.readouterr().out
+
+
+def test_pipeline(tmp_path, capsys):
+    words = ["--pipeline", "digits", "--batch", "16", "--rounds", "0"]
+    assert main([*words, "--output", str(tmp_path / "b.json")]) == 0
+    assert "UCI digits" in capsys.readouterr().out

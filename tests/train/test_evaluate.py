@@ -1,0 +1,91 @@
+"""python -m train evaluate: weights judged on labelled images, from the command line."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import zoo
+from train.__main__ import main
+from train.data import open_source
+from zoo.preprocess import preprocess
+
+NAME = "softmax_regression"
+CLASSES = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A classifier that separates digits a little: its rows are the classes' mean images."""
+    card = zoo.model_card(NAME)
+    train = open_source("digits")["train"]
+    images = np.stack([train[i]["image"] for i in range(len(train))])
+    labels = np.array([train[i]["label"] for i in range(len(train))])
+    seen = card.preprocessing._replace(size=images.shape[1:3], crop=1.0)
+    flat = np.asarray(preprocess(images, seen)).reshape(len(images), -1)
+    means = np.stack([flat[labels == digit].mean(0) for digit in range(10)])
+    model = zoo.create_model(NAME)
+    shape = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
+    ((path, dense),) = jax.eval_shape(model.init, jax.random.key(0), shape)["params"].items()
+    assert dense["kernel"].shape == means.T.shape
+    variables = {"params": {path: {"kernel": means.T, "bias": -0.5 * (means**2).sum(1)}}}
+    file = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    extra = {"classes": CLASSES, "preprocessing": seen}
+    zoo.save_model(NAME, file, model, jax.tree.map(np.float32, variables), extra=extra)
+    test = open_source("digits")["test"]
+    pixels = np.stack([test[i]["image"] for i in range(len(test))])
+    truth = np.array([test[i]["label"] for i in range(len(test))])
+    rows = np.asarray(preprocess(pixels, seen)).reshape(len(pixels), -1).astype(np.float64)
+    nearest = ((rows[:, None] - means[None]) ** 2).sum(-1).argmin(1)
+    return file, float((nearest == truth).mean()), np.bincount(truth)
+
+
+def test_figures_pictures_and_a_table(weights, tmp_path, capsys):
+    file, accuracy, support = weights
+    words = ["evaluate", NAME, "--weights", str(file), "--source", "digits", "--batch-size", "100"]
+    assert main([*words, "--workdir", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "evaluation.json").read_text())
+    assert told["images"] == 360 and told["part"] == "test"
+    assert told["accuracy"] == pytest.approx(accuracy) and accuracy > 0.8
+    assert f"{accuracy:.4f}" in capsys.readouterr().out
+    for picture in ("confusion.png", "predictions.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader((tmp_path / "classes.csv").read_text().splitlines()))
+    assert [row["class"] for row in rows] == CLASSES
+    assert [int(row["support"]) for row in rows] == support.tolist()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--part", "tset"], "test"),
+        (["--weights", "no.safetensors"], "no.safetensors"),
+        (["--crops", "10"], "crop"),
+    ],
+)
+def test_mistakes_are_one_line(weights, words, said, tmp_path, capsys):
+    plain = ["evaluate", NAME, "--weights", str(weights[0]), "--source", "digits"]
+    assert main([*plain, "--workdir", str(tmp_path), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error
+
+
+@pytest.mark.parametrize("classes", [CLASSES[::-1], CLASSES[:9]])
+def test_other_classes_are_refused(weights, classes, tmp_path, capsys):
+    model, variables = zoo.load_model(NAME, weights[0])
+    if len(classes) < 10:
+        variables = jax.tree.map(lambda leaf: leaf[..., :9], variables)
+        model = model.clone(num_classes=9)
+    seen = zoo.weights.read_preprocessing(NAME, weights[0])
+    file = tmp_path / "other.safetensors"
+    zoo.save_model(NAME, file, model, variables, extra={"classes": classes, "preprocessing": seen})
+    assert main(["evaluate", NAME, "--weights", str(file), "--source", "digits"]) == 2
+    error = capsys.readouterr().err
+    assert "in the same order" in error and f"{len(classes)} classes" in error
+
+
+def test_no_classifier(capsys):
+    assert main(["evaluate", "autoencoder", "--weights", "x", "--source", "digits"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

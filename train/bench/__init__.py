@@ -1,0 +1,1 @@
+"""python -m train.bench: how fast models are, beside torch where asked, and how fast data comes."""

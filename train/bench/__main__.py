@@ -1,0 +1,101 @@
+"""python -m train.bench MODEL ... [--against torch] [--pipeline folder:PATH]"""
+
+import ast
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+
+from train.bench import clock, report
+from train.bench.model import Doing, Settings, bench_model
+from train.bench.pipeline import measure_pipeline
+
+PIPELINE_BATCHES = 40
+
+
+def fields_of(words: Sequence[str]) -> dict[str, Any]:
+    """("scan=True", "norm=group") -> fields; ValueError where a word is no assignment.
+
+    >>> fields_of(["scan=True", "norm=group", "depths=(2, 2)"])
+    {'scan': True, 'norm': 'group', 'depths': (2, 2)}
+    """
+    fields = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"--fields takes words like scan=True, got {word!r}")
+        try:
+            fields[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            fields[name] = value
+    return fields
+
+
+def bench(
+    models: tyro.conf.Positional[tuple[str, ...]] = (),
+    *,
+    batch: int = 8,
+    size: int | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    doing: tuple[Doing, ...] = ("forward", "train"),
+    rounds: int = 10,
+    against: Literal["torch"] | None = None,
+    fields: tuple[str, ...] = (),
+    pipeline: str | None = None,
+    output: Path = Path("bench.json"),
+) -> None:
+    """Times models: images a second (median, the middle half's spread), compile seconds, memory.
+
+    Memory is what XLA plans for arguments, results and what lies between. Compiled without any
+    cache. Dropout is left out.
+
+    Args:
+        models: names of `python -m zoo list`
+        batch: images at a time
+        size: side of the images in pixels [each model's own]
+        dtype: of the arithmetic
+        doing: forward, folded (forward without BatchNorm), train (a step of momentum)
+        rounds: samples of each, taken by turns; 0 only compiles
+        against: torch times torchvision's model in the same process, outputs compared first
+        fields: of the models, like scan=True remat=True
+        pipeline: a source of photographs: how many a second are decoded and delivered
+        output: where the figures go as JSON, rows added to those that it holds
+    """
+    jax.config.update("jax_enable_compilation_cache", False)
+    rate = clock.matmul_rate(jnp.dtype(dtype)) if rounds else None
+    settings = Settings(
+        batch, size, dtype, doing, rounds, against == "torch", fields_of(fields), rate
+    )
+    rows = (
+        []
+        if pipeline is None
+        else [measure_pipeline(pipeline, size=size or 224, batch=batch, batches=PIPELINE_BATCHES)]
+    )
+    for name in models:
+        rows += bench_model(name, settings)
+        print(report.table(rows[-len(doing) :]), flush=True)
+    where = f"{jax.devices()[0].device_kind}, {dtype}, jax {jax.__version__}"
+    if rate is not None:
+        where += f"; a product of two matrices: {rate / 1e9:.0f} GMAC/s"
+    print(f"\n{where}\n\n{report.table(rows)}")
+    known = json.loads(output.read_text()) if output.exists() else []
+    output.write_text(json.dumps([*known, *({**row, "where": where} for row in rows)], indent=1))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Words of the command line -> exit code: 0, or 2 after one line that says what is wrong."""
+    try:
+        tyro.cli(bench, args=list(arguments), prog="python -m train.bench")
+    except (ValueError, OSError) as error:
+        print(f"train.bench: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

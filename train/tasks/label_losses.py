@@ -1,0 +1,74 @@
+"""What a classifier's logits cost: of labels, and of the soft ones that mixing and smoothing make."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from zoo import losses
+from zoo.choice import choose
+
+LossName = Literal["softmax", "binary", "svm", "hinge"]
+
+
+class Loss(NamedTuple):
+    """hard: logits [B, K], label [B] -> [B]. soft: logits, target [B, K] -> [B], if it can."""
+
+    hard: Callable
+    soft: Callable | None = None
+
+
+def binary(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """[B, K], [B] -> [B]: binary cross-entropy over the classes, of labels."""
+    return losses.binary_cross_entropy(logits, jax.nn.one_hot(label, logits.shape[-1]))
+
+
+LOSSES = {
+    "softmax": Loss(optax.softmax_cross_entropy_with_integer_labels, optax.softmax_cross_entropy),
+    "binary": Loss(binary, losses.binary_cross_entropy),
+    "svm": Loss(losses.multiclass_svm),
+    "hinge": Loss(optax.losses.multiclass_hinge_loss),
+}
+
+
+def loss_of(loss: str | Loss | Callable) -> Loss:
+    """A name, a Loss or a function -> the Loss; a function of the table brings its soft form."""
+    if isinstance(loss, str):
+        return choose(LOSSES, loss, what="loss")
+    if isinstance(loss, Loss):
+        return loss
+    return next((known for known in LOSSES.values() if loss is known.hard), Loss(loss))
+
+
+def weighted(
+    law: Loss,
+    logits: jax.Array,
+    label: jax.Array,
+    target: jax.Array | None,
+    *,
+    smoothing: float,
+    weights: Sequence[float] | np.ndarray | None,
+) -> tuple[jax.Array, jax.Array]:
+    """[B, K], [B], soft labels [B, K] or None -> losses [B], and the weights [B] to divide by."""
+    one = jnp.ones(len(label), jnp.float32)
+    by_class = None if weights is None else jnp.asarray(weights, jnp.float32)
+    own = one if by_class is None else by_class[label]
+    if target is None and not smoothing:
+        return own * law.hard(logits, label), own
+    if law.soft is None:
+        raise ValueError(
+            "mixed or smoothed labels need a loss that takes shares of classes: softmax or binary "
+            "(or a Loss with `soft`); or leave mixup, cutmix and label_smoothing out"
+        )
+    soft = jax.nn.one_hot(label, logits.shape[-1]) if target is None else target
+    soft = optax.smooth_labels(soft, smoothing)
+    if by_class is None:
+        return law.soft(logits, soft), one
+    # The mean over classes drawn by their shares: w_c t_c as shares, times what they sum to.
+    shares = soft * by_class[None]
+    scale = jnp.sum(shares, 1)
+    each = scale * law.soft(logits, shares / jnp.where(scale > 0, scale, 1.0)[:, None])
+    return each, own if target is None else one
