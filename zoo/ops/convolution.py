@@ -229,7 +229,7 @@ def conv_general_dilated(
     >>> y.shape, float(y[0, 0, 0, 0])
     ((1, 2, 2, 2), 9.0)
     """
-    rest = dict(
+    rest: dict[str, Any] = dict(
         lhs_dilation=lhs_dilation,
         rhs_dilation=rhs_dilation,
         dimension_numbers=dimension_numbers,
