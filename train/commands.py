@@ -130,8 +130,9 @@ def evaluate(
             plots.save(drawing, workdir / file)
         told = {"model": loaded.name, "weights": weights, "source": source, "part": part}
         plots.save(json.dumps({**told, "crops": crops, **figures}), workdir / "evaluation.json")
-        log.closing_table(loaded.name, {f"{part}/{key}": value for key, value in figures.items()})
-        print(f"{workdir} holds what it confuses, class by class, of {data.name}")
+        shown = {f"{part}/{key}": value for key, value in figures.items() if key != "images"}
+        log.closing_table(loaded.name, shown)
+        print(f"of {len(data):,} images of {data.name}; {workdir} holds what it confuses")
 
 
 def check_classes(named: Any, count: int, data: Source, weights: str) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 
 from zoo.layers.norm import norm
+from zoo.ops.convolution import conv_general_dilated
 
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -68,6 +69,7 @@ class ConvNorm(nn.Module):
             use_bias=use_bias or folded,
             kernel_init=self.kernel_init,
             dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated,
             name="conv",
         )(x)
         if not folded:

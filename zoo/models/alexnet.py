@@ -11,6 +11,7 @@ from flax.typing import Dtype
 
 from zoo.layers.activation import activation
 from zoo.layers.initializer import initializer
+from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.normalization import local_response_norm
 from zoo.ops.pooling import adaptive_avg_pool
 
@@ -88,6 +89,7 @@ class AlexNet(nn.Module):
                 kernel_init=initializer(self.kernel_init),
                 bias_init=nn.initializers.constant(self.bias if parted else 0.0),
                 dtype=self.dtype,
+                conv_general_dilated=conv_general_dilated,
                 name=f"conv{layer}",
             )(x)
             x = act(x)

@@ -14,6 +14,7 @@ from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
 from zoo.layers.norm import norm
+from zoo.ops.convolution import conv_general_dilated
 
 
 @final
@@ -64,6 +65,7 @@ class DenseLayer(nn.Module):
             use_bias=False,
             kernel_init=kernel_init,
             dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated,
             name="spatial",
         )(x)
         return nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -98,6 +100,7 @@ class Transition(nn.Module):
             use_bias=False,
             kernel_init=initializer(self.kernel_init),
             dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated,
             name="reduce",  # not "conv": fold_batchnorm folds a norm beside a "conv" into it
         )(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
