@@ -94,7 +94,8 @@ def weights(tmp_path_factory):
 
 def judged(capsys, *words):
     assert main(["nearest", "digits", *map(str, words)]) == 0
-    return capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    return [line for line in lines if not line.startswith("preparing the UCI digits")]
 
 
 def test_the_command_judges_pixels(capsys):
