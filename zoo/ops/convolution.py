@@ -6,120 +6,16 @@ float32, jax 0.10.1: XLA's own, then ours.
 """
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-NHWC = ("NHWC", "HWIO", "NHWC")
-JOINED = 32  # channels of the dense convolutions that narrow groups are joined to
-
-
-class Shape(NamedTuple):
-    """What makes `[B, H, W, C] -> [B, H', W', D]` besides the kernel: per axis, and the groups.
-
-    Source: the arguments of jax.lax.conv_general_dilated.
-
-    >>> Shape((1, 1), ((1, 1), (1, 1)), (1, 1), groups=8).groups
-    8
-    """
-
-    strides: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-    groups: int
-
-
-def depthwise(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
-    """`[B, H, W, C], [h, w, 1, C] -> [B, H', W', C]`: for each tap a multiply-add of the whole map.
-
-    8 x 56² x 96 by 3x3: 31 to 1.0; of stride 2 from 112²: 39 to 14. In the backward pass the
-    kernel's gradient sums all taps at once: 44 to 5, 63 to 21. There is no forward-mode derivative.
-
-    Source: Howard et al. 2017, MobileNets, equation 3.
-
-    >>> pad = Shape((1, 1), ((1, 1), (1, 1)), (1, 1), groups=2)
-    >>> depthwise(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2)), pad)[0, :, :, 0].tolist()[0]
-    [4.0, 6.0, 6.0, 4.0]
-    """
-    return _depthwise(x, w, shape)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _depthwise(x, w, shape):
-    return _sum_of_taps(x, w, shape)
-
-
-def _sum_of_taps(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
-    wide = _wide(x.dtype)
-    terms = [
-        tap * w[*place, 0].astype(wide)[None, None, None]
-        for place, tap in _taps(x.astype(wide), w.shape[:2], shape)
-    ]
-    return functools.reduce(jnp.add, terms).astype(x.dtype)
-
-
-def _wide(dtype: Any) -> Any:
-    """What sums are made in: float32, or float64 for itself."""
-    return jnp.float64 if jnp.finfo(dtype).bits == 64 else jnp.float32
-
-
-def _taps(x: jax.Array, kernel: Sequence[int], shape: Shape) -> Iterator[tuple[Any, jax.Array]]:
-    """Each place (i, j) of the kernel, and the pixels [B, H', W', C] that it meets."""
-    edges = [(0, 0, 0), *((low, high, 0) for low, high in shape.padding), (0, 0, 0)]
-    padded = lax.pad(x, jnp.zeros((), x.dtype), edges)
-    if (
-        max(shape.strides) > 1
-    ):  # the gradient of strided taps, 11 ms, is 4 without the fused padding
-        padded = lax.optimization_barrier(padded)
-    sides = zip(padded.shape[1:3], kernel, shape.dilation, shape.strides, strict=True)
-    sizes = [(side - d * (k - 1) - 1) // s + 1 for side, k, d, s in sides]
-    for place in itertools.product(*map(range, kernel)):
-        first = [k * d for k, d in zip(place, shape.dilation, strict=True)]
-        last = [f + (n - 1) * s + 1 for f, n, s in zip(first, sizes, shape.strides, strict=True)]
-        start, limit = (0, *first, 0), (x.shape[0], *last, x.shape[3])
-        yield place, lax.slice(padded, start, limit, (1, *shape.strides, 1))
-
-
-def _depthwise_forward(x, w, shape):
-    return _sum_of_taps(x, w, shape), (x, w)
-
-
-def _depthwise_backward(shape, residuals, g):
-    x, w = residuals
-    return _input_gradient(g, x, w, shape), _kernel_gradient(x, g, w.shape[:2], shape)
-
-
-_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def _input_gradient(g: jax.Array, x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
-    return jax.vjp(lambda x: _sum_of_taps(x, w, shape), x)[1](g)[0]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _kernel_gradient(x, g, kernel, shape):
-    """`[B, H, W, C], [B, H', W', C] -> [h, w, 1, C]`: one pass over g for all taps."""
-    wide = _wide(x.dtype)
-    products = tuple(tap * g.astype(wide) for _, tap in _taps(x.astype(wide), kernel, shape))
-    zeros = tuple(jnp.zeros((), wide) for _ in products)
-    sums = lax.reduce(products, zeros, lambda a, b: tuple(map(jnp.add, a, b)), (0, 1, 2))
-    return jnp.stack(sums).reshape(*kernel, 1, -1).astype(x.dtype)
-
-
-def _kernel_gradient_forward(x, g, kernel, shape):
-    return _kernel_gradient(x, g, kernel, shape), (x, g)
-
-
-def _kernel_gradient_backward(kernel, shape, residuals, slope):
-    x, g = residuals  # the sum of x's taps times g is linear in both
-    return _input_gradient(g, x, slope, shape), _sum_of_taps(x, slope, shape)
-
-
-_kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)
+from zoo.ops.depthwise import depthwise
+from zoo.ops.grouped import grouped
+from zoo.ops.window import NHWC, Shape
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -146,40 +42,6 @@ def _pointwise_slope(shape, values, slopes):
     )
     slope = jnp.tensordot(change, w[0, 0], 1) + jnp.tensordot(seen, dw[0, 0], 1)
     return pointwise(x, w, shape), slope
-
-
-def grouped(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
-    """`[B, H, W, C], [h, w, C / groups, D] -> [B, H', W', D]`: dense convolutions of some groups each.
-
-    Groups are joined until they have JOINED channels, with zeros between them: more arithmetic, in
-    convolutions that XLA computes well.
-
-    Source: Krizhevsky et al. 2012, section 3.2; Xie et al. 2017, figure 3.
-
-    >>> plain = Shape((1, 1), ((0, 0), (0, 0)), (1, 1), groups=2)
-    >>> grouped(jnp.ones((1, 3, 3, 4)), jnp.ones((3, 3, 2, 2)), plain).tolist()
-    [[[[18.0, 18.0]]]]
-    """
-    groups, (height, width, inner, outer) = shape.groups, w.shape
-    divisors = [n for n in range(1, groups + 1) if groups % n == 0]
-    join = max(n for n in divisors if n == 1 or n * inner <= JOINED)
-    kernels = w.reshape(height, width, inner, groups // join, join, outer // groups)
-    parts = []
-    for k in range(groups // join):
-        block = jnp.einsum("hwijo,jg->hwgijo", kernels[:, :, :, k], jnp.eye(join, dtype=w.dtype))
-        block = block.reshape(height, width, join * inner, -1)
-        own = x[..., k * join * inner : (k + 1) * join * inner]
-        parts.append(
-            lax.conv_general_dilated(
-                own,
-                block,
-                shape.strides,
-                shape.padding,
-                rhs_dilation=shape.dilation,
-                dimension_numbers=NHWC,
-            )
-        )
-    return jnp.concatenate(parts, -1)
 
 
 def lowering(x: Any, w: Any, shape: Shape) -> Callable | None:

@@ -10,7 +10,8 @@ import pytest
 from jax import lax
 
 from zoo.ops import convolution
-from zoo.ops.convolution import NHWC, Shape, conv_general_dilated
+from zoo.ops.convolution import conv_general_dilated
+from zoo.ops.window import NHWC, Shape
 
 # Image [B, H, W, C], kernel [h, w, C / groups, D], strides, padding, dilation, groups, lowering.
 CASES = {
