@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from zoo.ops.dense import dense
 from zoo.ops.depthwise import depthwise
 from zoo.ops.grouped import grouped
 from zoo.ops.window import NHWC, Shape
@@ -34,8 +35,8 @@ def pointwise(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     return (x.reshape(-1, x.shape[3]) @ w[0, 0]).reshape(*x.shape[:3], w.shape[3])
 
 
-def lowering(x: Any, w: Any, shape: Shape) -> Callable | None:
-    """`[B, H, W, C], [h, w, C / groups, D] ->` what computes this on a CPU; None: XLA's own.
+def lowering(x: Any, w: Any, shape: Shape) -> Callable:
+    """`[B, H, W, C], [h, w, C / groups, D] ->` what computes this on a CPU.
 
     Source: the figures at each of them.
 
@@ -49,7 +50,7 @@ def lowering(x: Any, w: Any, shape: Shape) -> Callable | None:
         return grouped
     if w.shape[:2] == (1, 1) and not any(map(any, shape.padding)):
         return pointwise
-    return None
+    return dense
 
 
 def conv_general_dilated(
@@ -101,8 +102,6 @@ def conv_general_dilated(
     pads = _pads(lhs, rhs, window_strides, padding, dilation)
     shape = Shape(tuple(window_strides), pads, dilation, feature_group_count)
     fast = lowering(lhs, rhs, shape)
-    if fast is None:
-        return usual(lhs, rhs)
     return lax.platform_dependent(lhs, rhs, cpu=lambda x, w: fast(x, w, shape), default=usual)
 
 
