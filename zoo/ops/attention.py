@@ -9,7 +9,7 @@ from jax import lax
 from zoo.ops.window import wide
 
 
-def dot_product_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def dot_product_attention(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
     """`[B, Q, heads, D], [B, L, heads, D], [B, L, heads, D] -> [B, Q, heads, D]`: jax.nn's function.
 
     Where the program runs on a CPU, and for float64, whose softmax jax.nn computes in float32, it
@@ -22,12 +22,12 @@ def dot_product_attention(query: jax.Array, key: jax.Array, value: jax.Array) ->
     (2, 5, 3, 8)
     """
     if wide(query.dtype) == jnp.float64:
-        return _per_head(query, key, value)
+        return _per_head(query, keys, values)
     usual = jax.nn.dot_product_attention
-    return lax.platform_dependent(query, key, value, cpu=_per_head, default=usual)
+    return lax.platform_dependent(query, keys, values, cpu=_per_head, default=usual)
 
 
-def _per_head(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def _per_head(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
     """8 x 197 x 12 x 64, milliseconds of the forward pass, float32, two cores: 21 to 12."""
     batch, _, heads, width = query.shape
     dtype = wide(query.dtype)
@@ -37,10 +37,10 @@ def _per_head(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         return x.reshape(batch * heads, -1, x.shape[-1])
 
     scale = jnp.asarray(1 / math.sqrt(width), dtype)
-    products = lax.dot_general(fold(query) * scale, fold(key), (((2,), (2,)), ((0,), (0,))))
+    products = lax.dot_general(fold(query) * scale, fold(keys), (((2,), (2,)), ((0,), (0,))))
     largest = lax.stop_gradient(products.max(-1, keepdims=True))
     weights = jnp.exp(products - largest)
-    y = lax.dot_general(weights, fold(value), (((2,), (1,)), ((0,), (0,))))
+    y = lax.dot_general(weights, fold(values), (((2,), (1,)), ((0,), (0,))))
     y = y / weights.sum(-1, keepdims=True)  # D numbers a row instead of L
     y = y.reshape(batch, heads, -1, y.shape[-1]).transpose(0, 2, 1, 3)
-    return y.astype(value.dtype)
+    return y.astype(values.dtype)
