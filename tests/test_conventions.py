@@ -15,7 +15,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted(
     path for package in ("zoo", "train", "tests") for path in (ROOT / package).rglob("*.py")
 )
-STAND_INS = {"conv_general_dilated"}  # functions of jax's or flax's signature
+STAND_INS = {
+    "conv_general_dilated",
+    "dot_general",
+    "max_pool",
+    "avg_pool",
+}  # functions of jax's or flax's signature
 FORBIDDEN = {"base", "common", "core", "engine", "helpers", "misc", "utils", "util", "lib"}
 
 

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from zoo.ops.attention import dot_product_attention
+
 
 @final
 class DotProductAttention(nn.Module):
@@ -14,7 +16,7 @@ class DotProductAttention(nn.Module):
 
     Query, key and value to the means of the values, weighted by the softmax over L of the products
     of query and key over the root of D. `maps` asks for these weights, `[B, heads, Q, L]`; without
-    them jax.nn's own attention computes. A module, though nothing in it is learnt, so that what
+    them zoo.ops.attention computes. A module, though nothing in it is learnt, so that what
     counts multiply-adds sees it called.
 
     Source: Vaswani et al. 2017, Attention Is All You Need, equation 1.
@@ -31,12 +33,12 @@ class DotProductAttention(nn.Module):
         self, query: jax.Array, key: jax.Array, value: jax.Array
     ) -> tuple[jax.Array, jax.Array | None]:
         wide = jnp.promote_types(jnp.float32, query.dtype)
-        if not self.maps and wide == jnp.float32:  # jax.nn's softmax is never wider
-            return jax.nn.dot_product_attention(query, key, value), None
+        if not self.maps:
+            return dot_product_attention(query, key, value), None
         products = jnp.einsum("bqhd,blhd->bhql", query, key, preferred_element_type=wide)
         weights = nn.softmax(products / math.sqrt(query.shape[-1]))
         y = jnp.einsum("bhql,blhd->bqhd", weights.astype(value.dtype), value)
-        return y, weights if self.maps else None
+        return y, weights
 
     @staticmethod
     def macs(query: jax.Array, key: jax.Array, value: jax.Array) -> int:

@@ -13,7 +13,7 @@ from zoo.layers.activation import activation
 from zoo.layers.initializer import initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.normalization import local_response_norm
-from zoo.ops.pooling import adaptive_avg_pool
+from zoo.ops.pooling import adaptive_avg_pool, max_pool
 
 KERNELS = (11, 5, 3, 3, 3)
 STAGES = ((1,), (2,), (3, 4, 5))  # the convolutions between two poolings, counted from 1
@@ -70,7 +70,7 @@ class AlexNet(nn.Module):
         x = image
         for k, layers in enumerate(STAGES, 1):
             outputs[f"stage{k}"] = stage(self, x, layers)
-            x = nn.max_pool(outputs[f"stage{k}"], window_shape=(3, 3), strides=(2, 2))
+            x = max_pool(outputs[f"stage{k}"], window_shape=(3, 3), strides=(2, 2))
         outputs["pooled"] = x.mean((1, 2))
         if self.num_classes:
             outputs |= self.head(x, train=train)

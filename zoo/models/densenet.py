@@ -15,6 +15,7 @@ from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
 from zoo.layers.norm import norm
 from zoo.ops.convolution import conv_general_dilated
+from zoo.ops.pooling import avg_pool, max_pool
 
 
 @final
@@ -104,7 +105,7 @@ class Transition(nn.Module):
             name="reduce",  # not "conv": fold_batchnorm folds a norm beside a "conv" into it
         )(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
+        return avg_pool(x, window_shape=(2, 2), strides=(2, 2))
 
 
 @final
@@ -200,7 +201,7 @@ class DenseNet(nn.Module):
         if not deep:  # the first dense layer begins with the norm
             return x
         padding: Any = ((1, 1), (1, 1)) if self.padding == "torch" else self.padding
-        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
+        return max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
 
 
 CARD = dict(

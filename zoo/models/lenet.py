@@ -13,6 +13,7 @@ from jax import lax
 
 from zoo.layers.activation import activation
 from zoo.layers.initializer import fan_in_uniform, initializer
+from zoo.ops.pooling import avg_pool
 
 # Table I: which maps of S2 each of the sixteen maps of C3 sees.
 TABLE_I = (
@@ -73,7 +74,7 @@ class Subsample(nn.Module):
         scale = self.param("scale", lambda key: fan_in_uniform(key, (4, width))[0])
         bias = self.param("bias", nn.initializers.zeros, (width,), jnp.float32)
         scale, bias = (value.reshape(1, 1, 1, width).astype(self.dtype) for value in (scale, bias))
-        return 4 * nn.avg_pool(x.astype(self.dtype), (2, 2), (2, 2)) * scale + bias
+        return 4 * avg_pool(x.astype(self.dtype), (2, 2), (2, 2)) * scale + bias
 
 
 @final
@@ -156,7 +157,7 @@ class LeNet5(nn.Module):
         def pool(x: jax.Array, name: str) -> jax.Array:
             if self.subsample:
                 return act(Subsample(self.dtype, name=name)(x))
-            return nn.avg_pool(x, (2, 2), (2, 2))
+            return avg_pool(x, (2, 2), (2, 2))
 
         stage1 = pool(act(conv(6, name="c1")(image)), "s2")
         c3 = SparseConv(self.dtype, name="c3") if self.sparse else conv(16, name="c3")

@@ -15,6 +15,7 @@ from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
 from zoo.layers.residual import StochasticDepth, drop_rates, pad_skip, stage
+from zoo.ops.pooling import max_pool
 
 
 @final
@@ -148,7 +149,7 @@ class ResNet(nn.Module):
         x = stem(image, train=train)
         if large:
             padding: Any = [(1, 1), (1, 1)] if self.padding == "torch" else self.padding
-            x = nn.max_pool(x, (3, 3), (2, 2), padding)
+            x = max_pool(x, (3, 3), (2, 2), padding)
         outputs = {}
         for k, rates in enumerate(drop_rates(self.stochastic_depth, self.depths)):
             block = self.block_of(self.width * 2**k, conv)

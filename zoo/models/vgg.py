@@ -13,7 +13,7 @@ from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
 from zoo.ops.normalization import local_response_norm
-from zoo.ops.pooling import adaptive_avg_pool
+from zoo.ops.pooling import adaptive_avg_pool, max_pool
 
 
 @final
@@ -66,7 +66,7 @@ class VGG(nn.Module):
         x = image
         for k in range(1, 6):
             outputs[f"stage{k}"] = stage(self, x, k, train)
-            x = nn.max_pool(outputs[f"stage{k}"], window_shape=(2, 2), strides=(2, 2))
+            x = max_pool(outputs[f"stage{k}"], window_shape=(2, 2), strides=(2, 2))
         outputs["pooled"] = x.mean((1, 2))
         if self.num_classes:
             outputs |= self.head(x, train=train)

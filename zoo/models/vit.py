@@ -13,6 +13,8 @@ from flax.typing import Dtype
 
 from zoo.layers.attention import DotProductAttention
 from zoo.layers.initializer import initializer
+from zoo.ops.once import computed_once
+from zoo.ops.tokens import dot_general, gelu
 
 EPSILON = 1e-6  # of every LayerNorm: the authors' code, torchvision and timm agree on it
 
@@ -83,12 +85,18 @@ class SelfAttention(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         width = x.shape[-1]
         dense = functools.partial(
-            nn.Dense, kernel_init=initializer(self.kernel_init), dtype=self.dtype
+            nn.Dense,
+            kernel_init=initializer(self.kernel_init),
+            dtype=self.dtype,
+            dot_general=dot_general,
         )
         packed = dense(3 * width, name="qkv")(x)
-        packed = packed.reshape(*x.shape[:2], 3, self.heads, width // self.heads)
-        attend = DotProductAttention(self.maps, name="attend")
-        y, maps = attend(packed[:, :, 0], packed[:, :, 1], packed[:, :, 2])
+        # split, not indexed: the gradient of three slices is a sum of three padded arrays
+        parts = (
+            part.reshape(*x.shape[:2], self.heads, width // self.heads)
+            for part in jnp.split(packed, 3, -1)
+        )
+        y, maps = DotProductAttention(self.maps, name="attend")(*parts)
         return dense(width, name="out")(y.reshape(x.shape)), maps
 
 
@@ -122,7 +130,10 @@ class Block(nn.Module):
             nn.LayerNorm, epsilon=EPSILON, use_fast_variance=False, dtype=self.dtype
         )
         dense = functools.partial(
-            nn.Dense, kernel_init=initializer(self.kernel_init), dtype=self.dtype
+            nn.Dense,
+            kernel_init=initializer(self.kernel_init),
+            dtype=self.dtype,
+            dot_general=dot_general,
         )
         drop = nn.Dropout(self.dropout, deterministic=not train)
         # one draw per example: the whole branch is kept or not
@@ -132,11 +143,11 @@ class Block(nn.Module):
             self.heads, self.maps, self.kernel_init, self.dtype, name="attention"
         )
         y, maps = attention(norm(name="norm1")(x))
-        x = x + skip(drop(y))
+        x = computed_once(x + skip(drop(y)))
         y = dense(4 * width, name="expand")(norm(name="norm2")(x))
-        y = drop(nn.gelu(y, approximate=False))
+        y = drop(gelu(y))
         y = drop(dense(width, name="reduce")(y))
-        return x + skip(y), maps
+        return computed_once(x + skip(y)), maps
 
 
 @final

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from zoo.ops.once import computed_once
 from zoo.ops.window import NHWC, Shape
 
 CACHED = 3e6  # values of the output that XLA's own gradient takes quickly
@@ -75,13 +76,13 @@ def apart(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     What it is fused with otherwise, its gradient computes again for every value that it transposes:
     up to 88 for 128 x 32² x 16 where the copy takes 3.
 
-    Source: jax.lax.optimization_barrier.
+    Source: `computed_once`.
 
     >>> plain = Shape((1, 1), ((0, 0), (0, 0)), (1, 1), groups=1)
     >>> apart(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2)), plain)[0, 0, 0].tolist()
     [27.0, 27.0]
     """
-    return lax.optimization_barrier(_plain(lax.optimization_barrier(x), w, shape))
+    return computed_once(_plain(computed_once(x), w, shape))
 
 
 def by_products(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:

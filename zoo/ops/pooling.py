@@ -1,8 +1,17 @@
-"""Pooling that flax lacks."""
+"""Pooling: what flax lacks, and flax's own with gradients that are fast on a CPU."""
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
+from zoo.ops.window import wide
 
 
 def averaging_matrix(length: int, bins: int) -> np.ndarray:
@@ -36,3 +45,140 @@ def adaptive_avg_pool(x: jax.Array, *, size: tuple[int, int]) -> jax.Array:
     rows = jnp.asarray(averaging_matrix(x.shape[1], size[0]), x.dtype)
     columns = jnp.asarray(averaging_matrix(x.shape[2], size[1]), x.dtype)
     return jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns, precision="highest")
+
+
+def max_pool(
+    inputs: jax.Array,
+    window_shape: Sequence[int],
+    strides: Sequence[int] | None = None,
+    padding: str | Sequence[tuple[int, int]] = "VALID",
+) -> jax.Array:
+    """`[B, ..., C] -> [B, ..., C]`: the largest in each window; flax's function, its gradient fast.
+
+    On a CPU the gradient goes where the first of the largest was, as XLA's does, by selections
+    instead of a scatter. Milliseconds of both passes, float32, two cores: 8 x 112² x 64 by 3x3,
+    stride 2, 59 to 23; 8 x 224² x 64 by 2x2, 143 to 15; 8 x 55² x 64 by 3x3, 12 to 5. The forward
+    pass is XLA's own, 3.7 and 4.8 where a pass over memory takes 2.2 and 5.7; by slices it is 2.6
+    and 3.4, but what is computed before would be computed anew for every slice.
+
+    Source: flax.linen.max_pool.
+
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> max_pool(x, (2, 2), (2, 2))[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+    """
+    window = _window(inputs, window_shape, strides, padding)
+    if not jnp.issubdtype(inputs.dtype, jnp.floating) or inputs.ndim != len(window_shape) + 2:
+        return _largest(inputs, window)
+    selected = functools.partial(_max_pool, window=window)
+    return lax.platform_dependent(
+        inputs, cpu=selected, default=functools.partial(_largest, window=window)
+    )
+
+
+def avg_pool(
+    inputs: jax.Array,
+    window_shape: Sequence[int],
+    strides: Sequence[int] | None = None,
+    padding: str | Sequence[tuple[int, int]] = "VALID",
+) -> jax.Array:
+    """`[B, ..., C] -> [B, ..., C]`: the mean of each window, padding included; flax's function.
+
+    On a CPU as sums of slices, whose gradient is fast. Milliseconds of both passes, float32, two
+    cores: 8 x 112² x 64 by 3x3, stride 2, 19 to 3; 8 x 28² x 256 by 2x2, stride 1, 1.5 to 0.8.
+
+    Source: flax.linen.avg_pool.
+
+    >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> avg_pool(x, (2, 2), (2, 2))[0, :, :, 0].tolist()
+    [[2.5, 4.5], [10.5, 12.5]]
+    """
+    window = _window(inputs, window_shape, strides, padding)
+    count = jnp.asarray(math.prod(window_shape), inputs.dtype)
+
+    def usual(x: jax.Array) -> jax.Array:
+        return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *window) / count
+
+    def summed(x: jax.Array) -> jax.Array:
+        total = functools.reduce(jnp.add, _taps(x.astype(wide(x.dtype)), window, 0.0))
+        return (total / count.astype(total.dtype)).astype(x.dtype)
+
+    if not jnp.issubdtype(inputs.dtype, jnp.floating) or inputs.ndim != len(window_shape) + 2:
+        return usual(inputs)
+    return lax.platform_dependent(inputs, cpu=summed, default=usual)
+
+
+class _Window(NamedTuple):
+    """Sizes, strides and padding of every axis, batch and channels too."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+
+
+def _window(x, sizes, strides, padding) -> _Window:
+    before = (1,) * (x.ndim - len(sizes) - 1)
+    sizes, steps = (*before, *sizes, 1), (*before, *(strides or (1,) * len(sizes)), 1)
+    if isinstance(padding, str):
+        pads = lax.padtype_to_pads(x.shape, sizes, steps, padding)
+    else:
+        pads = [(0, 0)] * len(before) + [tuple(pair) for pair in padding] + [(0, 0)]
+    return _Window(sizes, steps, tuple((int(low), int(high)) for low, high in pads))
+
+
+def _largest(x: jax.Array, window: _Window) -> jax.Array:
+    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
+    return lax.reduce_window(x, np.asarray(lowest, x.dtype), lax.max, *window)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _max_pool(x, window):
+    return _largest(x, window)
+
+
+@_max_pool.defjvp
+def _max_pool_slope(window, values, slopes):
+    (x,), (dx,) = values, slopes
+    y = _max_pool(x, window)
+    winner = _winner(lax.stop_gradient(x), lax.stop_gradient(y), window)
+    zero = jnp.zeros((), x.dtype)
+    parts = [
+        lax.select(winner == jnp.int8(place), tap, jnp.broadcast_to(zero, tap.shape))
+        for place, tap in enumerate(_taps(dx, window, 0.0))
+    ]
+    return y, functools.reduce(jnp.add, parts)
+
+
+def _winner(x: jax.Array, y: jax.Array, window: _Window) -> jax.Array:
+    """Which place of its window, counted by rows, each y first met at. The last one for NaN."""
+    taps = list(enumerate(_taps(x, window, -jnp.inf)))
+    winner = jnp.full(y.shape, len(taps) - 1, jnp.int8)
+    for place, tap in reversed(taps[:-1]):
+        winner = jnp.where(tap == y, jnp.int8(place), winner)
+    return winner
+
+
+def _taps(x: jax.Array, window: _Window, fill: float) -> Iterator[jax.Array]:
+    """By place of the window, rows first: the pixels that it meets, of the result's shape.
+
+    The map is parted into its phases, one for each remainder of a division by the strides, so that
+    a tap is a slice of stride 1 and its gradient a padding without holes.
+    """
+    sides = list(zip(x.shape, window.sizes, window.strides, window.padding, strict=True))
+    counts = [(n + low + high - k) // s + 1 for n, k, s, (low, high) in sides]
+    lengths = [m + (k - 1) // s for m, (_, k, s, _) in zip(counts, sides, strict=True)]
+    edges = [
+        (low, length * s - low - n, 0)
+        for (n, _, s, (low, _)), length in zip(sides, lengths, strict=True)
+    ]
+    x = lax.pad(x, jnp.asarray(fill, x.dtype), edges)
+    parted = x.reshape(
+        [side for pair in zip(lengths, window.strides, strict=True) for side in pair]
+    )
+    axes = range(0, 2 * len(sides), 2)
+    parted = parted.transpose([axis + 1 for axis in axes] + list(axes))
+    for place in itertools.product(*map(range, window.sizes)):
+        phase = parted[tuple(k % s for k, s in zip(place, window.strides, strict=True))]
+        first = [k // s for k, s in zip(place, window.strides, strict=True)]
+        last = [f + m for f, m in zip(first, counts, strict=True)]
+        yield lax.slice(phase, first, last)

@@ -1,5 +1,7 @@
 """Local response normalisation against the paper's sum, channel by channel."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,3 +48,27 @@ def test_an_even_window_reaches_further_back():
 def test_bfloat16():
     x = jnp.ones((2, 8), jnp.bfloat16)
     assert local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=1.0).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(("size", "beta"), [(5, 0.75), (4, 0.75), (3, 0.5), (5, 0.6)])
+def test_gradients(size, beta):
+    """Against the definition's own, of first and second order, forwards and by vmap."""
+    x, g = jnp.asarray(RANDOM.normal(size=(2, 3, 2, 9)), jnp.float32)
+
+    def plain(x):
+        places = jnp.arange(x.shape[-1])
+        ahead = places[:, None] - places[None]
+        near = (ahead <= (size - 1) // 2) & (ahead >= (size - 1) // 2 + 1 - size)
+        return x / (0.5 + 2.0 / size * (jnp.square(x) @ near.astype(x.dtype))) ** beta
+
+    def ours(x):
+        return local_response_norm(x, size=size, alpha=2.0, beta=beta, k=0.5)
+
+    def slopes(f, x, g):
+        first = jax.grad(lambda x: jnp.sum(f(x) * g))
+        second = jax.grad(lambda x: jnp.sum(jnp.sin(first(x))))
+        return f(x), first(x), second(x), jax.jvp(f, (x,), (g,))[1]
+
+    found, expected = (jax.jit(jax.vmap(functools.partial(slopes, f)))(x, g) for f in (ours, plain))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
