@@ -34,8 +34,7 @@ def arguments(case, dtype=jnp.float32):
     random = np.random.default_rng(0)
     channels = image[-1]
     x, w = (
-        jnp.asarray(random.normal(size=shape), dtype)
-        for shape in (image, (*kernel, 1, channels))
+        jnp.asarray(random.normal(size=shape), dtype) for shape in (image, (*kernel, 1, channels))
     )
     ours, xla = (
         functools.partial(
