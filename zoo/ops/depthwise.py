@@ -39,12 +39,12 @@ def _output(x, w, shape):
     dtype = wide(x.dtype)
     (rows, top, height), (columns, start, width) = (_moves(x, w, shape, axis) for axis in (0, 1))
     terms = []
-    for (i, (row, *below)), (j, (column, *beside)) in itertools.product(
+    for (i, (row, above, below)), (j, (column, left, right)) in itertools.product(
         enumerate(rows), enumerate(columns)
     ):
         seen = x[:, row :: shape.strides[0], column :: shape.strides[1]].astype(dtype)
         product = seen * w[i, j, 0].astype(dtype)[None, None, None]
-        edges = ((0, 0, 0), (*below, 0), (*beside, 0), (0, 0, 0))
+        edges = ((0, 0, 0), (above, below, 0), (left, right, 0), (0, 0, 0))
         terms.append(lax.pad(product, jnp.zeros((), dtype), edges))
     framed = functools.reduce(jnp.add, terms)
     return framed[:, top : top + height, start : start + width].astype(x.dtype)
