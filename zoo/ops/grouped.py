@@ -113,7 +113,8 @@ def _transposed(w: jax.Array, groups: int) -> jax.Array:
 def _kernel_gradient(x, g, kernel, shape):
     """`[B, H, W, C], [B, H', W', D] -> kernel [h, w, C / groups, D]`: XLA's, of few groups each.
 
-    Products of matrices in place of its convolutions were 1.1 to 2 times slower at 5 sizes of 5.
+    Products of matrices in place of its convolutions: of stride 1 1.6 to 2 times slower, of stride
+    2 as fast.
     """
     w = jnp.zeros(kernel, x.dtype)
     return jax.vjp(lambda w: _joined(x, w, shape, CHANNELS_OF_KERNEL), w)[1](g)[0]
