@@ -1,4 +1,7 @@
-"""A convolution of each channel by itself, for CPUs."""
+"""A convolution of each channel by itself, for CPUs.
+
+Figures are milliseconds on two cores with AVX-512, float32, jax 0.10.1, batch 8, 3x3.
+"""
 
 import functools
 
@@ -12,8 +15,8 @@ from zoo.ops.window import Shape, taps, wide
 def depthwise(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     """`[B, H, W, C], [h, w, 1, C] -> [B, H', W', C]`: for each tap a multiply-add of the whole map.
 
-    8 x 56² x 96 by 3x3: 31 to 1.0; of stride 2 from 112²: 39 to 14. In the backward pass the
-    kernel's gradient sums all taps at once: 44 to 5, 63 to 21. There is no forward-mode derivative.
+    It and its two gradients are each linear in two arguments, and are each other's gradients: all
+    orders of reverse mode are computed so. There is no forward-mode derivative.
 
     Source: Howard et al. 2017, MobileNets, equation 3.
 
@@ -21,56 +24,84 @@ def depthwise(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     >>> depthwise(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2)), pad)[0, :, :, 0].tolist()[0]
     [4.0, 6.0, 6.0, 4.0]
     """
-    return _depthwise(x, w, shape)
+    return _output(x, w, shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _depthwise(x, w, shape):
-    return _sum_of_taps(x, w, shape)
+def _output(x, w, shape):
+    """Taps of a padded image.
+
+    By itself a sum of products that are moved by zeros around them is 1.5 to 4 times faster, but XLA
+    fuses what makes x into it and computes that for each tap: MobileNet v2, 8 x 224², 58 to 131.
+    """
+    return _products(x.astype(wide(x.dtype)), w, shape).astype(x.dtype)
 
 
-def _sum_of_taps(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
-    dtype = wide(x.dtype)
+def _products(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     terms = [
-        tap * w[*place, 0].astype(dtype)[None, None, None]
-        for place, tap in taps(x.astype(dtype), w.shape[:2], shape)
+        tap * w[*place, 0].astype(x.dtype)[None, None, None]
+        for place, tap in taps(x, w.shape[:2], shape)
     ]
-    return functools.reduce(jnp.add, terms).astype(x.dtype)
+    return functools.reduce(jnp.add, terms)
 
 
-def _depthwise_forward(x, w, shape):
-    return _sum_of_taps(x, w, shape), (x, w)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _input_gradient(g, w, image, shape):
+    """`[B, H', W', C], [h, w, 1, C] -> image [B, H, W, C]`: products with zeros around and between.
 
-
-def _depthwise_backward(shape, residuals, g):
-    x, w = residuals
-    return _input_gradient(g, x, w, shape), _kernel_gradient(x, g, w.shape[:2], shape)
-
-
-_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def _input_gradient(g: jax.Array, x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
-    return jax.vjp(lambda x: _sum_of_taps(x, w, shape), x)[1](g)[0]
+    56² x 144: 1.8, torch 2.5; of stride 2 from 112² x 96: 2.1, 2.7.
+    """
+    dtype = wide(g.dtype)
+    x = jnp.zeros(image, dtype)
+    slope = jax.vjp(lambda x: _products(x, w, shape), x)[1]
+    return slope(g.astype(dtype))[0].astype(g.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _kernel_gradient(x, g, kernel, shape):
-    """`[B, H, W, C], [B, H', W', C] -> [h, w, 1, C]`: one pass over g for all taps."""
-    dtype = wide(x.dtype)
-    products = tuple(tap * g.astype(dtype) for _, tap in taps(x.astype(dtype), kernel, shape))
+    """`[B, H, W, C], [B, H', W', C] -> [h, w, 1, C]`: one pass over g for all taps.
+
+    Rows first, so that the cores share them. All at once, this, torch: 112² x 32: 33, 6.9, 1.9;
+    56² x 144: 19, 5.3, 2.6; of stride 2 from 112² x 96: 24, 12, 5.1. MobileNet v2's step: 818 to
+    739. An image written into zeros is a faster copy than lax.pad's.
+    """
+    narrow, dtype = x.dtype, wide(x.dtype)
+    (top, bottom), (left, right) = shape.padding
+    x, g = x.astype(dtype), g.astype(dtype)
+    if min(top, bottom, left, right) >= 0:
+        batch, height, width, channels = x.shape
+        whole = (batch, top + height + bottom, left + width + right, channels)
+        x = lax.dynamic_update_slice(jnp.zeros(whole, dtype), x, (0, top, left, 0))
+        x = lax.optimization_barrier(x)
+        shape = shape._replace(padding=((0, 0), (0, 0)))
+    products = tuple(tap * g for _, tap in taps(x, kernel, shape))
     zeros = tuple(jnp.zeros((), dtype) for _ in products)
-    sums = lax.reduce(products, zeros, lambda a, b: tuple(map(jnp.add, a, b)), (0, 1, 2))
-    return jnp.stack(sums).reshape(*kernel, 1, -1).astype(x.dtype)
+    rows = lax.reduce(products, zeros, lambda a, b: tuple(map(jnp.add, a, b)), (2,))
+    sums = [each.sum((0, 1)) for each in lax.optimization_barrier(rows)]
+    return jnp.stack(sums).reshape(*kernel, 1, -1).astype(narrow)
 
 
-def _kernel_gradient_forward(x, g, kernel, shape):
-    return _kernel_gradient(x, g, kernel, shape), (x, g)
+def _output_backward(shape, residuals, g):
+    x, w = residuals
+    return _input_gradient(g, w, x.shape, shape), _kernel_gradient(x, g, w.shape[:2], shape)
+
+
+def _input_gradient_backward(image, shape, residuals, slope):
+    g, w = residuals
+    return _output(slope, w, shape), _kernel_gradient(slope, g, w.shape[:2], shape)
 
 
 def _kernel_gradient_backward(kernel, shape, residuals, slope):
-    x, g = residuals  # the sum of x's taps times g is linear in both
-    return _input_gradient(g, x, slope, shape), _sum_of_taps(x, slope, shape)
+    x, g = residuals
+    return _input_gradient(g, slope, x.shape, shape), _output(x, slope, shape)
 
 
-_kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)
+_output.defvjp(lambda x, w, shape: (_output(x, w, shape), (x, w)), _output_backward)
+_input_gradient.defvjp(
+    lambda g, w, image, shape: (_input_gradient(g, w, image, shape), (g, w)),
+    _input_gradient_backward,
+)
+_kernel_gradient.defvjp(
+    lambda x, g, kernel, shape: (_kernel_gradient(x, g, kernel, shape), (x, g)),
+    _kernel_gradient_backward,
+)

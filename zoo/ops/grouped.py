@@ -1,4 +1,10 @@
-"""A convolution in groups of channels, for CPUs."""
+"""A convolution in groups of channels, for CPUs.
+
+Figures are milliseconds on two cores with AVX-512, float32, jax 0.10.1, batch 8, 32 groups, 3x3.
+"""
+
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -6,14 +12,19 @@ from jax import lax
 
 from zoo.ops.window import NHWC, Shape
 
-JOINED = 32  # channels of the dense convolutions that narrow groups are joined to
+# Groups, and at most so many channels of theirs, that are joined in a dense convolution. 56² x 128,
+# of 4 channels each, 4 together: 15, 8: 24; 14² x 512, of 16, by themselves: 6.4, 2 together: 5.0.
+JOINED, CHANNELS = 4, 32
+# In the kernel's gradient: 56² x 128 with 16 channels 21, 32: 29; 14² x 512: 8.7 and 10.
+CHANNELS_OF_KERNEL = 16
 
 
 def grouped(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     """`[B, H, W, C], [h, w, C / groups, D] -> [B, H', W', D]`: dense convolutions of some groups each.
 
-    Groups are joined until they have JOINED channels, with zeros between them: more arithmetic, in
-    convolutions that XLA computes well.
+    Narrow groups are joined, with zeros between them: more arithmetic, in convolutions that XLA
+    computes well. It and its two gradients are each other's gradients: all orders of reverse mode
+    are computed so. There is no forward-mode derivative.
 
     Source: Krizhevsky et al. 2012, section 3.2; Xie et al. 2017, figure 3.
 
@@ -21,9 +32,14 @@ def grouped(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     >>> grouped(jnp.ones((1, 3, 3, 4)), jnp.ones((3, 3, 2, 2)), plain).tolist()
     [[[[18.0, 18.0]]]]
     """
+    return _output(x, w, shape)
+
+
+def _joined(x: jax.Array, w: jax.Array, shape: Shape, channels: int) -> jax.Array:
+    """The convolution, of joined groups, in the kernels' order."""
     groups, (height, width, inner, outer) = shape.groups, w.shape
-    divisors = [n for n in range(1, groups + 1) if groups % n == 0]
-    join = max(n for n in divisors if n == 1 or n * inner <= JOINED)
+    divisors = [n for n in range(1, min(groups, JOINED) + 1) if groups % n == 0]
+    join = max(n for n in divisors if n == 1 or n * inner <= channels)
     kernels = w.reshape(height, width, inner, groups // join, join, outer // groups)
     parts = []
     for k in range(groups // join):
@@ -41,3 +57,90 @@ def grouped(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
             )
         )
     return jnp.concatenate(parts, -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _output(x, w, shape):
+    return _joined(x, w, shape, CHANNELS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _input_gradient(g, w, image, shape):
+    """`[B, H', W', D], [h, w, C / groups, D] -> image [B, H, W, C]`: convolutions of stride 1.
+
+    XLA's gradient, then these: 56² x 128: 23 to 13; 14² x 512: 10 to 5.2; of stride 2 from
+    14² x 1024, a convolution for each of the four kinds of pixels: 16 to 7.5.
+    """
+    strides, dilation = shape.strides, shape.dilation
+    if strides != (1, 1) and dilation != (1, 1):
+        x = jnp.zeros(image, g.dtype)
+        return jax.vjp(lambda x: _joined(x, w, shape, CHANNELS), x)[1](g)[0]
+    # Pixel q s + r of the padded image meets the taps r, r + s, r + 2 s ... in outputs q, q - 1 ...
+    reach = [side + low for side, (low, _) in zip(image[1:3], shape.padding, strict=True)]
+    sizes = [-(-n // s) for n, s in zip(reach, strides, strict=True)]
+
+    def pixels(first: tuple[int, ...]) -> jax.Array:
+        own = w[first[0] :: strides[0], first[1] :: strides[1]]
+        if 0 in own.shape:
+            return jnp.zeros((image[0], *sizes, image[3]), g.dtype)
+        before = [d * (k - 1) for k, d in zip(own.shape[:2], dilation, strict=True)]
+        edges = [(b, n - o) for b, n, o in zip(before, sizes, g.shape[1:3], strict=True)]
+        plain = Shape((1, 1), tuple(edges), dilation, shape.groups)
+        return _joined(g, _transposed(own, shape.groups), plain, CHANNELS)
+
+    kinds = {r: pixels(r) for r in itertools.product(*map(range, strides))}
+    rows = [
+        jnp.stack([kinds[r, c] for c in range(strides[1])], 3) if strides[1] > 1 else kinds[r, 0]
+        for r in range(strides[0])
+    ]
+    whole = jnp.stack(rows, 2) if strides[0] > 1 else rows[0]
+    sides = [n * s for n, s in zip(sizes, strides, strict=True)]
+    whole = whole.reshape(image[0], *sides, image[3])
+    cuts = [
+        (-low, n - side, 0) for (low, _), n, side in zip(shape.padding, reach, sides, strict=True)
+    ]
+    return lax.pad(whole, jnp.zeros((), g.dtype), [(0, 0, 0), *cuts, (0, 0, 0)])
+
+
+def _transposed(w: jax.Array, groups: int) -> jax.Array:
+    """`[h, w, C / groups, D] -> [h, w, D / groups, C]`, turned by half a circle."""
+    height, width, inner, outer = w.shape
+    kernels = w[::-1, ::-1].reshape(height, width, inner, groups, outer // groups)
+    return kernels.transpose(0, 1, 4, 3, 2).reshape(height, width, outer // groups, -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _kernel_gradient(x, g, kernel, shape):
+    """`[B, H, W, C], [B, H', W', D] -> kernel [h, w, C / groups, D]`: XLA's, of few groups each.
+
+    Products of matrices in place of its convolutions: of stride 1 1.6 to 2 times slower, of stride
+    2 as fast.
+    """
+    w = jnp.zeros(kernel, x.dtype)
+    return jax.vjp(lambda w: _joined(x, w, shape, CHANNELS_OF_KERNEL), w)[1](g)[0]
+
+
+def _output_backward(shape, residuals, g):
+    x, w = residuals
+    return _input_gradient(g, w, x.shape, shape), _kernel_gradient(x, g, w.shape, shape)
+
+
+def _input_gradient_backward(image, shape, residuals, slope):
+    g, w = residuals
+    return _output(slope, w, shape), _kernel_gradient(slope, g, w.shape, shape)
+
+
+def _kernel_gradient_backward(kernel, shape, residuals, slope):
+    x, g = residuals
+    return _input_gradient(g, slope, x.shape, shape), _output(x, slope, shape)
+
+
+_output.defvjp(lambda x, w, shape: (_output(x, w, shape), (x, w)), _output_backward)
+_input_gradient.defvjp(
+    lambda g, w, image, shape: (_input_gradient(g, w, image, shape), (g, w)),
+    _input_gradient_backward,
+)
+_kernel_gradient.defvjp(
+    lambda x, g, kernel, shape: (_kernel_gradient(x, g, kernel, shape), (x, g)),
+    _kernel_gradient_backward,
+)
