@@ -16,6 +16,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from train.memory import keep_memory
+
 MODES = ("jit", "pmap")
 AXIS = "data"
 # Leaves below this many numbers stay whole under FSDP: gathering them costs more than they weigh.
@@ -31,7 +33,7 @@ class Layout(NamedTuple):
 
 
 def start(*, devices: int | None = None, compiled: Path | None = None) -> None:
-    """Before anything else of jax: the compile cache, simulated CPU devices, the other processes.
+    """Before anything else of jax: memory, the compile cache, simulated devices, other processes.
 
     Programs are kept in `compiled` for the next run, or where JAX_COMPILATION_CACHE_DIR says;
     JAX_ENABLE_COMPILATION_CACHE=false turns that off.
@@ -39,6 +41,7 @@ def start(*, devices: int | None = None, compiled: Path | None = None) -> None:
     where JAX_COORDINATOR_ADDRESS is set, "auto" among others; JAX_NUM_PROCESSES and
     JAX_PROCESS_ID say what cannot be found.
     """
+    keep_memory()
     if compiled is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(compiled))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

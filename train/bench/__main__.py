@@ -14,6 +14,7 @@ import tyro
 from train.bench import clock, report
 from train.bench.model import Doing, Settings, bench_model
 from train.bench.pipeline import measure_pipeline
+from train.memory import keep_memory
 
 PIPELINE_BATCHES = 40
 
@@ -66,6 +67,7 @@ def bench(
         pipeline: a source of photographs: how many a second are decoded and delivered
         output: where the figures go as JSON, rows added to those that it holds
     """
+    keep_memory()
     jax.config.update("jax_enable_compilation_cache", False)
     rate = clock.matmul_rate(jnp.dtype(dtype)) if rounds else None
     settings = Settings(

@@ -12,6 +12,7 @@ from flax.typing import Dtype, Initializer
 from jax import lax
 
 from zoo.choice import choose
+from zoo.ops.channels import channel_sum, standardize
 
 EPSILON = 1e-5  # of every kind; flax's own default is 1e-6, the papers' and torch's is this
 
@@ -45,7 +46,6 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         width = x.shape[-1:]
-        across = (1,) * (x.ndim - 1) + width
         x = x.astype(jnp.promote_types(jnp.float32, self.dtype))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, width, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, width, jnp.float32)
@@ -61,23 +61,26 @@ class BatchNorm(nn.Module):
         slope = lax.rsqrt(var + self.epsilon)
         if self.use_scale:
             slope = slope * self.param("scale", self.scale_init, width, jnp.float32)
-        y = (x - mean.reshape(across)) * slope.reshape(across)
+        bias = jnp.zeros(width, x.dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, width, jnp.float32)
-            y = y + bias.reshape(across)
+        if train:
+            return standardize(x, mean, slope, bias).astype(self.dtype)
+        across = (1,) * (x.ndim - 1) + width
+        y = (x - mean.reshape(across)) * slope.reshape(across) + bias.reshape(across)
         return y.astype(self.dtype)
 
     def moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
         """`[B, ..., C] -> [C], [C], n`: mean, biased variance, and how many values made them."""
-        axes = tuple(range(x.ndim - 1))
         count = math.prod(x.shape[:-1])
         shared = self.axis_name is not None and not self.is_initializing()
         average = functools.partial(lax.pmean, axis_name=self.axis_name) if shared else lambda v: v
-        if shared:
-            count *= lax.psum(1, self.axis_name)
-        mean = average(x.mean(axes, keepdims=True))
-        var = average(jnp.square(x - mean).mean(axes))
-        return mean.reshape(-1), var, count
+        shards = lax.psum(1, self.axis_name) if shared else 1
+        mean = average(channel_sum(x) / count)
+        # of no consequence to the gradient: the distances from the mean add up to 0
+        centre = lax.stop_gradient(mean).reshape((1,) * (x.ndim - 1) + x.shape[-1:])
+        var = average(channel_sum(jnp.square(x - centre)) / count)
+        return mean, var, shards * count
 
 
 @final
