@@ -15,7 +15,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted(
     path for package in ("zoo", "train", "tests") for path in (ROOT / package).rglob("*.py")
 )
-STAND_INS = {"conv_general_dilated"}  # functions of jax's or flax's signature
+STAND_INS = {
+    "conv_general_dilated",
+    "conv_transpose",
+    "resize",
+}  # functions of jax's or flax's signature
 FORBIDDEN = {"base", "common", "core", "engine", "helpers", "misc", "utils", "util", "lib"}
 
 

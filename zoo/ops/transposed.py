@@ -58,6 +58,11 @@ def by_phases(
 ) -> jax.Array:
     """`[B, H, W, C], [h, w, C, D] -> [B, H', W', D]`: small convolutions of stride 1, interleaved.
 
+    Phases that meet the same pixels are one convolution with more outputs: nine at most, whatever
+    the stride. Milliseconds beside XLA's own and torch's 2.13, forward and backward, on a loaded
+    machine in turn: 2x2 of stride 2, 2 x 28² x 512 to 256, 120, 3735 and 224; 3x3 of stride 2,
+    128 to 64, 32, 261 and 160; 16x16 of stride 8, 32² x 21, 36, 320 and 152.
+
     Source: Shi et al. 2016, section 3, where the interleaving is called periodic shuffling.
 
     >>> x, w = jnp.ones((1, 3, 3, 2)), jnp.ones((2, 2, 2, 1))
@@ -164,7 +169,7 @@ def conv_transpose(
 
 
 def _pads(kernel: int, stride: int, name: str) -> tuple[int, int]:
-    """"SAME" or "VALID" of the convolution that this turns round, in numbers round the spread input."""
+    """ "SAME" or "VALID" of the convolution that this turns round, in numbers round the spread input."""
     if name == "VALID":
         return kernel - 1, stride - 1 + max(kernel - stride, 0)
     total = kernel + stride - 2
