@@ -20,6 +20,8 @@ STAND_INS = {
     "dot_general",
     "max_pool",
     "avg_pool",
+    "conv_transpose",
+    "resize",
 }  # functions of jax's or flax's signature
 FORBIDDEN = {"base", "common", "core", "engine", "helpers", "misc", "utils", "util", "lib"}
 

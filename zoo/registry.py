@@ -14,6 +14,7 @@ from flax import traverse_util
 from zoo import published
 from zoo.choice import choose
 from zoo.layers.attention import DotProductAttention
+from zoo.layers.conv_transpose import ConvTranspose
 from zoo.models import (
     alexnet,
     autoencoder,
@@ -136,7 +137,8 @@ def count_macs(module: nn.Module, arguments: tuple, outputs: jax.Array) -> int:
         return module.macs(*arguments)
     if not module.has_variable("params", "kernel"):
         return 0
-    places = arguments[0] if isinstance(module, nn.ConvTranspose) else outputs
+    transposed = isinstance(module, nn.ConvTranspose | ConvTranspose)
+    places = arguments[0] if transposed else outputs
     return module.get_variable("params", "kernel").size * math.prod(places.shape[1:-1])
 
 

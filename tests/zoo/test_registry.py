@@ -10,6 +10,7 @@ import pytest
 
 import zoo
 from zoo import published, registry
+from zoo.layers.conv_transpose import ConvTranspose
 
 
 def test_lists():
@@ -59,7 +60,8 @@ def test_card():
     assert zoo.model_card("lenet5_modern", num_classes=0).parameters == 61_706 - 850
 
 
-def test_card_of_convolutions_of_every_kind():
+@pytest.mark.parametrize("transposed", [nn.ConvTranspose, ConvTranspose])
+def test_card_of_convolutions_of_every_kind(transposed):
     """Grouped, strided, transposed, on tokens: multiply-adds by hand."""
 
     class Net(nn.Module):
@@ -67,7 +69,7 @@ def test_card_of_convolutions_of_every_kind():
         def __call__(self, x):
             x = nn.Conv(8, (3, 3), feature_group_count=4, name="grouped")(x)
             x = nn.Conv(6, (3, 3), strides=2, name="strided")(x)
-            x = nn.ConvTranspose(5, (2, 2), (2, 2), name="transposed")(x)
+            x = transposed(5, (2, 2), (2, 2), name="transposed")(x)
             return nn.Dense(7, name="dense")(x.reshape(1, -1, 5))
 
     _, _, macs = registry.measure(Net(), (8, 8, 4))

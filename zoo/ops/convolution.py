@@ -5,6 +5,7 @@ a hundredth, of what the machine can do. Figures here are milliseconds on two co
 float32, jax 0.10.1: XLA's own, then ours.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from zoo.ops import volume
 from zoo.ops.dense import dense
 from zoo.ops.depthwise import depthwise
 from zoo.ops.grouped import grouped
@@ -70,8 +72,9 @@ def conv_general_dilated(
     """`[B, H, W, C], [h, w, C / groups, D] -> [B, H', W', D]`: jax's function, faster on a CPU.
 
     Where the program runs on a CPU, images and kernels of this layout are computed as `lowering`
-    says; all else is XLA's own. Depthwise ones, then, have no forward-mode derivative (jax.jvp
-    raises TypeError); reverse mode has every order.
+    says, volumes `[B, T, H, W, C]` by `[t, h, w, C / groups, D]` as zoo.ops.volume.lowering does; all
+    else is XLA's own. Depthwise and grouped ones, then, have no forward-mode derivative (jax.jvp raises
+    TypeError); reverse mode has every order.
 
     Source: jax.lax.conv_general_dilated.
 
@@ -98,28 +101,36 @@ def conv_general_dilated(
 
     if not _is_ordinary(lhs, rhs, rest):
         return usual(lhs, rhs)
-    dilation = tuple(rhs_dilation or (1, 1))
+    dilation = tuple(rhs_dilation or (1,) * (lhs.ndim - 2))
     pads = _pads(lhs, rhs, window_strides, padding, dilation)
     shape = Shape(tuple(window_strides), pads, dilation, feature_group_count)
-    fast = lowering(lhs, rhs, shape)
+    fast = (lowering if lhs.ndim == 4 else _volumes)(lhs, rhs, shape)
+    if fast is None:
+        return usual(lhs, rhs)
     return lax.platform_dependent(lhs, rhs, cpu=lambda x, w: fast(x, w, shape), default=usual)
+
+
+def _volumes(x: Any, w: Any, shape: Shape) -> Callable | None:
+    fast = volume.lowering(x, w, shape)
+    return fast and functools.partial(fast, convolve=conv_general_dilated)
 
 
 def _pads(x, w, strides, padding, dilation) -> tuple[tuple[int, int], ...]:
     """Padding by name or in numbers, in numbers."""
     if isinstance(padding, str):
-        reach = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[:2], strict=True)]
-        padding = lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
+        reach = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[:-2], strict=True)]
+        padding = lax.padtype_to_pads(x.shape[1:-1], reach, strides, padding)
     return tuple((int(low), int(high)) for low, high in padding)
 
 
 def _is_ordinary(x: Any, w: Any, rest: dict[str, Any]) -> bool:
     """Whether images and kernels are laid out as here, and nothing besides is asked for."""
-    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+    layout = {4: NHWC, 5: volume.NDHWC}.get(x.ndim)
+    if layout is None or not jnp.issubdtype(x.dtype, jnp.floating):
         return False
     numbers = lax.conv_dimension_numbers(x.shape, w.shape, rest["dimension_numbers"])
     return (
-        numbers == lax.conv_dimension_numbers(x.shape, w.shape, NHWC)
+        numbers == lax.conv_dimension_numbers(x.shape, w.shape, layout)
         and rest["batch_group_count"] == 1
         and all(d == 1 for d in rest["lhs_dilation"] or ())
         and rest["preferred_element_type"] in (None, x.dtype)
