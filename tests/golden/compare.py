@@ -114,16 +114,20 @@ def training(case: Case, folder: pathlib.Path = FOLDER) -> dict[str, float]:
     with double_precision():
         fields = {**case.fields, **(case.training or {}), "dtype": jnp.float64}
         model = zoo.create_model(case.name, **fields)
+        # neither this nor `numbers` is kept: of VGG, each is a gigabyte
         filled = {t.name: fill(t.name, t.shape).astype(np.float64) for t in tensors}
         params, collections = split(convert(case, model, filled))
+        del filled
         step = jax.value_and_grad(lambda *arguments: loss(*arguments, model=model), has_aux=True)
         (value, new), grads = jax.jit(step, compiler_options=QUICKLY)(
             params, collections, pictures(case, jnp.float64)
         )
         # the converter may transpose, cut and join: what it makes of each tensor's own number
         # tells whose every element is
+        del params, collections
         numbers = {t.name: np.full(t.shape, k, np.float64) for k, t in enumerate(tensors)}
         owners, stored = split(convert(case, model, numbers))
+        del numbers
     count = len(tensors)
     norms = np.sqrt(sums(owners, jax.tree.map(jnp.square, grads), count))
     errors = {"loss": error(value, golden["loss"])}
