@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN    := .venv/bin/python
 
-.PHONY: train test check parity clean
+.PHONY: train test check parity bench clean
 
 train: .venv/train            ## LeNet-5 on real digits: trains, plots, saves (under a minute)
 	$(RUN) -m train lenet5_digits
@@ -19,6 +19,10 @@ parity: .venv/parity          ## every variant against torchvision and timm, liv
 	folder=$$(mktemp -d) && trap 'rm -r $$folder' EXIT && \
 	$(RUN) -m tests.golden.make --live --folder $$folder && \
 	$(RUN) -m tests.golden.parity $$folder README.md
+
+MODELS ?= mobilenet_v2 mobilenet_v1 resnet50 resnet18 vgg16 densenet121 resnext50_32x4d vit_b_16
+bench: .venv/parity           ## speed beside torch, forward and training step; MODELS="..." for others
+	$(RUN) -m train.bench $(MODELS) --against torch
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -17,7 +17,7 @@ from train import checkpoint, parallel, plots, progress, step
 from train import log as logs
 from train import workdir as workdirs
 from train.data import eval_batches, train_batches
-from train.progress import LIKELY, Diverged, Position
+from train.progress import LIKELY, Clock, Diverged, Position
 from train.run import Run
 from train.signals import Signals
 
@@ -113,6 +113,7 @@ def compile_run(run: Run, layout: parallel.Layout) -> Compiled:
         **model,
         optimizer=run.optimizer,
         accumulate=run.accumulate,
+        unroll=parallel.is_cpu(layout),
         ema=run.ema,
         held=tuple(run.held),
     )
@@ -145,26 +146,29 @@ def advance(
     )
     batches = parallel.ahead(layout, batches)
     bar = logs.progress_bar(total=total, start=start, disable=not parallel.is_main())
-    at = start
+    at, clock = start, Clock()
     with Signals(checkpoints) as signals, bar:
         while at < total:
             if run.patience is not None and position.waited >= run.patience:
                 return state, at, "patience"
             in_epoch = at % per_epoch
             until = at + min(row_every - in_epoch % row_every, per_epoch - in_epoch)
-            began, first = time.perf_counter(), at
+            first = at
+            clock.start()
             try:
-                state, at = steps(state, at, until, batches, position, compiled, signals, bar)
+                state, at = steps(
+                    state, at, until, batches, position, compiled, signals, bar, clock
+                )
             except Diverged as error:
                 raise Diverged(f"{error}; {checkpoint.last(checkpoints)}; {LIKELY}") from None
             if at < until:
                 return state, at, "signal"
-            rate = (at - first) * run.batch_size / (time.perf_counter() - began)
+            times = clock.row((at - first) * run.batch_size)
             row = {"step": at, "epoch": at / per_epoch, **progress.training_row(position)}
             if at % per_epoch == 0:
                 row |= evaluate(run, state, compiled, layout)
-            metrics.write({**row, "train/images_per_second": round(rate, 1)})
-            report(bar, row)
+            metrics.write({**row, **times})
+            report(bar, {**row, **times})
             if at % per_epoch == 0:
                 best = progress.judge(position, row, run.monitor)
                 remembered = dataclasses.asdict(position)
@@ -181,6 +185,7 @@ def steps(
     compiled: Compiled,
     signals: Signals,
     bar: Any,
+    clock: Clock,
 ) -> tuple[step.State, int]:
     """Trains from step `at` to `until`, or to a signal -> state, its step.
 
@@ -188,7 +193,12 @@ def steps(
     """
     unread = None
     while at < until and not signals.asked(at):
-        state, sums = compiled.train(state, next(batches))
+        batch = clock.next(batches)
+        called = time.perf_counter()
+        state, sums = compiled.train(state, batch)
+        if clock.compiling is None:
+            clock.compiling = time.perf_counter() - called
+            log.info("the step is compiled: %.1f s", clock.compiling)
         progress.absorb(position, unread, at)
         unread, at = sums, at + 1
         bar.update()

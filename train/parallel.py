@@ -165,6 +165,11 @@ def compile_eval(layout: Layout, step: Callable) -> Callable:
     return jax.jit(step, out_shardings=replicated(layout))
 
 
+def is_cpu(layout: Layout) -> bool:
+    """Whether the devices are CPUs, on which XLA computes convolutions slowly inside of loops."""
+    return layout.mesh.devices.flat[0].platform == "cpu"
+
+
 def gather(layout: Layout, tree: Any) -> Any:
     """Global arrays, whole or split -> numpy on every process. All processes must call it."""
     if not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):

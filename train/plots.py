@@ -19,7 +19,7 @@ def curves(rows: Sequence[Mapping[str, float]], *, best: int | None = None) -> F
     `best`: the step of the kept snapshot, marked.
     """
     named = sorted(
-        {name for row in rows for name in row if "/" in name and "per_second" not in name}
+        {name for row in rows for name in row if "/" in name and not name.startswith("time/")}
     )
     metrics = list(dict.fromkeys(name.split("/", 1)[1] for name in named))
     metrics.sort(key=lambda metric: (metric != "loss", metric != "accuracy", metric))

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 
@@ -29,6 +31,45 @@ class Position:
     waited: int = 0
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     steps: int = 0
+
+
+@dataclasses.dataclass
+class Clock:
+    """Where the wall time of the steps since the last row went, in seconds.
+
+    began: the first of them; waiting: for batches; compiling: this process's first step, whose call
+    returns when it is traced and compiled, or read from the cache, and is computed afterwards.
+    """
+
+    began: float = 0.0
+    waiting: float = 0.0
+    compiling: float | None = None
+    told: bool = False
+
+    def start(self) -> None:
+        self.began, self.waiting = time.perf_counter(), 0.0
+
+    def next(self, batches: Iterator[Any]) -> Any:
+        """The next batch; what passes until it is there counts as waiting."""
+        asked = time.perf_counter()
+        batch = next(batches)
+        self.waiting += time.perf_counter() - asked
+        return batch
+
+    def row(self, examples: int) -> dict[str, float]:
+        """What `examples` took since `start`; two equal runs differ in nothing but these.
+
+        Rate and share leave out the compilation, whose seconds the first row has.
+        """
+        seconds = time.perf_counter() - self.began
+        row = {}
+        if self.compiling is not None and not self.told:
+            row["time/compile_seconds"] = round(self.compiling, 2)
+            seconds -= self.compiling
+            self.told = True
+        row["time/images_per_second"] = round(examples / seconds, 1)
+        row["time/data_wait"] = round(self.waiting / seconds, 4)
+        return row
 
 
 def absorb(position: Position, sums: Mapping[str, jax.Array] | None, at: int) -> None:

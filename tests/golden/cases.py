@@ -212,6 +212,25 @@ CASES += [
         ("mobilenet_v2_035", "035"),
     )
 ]
+CASES += [  # the narrowest: its first block is 8 channels to 8, and so has a skip
+    Case(
+        "timm",
+        "mobilenet_v2_025",
+        "mobilenetv2_100",
+        V2,
+        reference_fields=dict(channel_multiplier=0.25),
+        training=dict(dropout=0.0),
+    ),
+    Case(
+        "torchvision",
+        "mobilenet_v2_025",
+        "mobilenet_v2",
+        V2_TORCHVISION,
+        reference_fields=dict(width_mult=0.25),
+        training=dict(dropout=0.0),
+        test=False,
+    ),
+]
 CASES += [
     Case(
         "torchvision",

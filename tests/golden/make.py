@@ -56,9 +56,12 @@ def from_torchvision(
 
 
 def from_timm(name: str, *, channel_multiplier: float = 1.0, **fields) -> torch.nn.Module:
-    """A model of timm; MobileNet v1 of any width, which timm has under no name."""
+    """A model of timm; MobileNets of widths that timm has under no name."""
     if channel_multiplier != 1.0:
-        generate = dict(mobilenetv1_100=timm.models.efficientnet._gen_mobilenet_v1)[name]
+        families = timm.models.efficientnet
+        generate = dict(
+            mobilenetv1_100=families._gen_mobilenet_v1, mobilenetv2_100=families._gen_mobilenet_v2
+        )[name]
         return generate(name, channel_multiplier=channel_multiplier, **fields)
     return timm.create_model(name, pretrained=False, **fields)
 
@@ -131,6 +134,16 @@ def train(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
     )
 
 
+def compute(case: Case, *, live: bool) -> dict[str, np.ndarray]:
+    """A case's golden arrays; the model is freed before the next is built."""
+    torch.manual_seed(0)
+    model = build(case)
+    golden = dict(names=describe(model), **evaluate(case, model))
+    if case.training is not None and (case.test_training or live):
+        golden |= train(case, model)
+    return golden
+
+
 def report(path: pathlib.Path, golden: dict[str, np.ndarray]) -> None:
     """Activations that vanish, explode or do not tell the two images apart would prove little."""
     logits, deviation = golden["logits"], golden["stages"][..., 1]
@@ -156,11 +169,7 @@ def main() -> None:
             continue
         if not (case.test or arguments.live):
             continue
-        torch.manual_seed(0)
-        model = build(case)
-        golden = dict(names=describe(model), **evaluate(case, model))
-        if case.training is not None and (case.test_training or arguments.live):
-            golden |= train(case, model)
+        golden = compute(case, live=arguments.live)
         path = arguments.folder / f"{case.title}.npz"
         np.savez_compressed(path, **golden)
         report(path, golden)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,6 @@ from tests.train import tiny
 from train import checkpoint, loop, parallel
 from train.log import read_rows
 
-TIMES = "images_per_second"
-
 
 def one_device():
     return parallel.layout("jit", devices=jax.devices()[:1])
@@ -24,7 +23,7 @@ def one_device():
 
 def rows_of(workdir):
     rows = read_rows(workdir / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if TIMES not in k} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
 
 
 def fit(workdir, **changes):
@@ -70,6 +69,26 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     arguments = tiny.run().task.inputs({"image": source.image}, False)
     predicted = np.argmax(model.apply(variables, *arguments)["logits"], -1)
     assert np.mean(predicted == source.label) == facts["finished"]["val/accuracy"]
+
+
+def test_rows_tell_where_the_time_went(whole):
+    rows = read_rows(whole / "metrics.jsonl")
+    assert all(row["time/images_per_second"] > 0 and row["time/data_wait"] >= 0 for row in rows)
+    assert [row.get("time/compile_seconds", 0) > 0 for row in rows] == [True, False, False]
+
+
+class Slow(tiny.Shades):
+    """Its batches take longer than its steps."""
+
+    def __getitem__(self, index):
+        time.sleep(0.004)
+        return super().__getitem__(index)
+
+
+def test_a_step_that_waits_for_its_data_is_seen(tmp_path):
+    fit(tmp_path / "run", train=Slow(320), epochs=1)
+    (row,) = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert 0.3 < row["time/data_wait"] <= 1
 
 
 def test_a_finished_run_says_so_and_trains_nothing(whole, capsys):

@@ -53,11 +53,13 @@ def test_rows_that_are_not_valid_change_nothing():
     assert jax.tree.all(jax.tree.map(jnp.array_equal, found.params, expected.params))
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch():
+@pytest.mark.parametrize("unroll", [False, True])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(unroll):
     run = tiny.run()
     parts, state, batch = start(run)
     whole, sums = jax.jit(partial(step.train_step, **parts))(state, batch)
-    split, split_sums = jax.jit(partial(step.train_step, **parts, accumulate=4))(state, batch)
+    by_four = partial(step.train_step, **parts, accumulate=4, unroll=unroll)
+    split, split_sums = jax.jit(by_four)(state, batch)
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(split.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     for name in sums:

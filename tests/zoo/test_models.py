@@ -51,6 +51,7 @@ COUNTS = {
     "mobilenet_v1_050": (1_331_592, giga("0.149")),
     "mobilenet_v1_075": (2_585_560, giga("0.325")),
     "mobilenet_v2": (3_504_872, giga("0.301")),
+    "mobilenet_v2_025": (1_519_112, giga("0.037")),
     "mobilenet_v2_035": (1_677_128, giga("0.059")),
     "mobilenet_v2_050": (1_968_680, giga("0.097")),
     "mobilenet_v2_075": (2_636_424, giga("0.209")),

@@ -47,13 +47,15 @@ def bench(
     rounds: int = 10,
     against: Literal["torch"] | None = None,
     fields: tuple[str, ...] = (),
+    accumulate: int = 1,
     pipeline: str | None = None,
     output: Path = Path("bench.json"),
 ) -> None:
     """Times models: images a second (median, the middle half's spread), compile seconds, memory.
 
-    Memory is what XLA plans for arguments, results and what lies between. Compiled without any
-    cache. Dropout is left out.
+    Memory is what XLA plans for arguments, results and what lies between, and the most that the
+    whole process held in a run where the platform tells. Compiled without any cache. Dropout is
+    left out.
 
     Args:
         models: names of `python -m zoo list`
@@ -64,19 +66,22 @@ def bench(
         rounds: samples of each, taken by turns; 0 only compiles
         against: torch times torchvision's model in the same process, outputs compared first
         fields: of the models, like scan=True remat=True
-        pipeline: a source of photographs: how many a second are decoded and delivered
+        accumulate: micro-batches of a training step
+        pipeline: a source of photographs: how many a second are decoded, cropped and delivered
         output: where the figures go as JSON, rows added to those that it holds
     """
+    if batch % accumulate:
+        raise ValueError(f"--batch {batch} does not divide into {accumulate} micro-batches")
     keep_memory()
     jax.config.update("jax_enable_compilation_cache", False)
     rate = clock.matmul_rate(jnp.dtype(dtype)) if rounds else None
     settings = Settings(
-        batch, size, dtype, doing, rounds, against == "torch", fields_of(fields), rate
+        batch, size, dtype, doing, rounds, against == "torch", fields_of(fields), rate, accumulate
     )
     rows = (
         []
         if pipeline is None
-        else [measure_pipeline(pipeline, size=size or 224, batch=batch, batches=PIPELINE_BATCHES)]
+        else measure_pipeline(pipeline, size=size or 224, batch=batch, batches=PIPELINE_BATCHES)
     )
     for name in models:
         rows += bench_model(name, settings)

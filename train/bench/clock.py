@@ -1,8 +1,10 @@
-"""Timing on machines that others use too: by turns, medians, checked clocks."""
+"""Timing on machines that others use too: by turns, medians, checked clocks; and peak memory."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -60,6 +62,19 @@ def alternate(runs: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str
         for name, run in runs.items():
             samples[name].append(once(run, times[name]))
     return {name: timing(seconds) for name, seconds in samples.items()}
+
+
+def peak_resident(run: Callable[[], Any]) -> int | None:
+    """Most bytes of physical memory that the process holds during a run, all that it held before
+    included; None where the platform does not tell (it is Linux's VmHWM, set back before)."""
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    try:
+        reset.write_text("5")
+        run()
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+    except OSError:
+        return None
+    return 1024 * int(found[1]) if found else None
 
 
 def matmul_rate(dtype: jnp.dtype) -> float:

@@ -32,6 +32,7 @@ class Settings(NamedTuple):
     torch: bool
     fields: dict[str, Any]
     rate: float | None
+    accumulate: int = 1
 
 
 def difference(ours: Any, theirs: Any) -> float:
@@ -75,6 +76,8 @@ def bench_model(name: str, settings: Settings) -> list[dict[str, Any]]:
         )
     variables = variables_for(name, model, image, reference, drawn=settings.rounds > 0)
     title = " ".join([name, *(f"{key}={value}" for key, value in fields.items())])
+    if settings.accumulate > 1:
+        title += f" accumulate {settings.accumulate}"
     rows = []
     for what in settings.doing:
         row = bench_program(what, model, variables, image, reference, settings, title)
@@ -103,7 +106,7 @@ def variables_for(
     arrays = rename(name, reference.tensors(), expected)
     if arrays.keys() != expected.keys():
         odd = ", ".join(sorted(arrays.keys() ^ expected.keys())[:5])
-        raise ValueError(f"{name}: torchvision's tensors are not ours, {odd} among them")
+        raise ValueError(f"{name}: torch's tensors are not ours, {odd} among them")
     return traverse_util.unflatten_dict({k: jnp.asarray(v) for k, v in arrays.items()}, sep="/")
 
 
@@ -125,7 +128,9 @@ def bench_program(
     timed = settings.rounds > 0
     x: Any = jnp.asarray(pixels) if timed else jax.ShapeDtypeStruct(image, jnp.float32)
     if what == "train":
-        program = programs.train(model, variables, x, jnp.asarray(label), run=timed)
+        program = programs.train(
+            model, variables, x, jnp.asarray(label), accumulate=settings.accumulate, run=timed
+        )
     else:
         program = programs.forward(model, variables, x, run=timed)
     row |= {"compile_seconds": program.compile_seconds, "memory": program.memory}
@@ -142,4 +147,6 @@ def bench_program(
     if "torch" in times:
         row["torch_images_per_second"] = settings.batch / times["torch"].median
         row["ratio"] = times["torch"].median / times["ours"].median
+        row["torch_resident"] = clock.peak_resident(runs["torch"])
+    row["resident"] = clock.peak_resident(program.run)
     return row

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from train.step import micro_batches
+
 RATE, MOMENTUM = 1e-3, 0.9
 
 
@@ -51,25 +53,40 @@ def forward(model: nn.Module, variables: Any, image: jax.Array, *, run: bool = T
 
 
 def train(
-    model: nn.Module, variables: Any, image: jax.Array, label: jax.Array, *, run: bool = True
+    model: nn.Module,
+    variables: Any,
+    image: jax.Array,
+    label: jax.Array,
+    *,
+    accumulate: int = 1,
+    run: bool = True,
 ) -> Program:
     """Variables, image [B, H, W, C], label [B] -> one step of momentum on the cross-entropy.
 
-    The state's memory is given to the step, as in training. `first` is the loss of the first step.
+    By `accumulate` micro-batches, as in training: on a CPU without a loop. The state's memory is given to the step, as in training. `first` is the loss of the first step.
     """
     optimizer = optax.sgd(RATE, MOMENTUM)
 
-    def loss(params: Any, collections: Any, image: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(params: Any, collections: Any, batch: Any, key: Any) -> tuple[jax.Array, Any]:
+        image, label = batch
         variables = {"params": params, **collections}
         outputs: Any
         outputs, new = model.apply(variables, image, train=True, mutable=list(collections))
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs["logits"], label)
-        return losses.mean(), new
+        return losses.sum(), (losses.sum(), new)
 
     def step(state: Any, image: jax.Array) -> tuple[Any, jax.Array]:
         params, collections, velocity = state
-        gradient = jax.value_and_grad(loss, has_aux=True)
-        (value, collections), slopes = gradient(params, collections, image)
+        slopes, (total, collections) = micro_batches(
+            jax.grad(loss, has_aux=True),
+            params,
+            collections,
+            (image, label),
+            jax.random.key(0),
+            accumulate=accumulate,
+            unroll=jax.default_backend() == "cpu",
+        )
+        slopes, value = jax.tree.map(lambda x: x / len(label), (slopes, total))
         updates, velocity = optimizer.update(slopes, velocity, params)
         return (optax.apply_updates(params, updates), collections, velocity), value
 

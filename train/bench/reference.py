@@ -1,4 +1,4 @@
-"""torch's side of the comparison: the same model of torchvision, with the same weights."""
+"""torch's side of the comparison: the same model of torchvision or timm, with the same weights."""
 
 import contextlib
 import importlib
@@ -8,30 +8,36 @@ from typing import Any
 import numpy as np
 
 from train.bench.programs import MOMENTUM, RATE
+from zoo.published import TIMM
 
 
 def load() -> tuple[Any, Any]:
-    """torch and torchvision, or ValueError in one line where they are not installed."""
+    """torch and torchvision, or ValueError in one line where they do not import."""
     with contextlib.suppress(ImportError):  # declares torchvision's operators to a CPU torch
         importlib.import_module("torchvision_cpu")
     try:
         return importlib.import_module("torch"), importlib.import_module("torchvision")
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter: torchvision of another torch
         raise ValueError(
             f"--against torch needs torch and torchvision ({error}): pip install 'flax-zoo[parity]'"
         ) from None
 
 
 class Reference:
-    """torchvision's model `name` in channels-last memory, without dropout."""
+    """torchvision's model `name`, or timm's, in channels-last memory, without dropout."""
 
     def __init__(self, name: str, *, classes: int, half: bool, side: int) -> None:
         self.torch, torchvision = load()
-        try:
-            sized = {"image_size": side} if name.startswith("vit") else {}
-            model = torchvision.models.get_model(name, weights=None, num_classes=classes, **sized)
-        except ValueError:
-            raise ValueError(f"torchvision has no model {name} to compare with") from None
+        size = {"torchvision": "image_size", "timm": "img_size"}
+        if name in torchvision.models.list_models():
+            source, build, theirs = "torchvision", torchvision.models.get_model, name
+        elif name in TIMM:
+            source, build = "timm", importlib.import_module("timm").create_model
+            theirs = TIMM[name][0].partition(".")[0]
+        else:
+            raise ValueError(f"neither torchvision nor timm has {name}, to compare with")
+        sized = {size[source]: side} if name.startswith("vit") else {}
+        model: Any = build(theirs, num_classes=classes, **sized)
         for layer in model.modules():
             if isinstance(layer, self.torch.nn.Dropout):
                 layer.p = 0.0

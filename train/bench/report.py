@@ -14,7 +14,9 @@ COLUMNS = {  # the key of a row: its head, and how it is shown
     "macs_per_second": ("GMAC/s", lambda v: f"{v / 1e9:.3g}"),
     "share": ("of matmul", lambda v: f"{100 * v:.0f} %"),
     "compile_seconds": ("compile s", lambda v: f"{v:.1f}"),
-    "memory": ("memory MB", lambda v: f"{v / 1e6:,.0f}"),
+    "memory": ("XLA's plan MB", lambda v: f"{v / 1e6:,.0f}"),
+    "resident": ("process peak MB (RSS)", lambda v: f"{v / 1e6:,.0f}"),
+    "torch_resident": ("torch peak MB (RSS)", lambda v: f"{v / 1e6:,.0f}"),
 }
 WORDS = 2  # leading columns that are words, not numbers
 

@@ -12,6 +12,7 @@ from train.data.arrays import Source, draw
 from train.data.order import permutation
 
 Batch = dict[str, np.ndarray]
+THREADS = min(8, os.cpu_count() or 1)  # that read ahead
 
 
 def train_batches(
@@ -122,8 +123,7 @@ def read_ahead(load: Callable[[int], Batch], start: int, stop: int) -> Iterator[
     Threads and not grain's worker processes: decoding frees the GIL, the order cannot depend on
     their number, and worker processes would parse the program's arguments as absl flags.
     """
-    threads = min(8, os.cpu_count() or 1)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2, threads))
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2, THREADS))
     batches = iter(grain.MapDataset.range(start, stop).map(load).to_iter_dataset(options))
     with contextlib.closing(batches):
         yield from batches

@@ -157,4 +157,5 @@ VARIANTS = {  # fields of MobileNetV2; parameters
         width=0.5, card=dict(reported="ImageNet top-1 64.592 % (d-li14's weights)")
     ),
     "mobilenet_v2_035": dict(width=0.35),  # 1,677,128
+    "mobilenet_v2_025": dict(width=0.25),  # 1,519,112
 }

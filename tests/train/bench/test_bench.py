@@ -1,6 +1,7 @@
 """The bench times what it says, and nothing whose outputs are wrong."""
 
 import json
+import sys
 import time
 from functools import partial
 
@@ -8,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import zoo
 from train.bench import clock, programs, reference
 from train.bench.__main__ import main
 from train.bench.model import Settings, bench_model, check
+from train.bench.pipeline import measure_pipeline
 
 TINY = dict(depths=(1, 1), num_classes=5)
 
@@ -137,6 +140,7 @@ def test_a_reference_gives_the_weights_and_a_ratio(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["mlp", "--accumulate", "3"], "--batch 8"),
         (["resnet21"], "resnet20"),
         (["mlp", "--fields", "widths"], "scan=True"),
         (["mlp", "--fields", "wdths=(3,)"], "widths"),
@@ -148,9 +152,33 @@ def test_mistakes_are_one_line(words, said, capsys, tmp_path):
     assert error.count("\n") == 1 and said in error
 
 
-def test_torch_is_named_where_it_lacks(monkeypatch):
+def test_micro_batches_are_the_same_step():
+    model = zoo.create_model("softmax_regression", num_classes=3)
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(6, 5, 5, 1)), jnp.float32)
+    variables = model.init(jax.random.key(0), image)
+    plain, split = (
+        programs.train(model, variables, image, jnp.arange(6) % 3, accumulate=n) for n in (1, 3)
+    )
+    for _ in range(3):
+        assert float(plain.run()) == pytest.approx(float(split.run()), rel=1e-5)
+
+
+def test_peak_memory_is_that_of_the_run():
+    if not sys.platform.startswith("linux"):
+        assert clock.peak_resident(lambda: None) is None
+        return
+    few, many = (
+        clock.peak_resident(lambda n=n: np.ones(n, np.uint8).sum()) for n in (1, 300_000_000)
+    )
+    assert many - few == pytest.approx(300e6, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", [ImportError, RuntimeError])
+def test_torch_is_named_where_it_lacks(kind, monkeypatch):
     def missing(name):
-        raise ImportError(f"No module named {name!r}")
+        if name == "torchvision_cpu":
+            raise ImportError
+        raise kind(f"No module named {name!r}")
 
     monkeypatch.setattr(reference.importlib, "import_module", missing)
     with pytest.raises(ValueError, match=r"flax-zoo\[parity\]"):
@@ -172,3 +200,14 @@ def test_pipeline(tmp_path, capsys):
     words = ["--pipeline", "digits", "--batch", "16", "--rounds", "0"]
     assert main([*words, "--output", str(tmp_path / "b.json")]) == 0
     assert "UCI digits" in capsys.readouterr().out
+
+
+def test_pipeline_of_photographs(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (6, 60, 80, 3), np.uint8)
+    for number, pixels in enumerate(noise):
+        path = tmp_path / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    rows = measure_pipeline(f"folder:{tmp_path}", size=32, batch=2, batches=3)
+    assert [row["what"] for row in rows] == ["decoded", "cropped", "delivered"]
+    assert all(row["images_per_second"] > 0 for row in rows)
