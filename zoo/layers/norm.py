@@ -13,6 +13,7 @@ from jax import lax
 
 from zoo.choice import choose
 from zoo.ops.channels import channel_sum, standardize
+from zoo.ops.once import computed_once
 
 EPSILON = 1e-5  # of every kind; flax's own default is 1e-6, the papers' and torch's is this
 
@@ -50,6 +51,9 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, width, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, width, jnp.float32)
         if train:
+            # read three times: without this a concatenation or a depthwise convolution is computed
+            # for each; steps of DenseNet-121 and MobileNet v2 take 0.75 times as long with it
+            x = computed_once(x)
             mean, var, count = self.moments(x)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
