@@ -63,7 +63,8 @@ def train(
 ) -> Program:
     """Variables, image [B, H, W, C], label [B] -> one step of momentum on the cross-entropy.
 
-    By `accumulate` micro-batches, as in training: on a CPU without a loop. The state's memory is given to the step, as in training. `first` is the loss of the first step.
+    By `accumulate` micro-batches, as in training: on a CPU without a loop. The state's memory is
+    given to the step, as in training. `first` is the loss of the first step.
     """
     optimizer = optax.sgd(RATE, MOMENTUM)
 

@@ -26,7 +26,8 @@ class BatchNorm(nn.Module):
     pmap or vmap axis (under jit over a mesh they are global as they stand), and the running ones
     move by 1 - `momentum` towards them; in evaluation the running ones are used. Statistics and
     arithmetic are float32, or `dtype` where that is wider. Unlike flax's, the variance takes two
-    passes and the running variance stores n / (n - 1) times the batch's, as torch does.
+    passes and the running variance stores n / (n - 1) times the batch's, as torch does. In training
+    there is no forward-mode derivative (jax.jvp raises TypeError).
 
     Source: Ioffe & Szegedy 2015, Batch Normalization, algorithms 1 and 2.
 

@@ -18,7 +18,7 @@ FEW = 49  # rows an image that are left to XLA: its sum of 8 x 49 x 2048 takes 0
 
 @jax.custom_jvp
 def channel_sum(x: jax.Array) -> jax.Array:
-    """`[B, ..., C] -> [C]`: on a CPU by adding eighths of the map until few rows are left.
+    """`[B, ..., C] -> [C]`: on a CPU by adding parts of the map until few rows are left.
 
     Each addition runs on all cores and in vectors. Its derivative is XLA's own sum.
 
@@ -48,7 +48,6 @@ def _sum_of_parts(x: jax.Array) -> jax.Array:
         if size * parts < count:
             total = total + rows[:, size * parts :].sum((0, 1))
         rows = functools.reduce(jnp.add, [rows[:, k * size : (k + 1) * size] for k in range(parts)])
-    # without the barrier the additions are fused into the sum, and run on one core again
     return total + lax.optimization_barrier(rows).sum((0, 1))
 
 
