@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Each part and the parts right below it; what is below those is below it too.
 BELOW = {
     "zoo.choice": [],
+    "zoo.palette": [],
     "zoo.ops": ["zoo.choice"],
     "zoo.losses": ["zoo.ops"],
     "zoo.layers": ["zoo.ops"],
@@ -23,7 +24,8 @@ BELOW = {
     "zoo.weights": ["zoo.registry"],
     "zoo": ["zoo.weights", "zoo.fold"],
     "zoo.show": ["zoo.registry"],
-    "zoo.predict": ["zoo.weights"],
+    "zoo.tiles": ["zoo.ops"],
+    "zoo.predict": ["zoo.weights", "zoo.palette", "zoo.tiles"],
     "zoo.convert": ["zoo.weights"],
     "zoo.__main__": ["zoo", "zoo.show", "zoo.predict", "zoo.convert"],
     "train": [],
@@ -34,14 +36,14 @@ BELOW = {
     "train.parallel": ["train.memory"],
     "train.log": [],
     "train.metrics": [],
-    "train.plots": [],
+    "train.plots": ["zoo.palette"],
     "train.checkpoint": [],
     "train.signals": [],
     "train.progress": [],
     "train.workdir": ["train.parallel", "train.log"],
     "train.paths": [],
     "train.augment": ["zoo.ops"],
-    "train.data": ["zoo.choice", "zoo.preprocess"],
+    "train.data": ["zoo.choice", "zoo.preprocess", "zoo.palette"],
     "train.optimizers": ["train.schedules", "train.paths"],
     "train.tasks": [
         "train.task",
@@ -50,6 +52,7 @@ BELOW = {
         "train.augment",
         "zoo.losses",
         "zoo.preprocess",
+        "zoo.tiles",
     ],
     "train.step": ["train.task"],
     "train.loop": [
