@@ -1,6 +1,7 @@
 """Every variant: counts, features, and that it initialises, runs, learns and stays itself."""
 
 import functools
+import pathlib
 import re
 
 import flax.linen as nn
@@ -95,6 +96,8 @@ COUNTS = {
     "wide_resnet50_2": (68_883_240, 11_398_021_120),
 }
 
+README = (pathlib.Path(__file__).parent.parent.parent / "README.md").read_text()
+
 
 @functools.cache
 def traced(name):
@@ -116,6 +119,7 @@ def test_counts(name):
     _, variables, macs = traced(name)
     parameters = sum(weight.size for weight in jax.tree.leaves(variables["params"]))
     assert (parameters, macs) == COUNTS[name]
+    assert re.search(rf"^\| `{name}` \| \w+ \| {parameters:,} \| {macs:,} \|", README, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
