@@ -24,6 +24,7 @@ from train.augment.policies import (
     rand_augment,
     trivial_augment,
 )
+from zoo.ops.once import computed_once
 
 __all__ = [
     "CIFAR10",
@@ -97,6 +98,10 @@ def scenes(*functions: Callable) -> Callable:
         for number, function in enumerate(functions):
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
             batch = jax.vmap(function)(own, batch)
+            # Else a sampling of a sampled image computes each of its pixels four times: two
+            # samplings of 4 x 512 x 512 with mask and weight take 160 milliseconds in place of 90.
+            moved = scene.maps(batch)
+            batch = {**batch, **{name: computed_once(value) for name, value in moved.items()}}
         return batch
 
     return augment

@@ -8,7 +8,7 @@ import pytest
 from train import augment
 from train.augment import gallery
 
-NOT_DRAWN = {"images", "chain", "one_of", "nothing", "IMAGENET", "CIFAR10"}
+NOT_DRAWN = {"images", "scene", "scenes", "chain", "one_of", "nothing", "IMAGENET", "CIFAR10"}
 
 
 def test_every_augmentation_has_a_row():
