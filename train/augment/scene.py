@@ -143,9 +143,7 @@ def elastic(
     return sample(scene, x[:1] + right, y[:, :1] + down, mode=mode)
 
 
-def crop(
-    key: jax.Array, scene: Scene, *, size: tuple[int, int], mode: str = "constant"
-) -> Scene:
+def crop(key: jax.Array, scene: Scene, *, size: tuple[int, int], mode: str = "constant") -> Scene:
     """Key [], scene [H, W] -> scene [*size], every place equally likely.
 
     A side that is shorter than `size` (height, width) is padded, all of the image being in it.

@@ -99,7 +99,9 @@ def test_elastic_is_scipys(photograph, mode):
         assert np.abs(ours - expected)[seen].max() < 0.51
     expected = ndimage.map_coordinates(known["mask"], points, order=0, mode="nearest")
     close = np.abs(points - np.floor(points) - 0.5).min(0) > 1e-3  # no tie between two pixels
-    np.testing.assert_array_equal(np.asarray(bent["mask"])[inside & close], expected[inside & close])
+    np.testing.assert_array_equal(
+        np.asarray(bent["mask"])[inside & close], expected[inside & close]
+    )
     assert (np.asarray(bent["mask"]) == 255).mean() > 0.02
 
 
