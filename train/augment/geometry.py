@@ -1,6 +1,6 @@
 """Augmentation that moves pixels: one key and one image at a time, to be vmapped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +122,7 @@ def affine(
 
 def draw_matrix(
     key: jax.Array,
-    size: tuple[int, int],
+    size: Sequence[int],
     *,
     degrees: float = 0.0,
     translation: float = 0.0,
@@ -185,7 +185,7 @@ def warp(
     return jnp.where(inside(x, y, image.shape[:2])[..., None], sampled, outside)
 
 
-def points(matrix: jax.Array, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def points(matrix: jax.Array, size: Sequence[int]) -> tuple[jax.Array, jax.Array]:
     """[2, 3], (height, width) -> x, y [height, width]: where the centre of each pixel comes from."""
     height, width = size
     column = jnp.arange(width, dtype=jnp.float32)[None] + 0.5
@@ -195,7 +195,7 @@ def points(matrix: jax.Array, size: tuple[int, int]) -> tuple[jax.Array, jax.Arr
     return x, y
 
 
-def inside(x: jax.Array, y: jax.Array, size: tuple[int, int]) -> jax.Array:
+def inside(x: jax.Array, y: jax.Array, size: Sequence[int]) -> jax.Array:
     """x, y [h, w], (height, width) of an image -> [h, w] bool: which points lie in it."""
     height, width = size
     return (x >= 0) & (x < width) & (y >= 0) & (y < height)
