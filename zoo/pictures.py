@@ -14,7 +14,7 @@ from zoo.preprocess import Preprocessing, centre, resized
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 LARGEST = 89_478_485  # pixels, Pillow's own bound against decompression bombs: 256 MiB of RGB
 SMALL = 384  # pixels: an overlay of less is enlarged, so that its legend can be read beside it
-OPACITY = 128  # of 255, of a class's colour over the image; at its borders all
+OPACITY = 112  # of 255, of a class's colour over the image; at its borders all
 ENTRIES = 48  # lines of a legend
 LONGEST = 32  # letters of a name in it
 
