@@ -177,8 +177,7 @@ def write_mask(model: Segmenter, file: str, stem: pathlib.Path) -> list[str]:
             raise ValueError(f"{file}: {error}") from error
         mask = pictures.enlarged_mask(segment(model, small), image.shape[:2])
     found = shares(mask, model.classes)
-    entries = [(number, f"{name}  {100 * share:.1f} %") for number, share, name in found]
-    drawn = pictures.overlay(image, mask, model.palette, entries)
+    drawn = pictures.overlay(image, mask, model.palette, found)
     files = [stem.with_name(f"{stem.name}_{end}") for end in ("mask.png", "overlay.jpg")]
     pictures.write(pictures.coloured(mask, model.palette), files[0])
     pictures.write(drawn, files[1])

@@ -144,9 +144,9 @@ def overlay(
     image: np.ndarray,
     mask: np.ndarray,
     palette: np.ndarray,
-    entries: Sequence[tuple[int, str]],
+    entries: Sequence[tuple[int, float, str]],
 ) -> Any:
-    """uint8 [H, W, C], [H, W], [256, 3], (class, words) ... -> Pillow's image with a legend below.
+    """uint8 [H, W, C], [H, W], [256, 3], (class, share, name) ... -> Pillow's image with a legend below.
 
     Classes whose colour is black are left as they are, so that a background does not darken.
     """
@@ -163,15 +163,22 @@ def overlay(
     return with_legend(Image.composite(seen, picture, Image.fromarray(opacity)), palette, entries)
 
 
-def with_legend(picture: Any, palette: np.ndarray, entries: Sequence[tuple[int, str]]) -> Any:
-    """Pillow's image, palette [256, 3], (class, words) ... -> the image on white over a legend."""
+def with_legend(
+    picture: Any, palette: np.ndarray, entries: Sequence[tuple[int, float, str]]
+) -> Any:
+    """Pillow's image, palette [256, 3], (class, share, name) ... -> the image on white over a legend."""
     Image, _ = pillow()
     from PIL import ImageDraw, ImageFont
 
     em = int(min(48, max(14, picture.width / 45)))
     font = ImageFont.load_default(em)
-    rows = [(number, name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
-            for number, name in entries[:ENTRIES]]  # fmt: skip
+    rows = [
+        (
+            number,
+            f"{name if len(name) <= LONGEST else f'{name[: LONGEST - 1]}…'}  {100 * share:.1f} %",
+        )
+        for number, share, name in entries[:ENTRIES]
+    ]
     hidden = len(entries) - len(rows)
     cell = int(max(font.getlength(words) for _, words in rows)) + 3 * em
     columns = max(1, (picture.width - em) // cell)

@@ -137,7 +137,9 @@ def test_overlay():
     """Black classes leave the image, others mix with it, borders are their colour; small ones grow."""
     image, mask = street(40, 60)
     colours = palette.voc_palette(256)
-    drawn = pictures.overlay(image, mask, colours, [(0, "sky"), (1, "road " * 30), (2, "car")])
+    drawn = pictures.overlay(
+        image, mask, colours, [(0, 0.5, "sky"), (1, 0.3, "road " * 30), (2, 0.2, "car")]
+    )
     factor = 6  # 384 / 60
     assert drawn.size[0] >= 60 * factor and drawn.size[1] > 40 * factor + 20
     left = (drawn.size[0] - 60 * factor) // 2
@@ -159,7 +161,7 @@ def test_overlay():
 def test_a_legend_of_many_classes_has_an_end():
     image = np.zeros((90, 90, 1), np.uint8)
     mask = (np.arange(8100) % 200).reshape(90, 90).astype(np.uint8)
-    entries = [(number, f"class {number}") for number in range(200)]
+    entries = [(number, 0.005, f"class {number}") for number in range(200)]
     drawn = pictures.overlay(image, mask, palette.voc_palette(256), entries)
     assert drawn.size[1] < 1200
 
