@@ -123,14 +123,19 @@ def segment(
     """uint8 [H, W, C] -> what `finish` makes of probabilities [1, n, w, K], as [H, W, K].
 
     In windows that overlap by half; of a model that takes its margin, in tiles whose middles
-    touch. `finish` is applied part by part: `classes_of` keeps memory at a byte a pixel.
+    touch or overlap a little. `finish` is applied part by part: `classes_of` keeps memory at a byte a pixel.
     """
     if max(model.margin) > 0:
+        # From tile to tile whole pixels of the deepest map, of five poolings at most: else what a
+        # U-Net says of a pixel depends on where in its tile it lies.
+        inner = [w - 2 * m for w, m in zip(model.window, model.margin, strict=True)]
+        stride = inner[0] - inner[0] % 32 or inner[0], inner[1] - inner[1] % 32 or inner[1]
         return tiles.overlap_tile(
             lambda pieces: finish(np.asarray(model.predict(pieces))),
             image[None],
             tile=model.window,
             margin=model.margin,
+            stride=stride,
         )[0]
     stride = (-(-model.window[0] // 2), -(-model.window[1] // 2))
     return tiles.sliding_window(
