@@ -54,7 +54,7 @@ def fitting_sides(side: int, *, depth: int) -> tuple[int | None, int]:
     return above - step, above
 
 
-def fit_to(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def fit_to(x: jax.Array, size: Sequence[int]) -> jax.Array:
     """`[B, h, w, C], (H, W) -> [B, H, W, C]`: rows and columns cut at the end, or the last repeated.
 
     A map that was enlarged so covers one whose side was odd, from the same corner on.
@@ -69,7 +69,7 @@ def fit_to(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     return jnp.pad(x, [(0, 0), *more, (0, 0)], mode="edge") if any(n for _, n in more) else x
 
 
-def crop_to(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def crop_to(x: jax.Array, size: Sequence[int]) -> jax.Array:
     """`[B, H, W, C], (h, w) -> [B, h, w, C]`: the middle of the map.
 
     Source: Ronneberger et al. 2015, U-Net, section 2.
@@ -245,9 +245,11 @@ class UNet(nn.Module):
             )(x)
             x = activation(self.act)(x) if self.release else x
         else:
-            times = [max(1, round(side / n)) for side, n in zip(size, x.shape[1:3], strict=True)]
-            sides = [times[0] * x.shape[1], times[1] * x.shape[2]]
-            x = resize(x, (x.shape[0], *sides, x.shape[3]), self.upsample)
+            times = [2, 2]
+            if self.backbone is not None:  # stages of other strides than twice the last
+                times = [max(1, round(a / b)) for a, b in zip(size, x.shape[1:3], strict=True)]
+            shape = (x.shape[0], times[0] * x.shape[1], times[1] * x.shape[2], x.shape[3])
+            x = resize(x, shape, self.upsample)
         if self.padding == "VALID":
             level = crop_to(level, x.shape[1:3])
         else:
