@@ -198,12 +198,12 @@ def test_which_sides_fit():
         down = [side - 4]
         for _ in range(depth):
             if down[-1] % 2 or down[-1] <= 0:
-                return None
+                return 0
             down.append(down[-1] // 2 - 4)
         x = down[-1]
         for _ in range(depth):
             x = 2 * x - 4 if x > 0 else x
-        return x if x > 0 else None
+        return max(x, 0)
 
     for depth in (1, 2, 3, 4, 5):
         good = [side for side in range(700) if fits(side, depth)]
