@@ -85,7 +85,7 @@ def paired(images: pathlib.Path, masks: pathlib.Path) -> list[Record]:
     if lonely:
         raise ValueError(
             f"{lonely[0]} has no mask of its name in {masks}{others(lonely)} "
-            f"(looked for {', '.join(MASK_ENDINGS)})"
+            f"(looked for {', '.join(MASK_ENDINGS)}: JPEG does not keep a mask's values)"
         )
     if left := sorted(mask_of.values()):
         raise ValueError(
@@ -113,14 +113,14 @@ def stems(folder: pathlib.Path, endings: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts numbers within names by value.
 
     >>> sorted(["10", "9", "a2", "a10"], key=natural)
     ['9', '10', 'a2', 'a10']
     """
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def check_headers(records: list[Record]) -> list[Size]:

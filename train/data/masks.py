@@ -2,17 +2,14 @@
 
 import dataclasses
 import difflib
-import logging
 import os
 import pathlib
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from train.data.arrays import Source, Subset
 from train.data.coco import find_coco
 from train.data.digit_scenes import open_digit_scenes
 from train.data.mask_files import (
@@ -28,14 +25,12 @@ from train.data.mask_files import (
 )
 from train.data.mask_folder import check_headers, find_parts, one_size
 from train.data.pairs import Kept, Pairs, keep
+from train.data.parts import cut
 from train.data.photographs import Size, check_size
-from train.data.sources import split
 from train.data.tfds_masks import KNOWN, find_tfds
 from train.data.voc import CLASSES, find_voc
 from zoo.palette import voc_palette
 
-HELD = 0.2  # of the training images, for validation, where there is neither val nor test
-PARTS = ("train", "val", "test")
 FORMS = {
     "digit_scenes": "digit_scenes",
     "folder": "folder:PATH",
@@ -43,8 +38,6 @@ FORMS = {
     "coco": "coco:PATH",
     "tfds": "tfds:NAME or tfds:NAME:CONFIG",
 }
-
-logger = logging.getLogger("train")
 
 
 def open_masks(
@@ -81,21 +74,10 @@ def open_masks(
     >>> len(scenes["train"]), scenes["val"][0]["mask"].shape, len(scenes["test"].classes)
     (1000, (128, 128), 11)
     """
-    scheme, _, where = spec.partition(":")
-    if scheme not in FORMS:
-        near = difflib.get_close_matches(scheme, FORMS, n=1)
-        hint = (
-            f"did you mean {FORMS[near[0]]}?"
-            if near
-            else f"choose one of {', '.join(FORMS.values())}"
-        )
-        raise ValueError(f"unknown source of masks {spec}: {hint}")
-    if bool(where) != (scheme != "digit_scenes"):
-        raise ValueError(f"source {spec}: expected the form {FORMS[scheme]}")
     told = {"classes": classes, "values": values, "ignore": ignore}
-    if scheme not in ("folder", "tfds") and any(given is not None for given in told.values()):
-        named = next(name for name, given in told.items() if given is not None)
-        raise ValueError(f"{spec} knows its classes itself: leave {named} out")
+    scheme, where = form_of(spec, told)
+    if instances and scheme in ("folder", "tfds"):
+        raise ValueError(f"{spec} has no instances: leave them out")
     folder = pathlib.Path(os.path.expanduser(where))
     match scheme:
         case "digit_scenes":
@@ -111,6 +93,27 @@ def open_masks(
     if "train" not in sources:
         raise ValueError(f"{spec} has {' and '.join(sources)} but nothing to train on")
     return keep(cut(sources, parts, seed=seed, spec=spec))
+
+
+def form_of(spec: str, told: dict[str, Any]) -> tuple[str, str]:
+    """The scheme of a source and what follows; raises ValueError where it is no form of a source.
+
+    >>> form_of("vok:devkit", {})
+    Traceback (most recent call last):
+    ValueError: unknown source of masks vok:devkit: did you mean voc:PATH?
+    """
+    scheme, _, where = spec.partition(":")
+    if scheme not in FORMS:
+        near = difflib.get_close_matches(scheme, FORMS, n=1)
+        forms = FORMS[near[0]] if near else ", ".join(FORMS.values())
+        hint = f"did you mean {forms}?" if near else f"choose one of {forms}"
+        raise ValueError(f"unknown source of masks {spec}: {hint}")
+    if bool(where) != (scheme != "digit_scenes"):
+        raise ValueError(f"source {spec}: expected the form {FORMS[scheme]}")
+    if scheme not in ("folder", "tfds") and any(given is not None for given in told.values()):
+        named = next(name for name, given in told.items() if given is not None)
+        raise ValueError(f"{spec} knows its classes itself: leave {named} out")
+    return scheme, where
 
 
 def folder_pairs(folder: pathlib.Path, spec: str, *, size: Size | None, **told: Any) -> dict:
@@ -199,52 +202,3 @@ def palette_of(names: tuple[str, ...], values: Sequence[Value] | None) -> np.nda
     if values is not None and np.ndim(values[0]):
         return np.array(values, np.uint8)
     return voc_palette(len(names))
-
-
-def cut(
-    sources: dict[str, Any], parts: float | str | None, *, seed: int, spec: str
-) -> dict[str, Source]:
-    """The sources, "train" cut in the parts that are said, or by a fifth where it is alone."""
-    if parts is None and len(sources) > 1:
-        return sources
-    whole = sources["train"]
-    if isinstance(parts, str) and not re.fullmatch(r"\s*0?\.\d+\s*", parts):
-        positions = blocks(parts, len(whole), spec=spec)
-        cuts: list[Source] = [Subset(whole, indices) for indices in positions]
-    else:
-        cuts = [*split(whole, HELD if parts is None else float(parts), seed=seed)]
-        logger.info(
-            "%s: split by seed %d into %d training and %d validation images",
-            *(spec, seed, *map(len, cuts)),
-        )
-    named = dict(zip(PARTS, cuts, strict=False))
-    if twice := (named.keys() & sources.keys()) - {"train"}:
-        raise ValueError(f"{spec} has a part {twice.pop()} of its own: leave parts={parts} out")
-    together = sources | named
-    return {part: together[part] for part in PARTS if part in together}
-
-
-def blocks(text: str, length: int, *, spec: str) -> list[np.ndarray]:
-    """ "0-19 / 20-24" -> positions of each part; ranges include their ends, commas join them.
-
-    >>> [part.tolist() for part in blocks("0-2, 6 / 3-5", 7, spec="folder:cells")]
-    [[0, 1, 2, 6], [3, 4, 5]]
-    """
-    found = []
-    for part in text.split("/"):
-        ranges = [re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", piece) for piece in part.split(",")]
-        if not all(ranges):
-            raise ValueError(
-                f"{spec}: parts is a fraction, or blocks such as '0-19 / 20-24' for train / val; "
-                f"got {text!r}"
-            )
-        ends = [(int(r[1]), int(r[2] or r[1])) for r in ranges if r]
-        if any(last < first or last >= length for first, last in ends):
-            raise ValueError(f"{spec}: parts={text!r} is not within 0-{length - 1}, its images")
-        found.append(np.concatenate([np.arange(first, last + 1) for first, last in ends]))
-    together = np.concatenate(found)
-    if not 2 <= len(found) <= len(PARTS) or len(np.unique(together)) != len(together):
-        raise ValueError(
-            f"{spec}: parts={text!r} is two or three blocks, train / val / test, that share nothing"
-        )
-    return found
