@@ -119,7 +119,7 @@ def test_export_of_what_has_no_name(tensors):
 
 def test_published():
     files = [row[0] for tags in TORCHVISION.values() for row in tags.values()]
-    assert len(files) == len(set(files)) == 41
+    assert len(files) == len(set(files)) == 43
     assert all(re.fullmatch(r"\w+(-owt|_lc_swag)?-[0-9a-f]{8}\.pth", file) for file in files)
     for name, tags in TORCHVISION.items():
         for tag, (file, top1, *_) in tags.items():
