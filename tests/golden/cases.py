@@ -11,6 +11,11 @@ from typing import Any, NamedTuple
 NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 
 
+# Of maps as large as the image every so many pixels are kept: prime to the strides, so that all
+# places between two pixels of a smaller map are among them.
+GRID = 13
+
+
 class Case(NamedTuple):
     """A variant `name` here, and `reference`, its name in `source`.
 
@@ -56,6 +61,25 @@ CASES = [
 ]
 CASES += [Case("timm", name, name, **RESNET) for name in RESNETS]
 CASES += [Case("timm", "resnet50", "resnet50_gn", **RESNET, fields=dict(norm="group"))]
+
+CASES += [  # what stands for a stride: torchvision's dilation of bottlenecks is timm's too
+    Case(
+        "timm", name, name, **RESNET, reference_fields=dict(output_stride=stride),
+        fields=dict(output_stride=stride),
+    )
+    for name, stride in (("resnet18", 8), ("resnet34", 16), ("resnet50", 16))
+]  # fmt: skip
+CASES += [
+    Case(
+        "torchvision",
+        name,
+        name,
+        stages={f"stage{k}": f"backbone.layer{k}" for k in (1, 2, 3, 4)},
+        training=dict(dropout=0.0),
+        test_training=name == "fcn_resnet50",
+    )
+    for name in ("fcn_resnet50", "fcn_resnet101")
+]
 
 # The map is seen after the last ReLU: torchvision's works in place, timm's is part of the norm.
 DENSENET = dict(
