@@ -34,8 +34,16 @@ def from_torchvision(
     """A model of torchvision; AlexNet and VGG with other hidden layers, VGG as A-LRN or as C.
 
     The layers keep their names: a 1 x 1 convolution takes the place of a 3 x 3, and the first ReLU
-    becomes a ReLU with its normalisation. Segmenters have their auxiliary heads.
+    becomes a ReLU with its normalisation. Segmenters have their auxiliary heads,
+    and a backbone of other `depths` where these are told.
     """
+    if "depths" in fields:
+        dilated = torchvision.models.resnet.ResNet(
+            torchvision.models.resnet.Bottleneck,
+            list(fields["depths"]),
+            replace_stride_with_dilation=[False, True, True],
+        )
+        return torchvision.models.segmentation.fcn._fcn_resnet(dilated, 21, aux=True)
     if name.startswith("fcn"):
         fields |= dict(weights_backbone=None, aux_loss=True)
     model = torchvision.models.get_model(name, weights=None, **fields)
