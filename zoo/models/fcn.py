@@ -119,7 +119,9 @@ class FCN(nn.Module):
         if not self.num_classes:
             return outputs
         x = self.pool(outputs[f"stage{len(outputs)}"])
-        scores = self.score("score")(self.fully_connected(x, train=train))
+        head = FCN.fully_connected
+        head = nn.remat(head, static_argnums=(2,)) if self.remat else head
+        scores = self.score("score")(head(self, x, train))
         for k, scale in enumerate(self.scales):
             number = len(outputs) - 1 - k
             pool = scale * self.pool(outputs[f"stage{number}"])
@@ -131,7 +133,7 @@ class FCN(nn.Module):
         window = (self.window, self.window)
         return max_pool(x, window, (2, 2), ceil_padding(x.shape[1:3], window, (2, 2)))
 
-    def fully_connected(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def fully_connected(self, x: jax.Array, train: bool) -> jax.Array:
         for name, kernel in (("fc6", self.kernel), ("fc7", 1)):
             x = nn.Conv(
                 self.hidden,
