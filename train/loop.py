@@ -17,6 +17,7 @@ from train import checkpoint, parallel, plots, progress, step
 from train import log as logs
 from train import workdir as workdirs
 from train.data import eval_batches, train_batches
+from train.data.arrays import Subset
 from train.progress import LIKELY, Clock, Diverged, Position
 from train.run import Run
 from train.signals import Signals
@@ -281,9 +282,10 @@ def looked_at(run: Run) -> Any:
 
 
 def look(run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout) -> tuple[Any, Any]:
-    """The first examples of that source -> batch, outputs, to be drawn."""
-    source = looked_at(run)
-    size = min(run.batch_size, LOOKED_AT)
+    """Examples from all over that source, class folders too -> batch, outputs, to be drawn."""
+    whole = looked_at(run)
+    places = np.linspace(0, len(whole) - 1, min(LOOKED_AT, len(whole))).astype(int)
+    source, size = Subset(whole, places), min(run.batch_size, LOOKED_AT)
     pairs = [
         (batch, parallel.gather(layout, compiled.predict(variables, batch)))
         for batch in islice(eval_batches(source, batch_size=size), -(-LOOKED_AT // size))
