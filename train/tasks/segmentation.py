@@ -222,4 +222,4 @@ def hardest(batch: Any, outputs: Any, *, classes: Sequence[str], palette: np.nda
 
 def labels(mask: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Masks [B, H, W] -> [B, H, W] int64, -1 where they name no class."""
-    return np.where(mask < len(classes), mask, -1).astype(np.int64)
+    return np.where(mask < len(classes), mask.astype(np.int64), -1)
