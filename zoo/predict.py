@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from zoo.preprocess import Preprocessing, preprocess
-from zoo.published import ADDRESSES, CIFAR10
+from zoo.published import ADDRESSES, CIFAR10, VOC
 from zoo.registry import list_models, variant
 from zoo.weights.fit import Fitted, unflatten
 from zoo.weights.model_file import open_model, preprocessing_of
@@ -111,7 +111,8 @@ def name_classes(loaded: Fitted, source: str, file: str | None) -> tuple[list[st
     """A model of K classes to their names, and a note where these are but numbers.
 
     They are those of `file` if it is given, else of the card that training wrote, else what the
-    weights' publisher trained on, else ImageNet's for a thousand.
+    weights' publisher trained on (Pascal VOC's 21 of published weights that segment), else
+    ImageNet's for a thousand.
     """
     count, note = getattr(loaded.model, "num_classes", 0), ""
     names: Any = loaded.card.get("classes")
@@ -125,6 +126,10 @@ def name_classes(loaded: Fitted, source: str, file: str | None) -> tuple[list[st
             raise ValueError(f"{where} has classes that are none: {error}") from error
     elif source.startswith(ADDRESSES["akamaster"]):
         names = list(CIFAR10)
+    elif (
+        count == len(VOC) and "://" in source and variant(loaded.name)[0]["task"] == "segmentation"
+    ):
+        names = list(VOC)
     elif count == 1000:
         try:
             names, where = read_classes(fetch(IMAGENET, limit=LARGEST)), IMAGENET
@@ -145,7 +150,11 @@ def open_classifier(name: str | None, source: str, *, classes: str | None = None
     `source` is what load_model takes, `classes` a file of names. ValueError for a model that does
     not classify.
     """
-    loaded = open_model(name, source)
+    return classifier(open_model(name, source), source, classes=classes)
+
+
+def classifier(loaded: Fitted, source: str, *, classes: str | None = None) -> Classifier:
+    """open_classifier of what open_model has opened already."""
     model, channels = loaded.model, loaded.image[-1]
     task = variant(loaded.name)[0]["task"]
     if task != "classification" or not getattr(model, "num_classes", 0):

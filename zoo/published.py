@@ -164,6 +164,13 @@ CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 
+# Pascal VOC's in its own order, which is that of FCN's and torchvision's published weights.
+VOC = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa",
+    "train", "tv monitor",
+)  # fmt: skip
+
 
 def sources(name: str) -> tuple[str, ...]:
     """Name of a variant to the sources of its weights, as zoo.load_model takes them.

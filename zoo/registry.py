@@ -26,6 +26,7 @@ from zoo.models import (
     perceptron,
     preact_resnet,
     resnet,
+    unet,
     vgg,
     vit,
 )
@@ -42,6 +43,7 @@ FAMILIES = {
     "perceptron": perceptron,
     "preact_resnet": preact_resnet,
     "resnet": resnet,
+    "unet": unet,
     "vgg": vgg,
     "vit": vit,
 }
@@ -86,8 +88,8 @@ def variant(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def create_model(name: str, **fields: Any) -> nn.Module:
     """Name of a variant, and fields over the variant's own, to a flax.linen Module.
 
-    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too. A model
-    has the channels of the images that it is initialised with, so that `in_channels` is none of
+    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too, and over
+    one the defaults are what the family's CARD calls "assembled". A model has the channels of the images that it is initialised with, so that `in_channels` is none of
     its fields. An unknown name or field raises ValueError with the nearest ones.
 
     Source: the VARIANTS at the foot of each family's file.
@@ -97,7 +99,8 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     """
     card, own = variant(name)
     module = card["module"]
-    fields = {**own, **fields}
+    assembled = card.get("assembled", {}) if fields.get("backbone") is not None else {}
+    fields = {**own, **assembled, **fields}
     known = {field.name: field for field in dataclasses.fields(module)}
     known = {key: known[key] for key in known if key not in ("parent", "name")}
     if "in_channels" in fields and "in_channels" not in known:
@@ -113,6 +116,30 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     if isinstance(fields.get("backbone"), str):
         fields["backbone"] = create_model(fields["backbone"], num_classes=0)
     return module(**fields)
+
+
+def variant_of(module: nn.Module) -> tuple[str, dict[str, Any]]:
+    """A Module to (the variant that is nearest to it, the fields in which it differs from that).
+
+    ValueError where no variant is of its class.
+
+    >>> variant_of(create_model("lenet5_modern", num_classes=0))
+    ('lenet5_modern', {'num_classes': 0})
+    """
+    names = [name for name in list_models() if variant(name)[0]["module"] is type(module)]
+    if not names:
+        raise ValueError(f"expected a module of a family, got a {type(module).__name__}")
+    fields = [field.name for field in dataclasses.fields(module)]
+    fields = [field for field in fields if field not in ("parent", "name")]
+
+    def difference(name: str) -> dict[str, Any]:
+        own = create_model(name)
+        values = {field: getattr(module, field) for field in fields}
+        return {field: value for field, value in values.items() if getattr(own, field) != value}
+
+    differences = {name: difference(name) for name in names}
+    nearest = min(names, key=lambda name: len(differences[name]))
+    return nearest, differences[nearest]
 
 
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
@@ -185,16 +212,18 @@ def measure_features(
     """Shape of one image, and the model's outputs for it, to {stage: (stride, channels)}.
 
     The stride is by how much the image grows for the map to grow by one, which padding does not
-    blur as it does the quotient of their sizes.
+    blur as it does the quotient of their sizes. It grows by a multiple of 32, as valid convolutions
+    of a U-Net want.
     """
     stages = sorted(stage for stage in small if "stage" in stage)
     if not stages:
         return {}
     height, width, channels = shape[-3:]
-    large, _, _ = measure(model, (*shape[:-3], 2 * height, 2 * width, channels))
+    more = -(-height // 32) * 32
+    large, _, _ = measure(model, (*shape[:-3], height + more, width + more, channels))
     return {
         stage: (
-            round(height / (large[stage].shape[-3] - small[stage].shape[-3])),
+            round(more / (large[stage].shape[-3] - small[stage].shape[-3])),
             small[stage].shape[-1],
         )
         for stage in stages
@@ -217,16 +246,29 @@ def images(
     *,
     image_size: int | tuple[int, int] | None = None,
     in_channels: int | None = None,
+    backbone: str | nn.Module | None = None,
 ) -> tuple[tuple[int, ...], Preprocessing]:
     """Name of a variant to its images' shape and preprocessing; nothing is traced.
 
-    Those of another size or number of channels than the variant's where these are given.
+    Those of another size or number of channels than the variant's where these are given; those of
+    `backbone`, uncropped, where it is a variant or nearest to one.
 
     >>> shape, preprocessing = images("resnet18", image_size=64, in_channels=1)
     >>> shape, preprocessing.size, [round(value, 3) for value in preprocessing.mean]
     ((64, 64, 1), (64, 64), [0.449])
     """
     card, _ = variant(name)
+    if isinstance(backbone, str):
+        under, _ = variant(backbone)
+        card = {
+            **card,
+            "input": under["input"],
+            "preprocessing": {**under["preprocessing"], "crop": 1.0},
+        }
+    elif backbone is not None:
+        return images(
+            name, image_size=image_size, in_channels=in_channels, backbone=variant_of(backbone)[0]
+        )
     *before, height, width, channels = card["input"]
     if image_size is not None:
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -242,8 +284,9 @@ def images(
 def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> ModelCard:
     """Name of a variant, and fields over the variant's own, to its card.
 
-    Nothing is computed: shapes are traced. A field image_size is the card's input too;
-    `in_channels`, the images' channels, is of the input alone. An unknown name or field raises
+    Nothing is computed: shapes are traced. A field image_size is the card's input too; over a
+    `backbone` that is given the images are the backbone's; `in_channels`, the images' channels, is
+    of the input alone. An unknown name or field raises
     ValueError.
 
     Source: see ModelCard.
@@ -255,7 +298,10 @@ def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> M
     card, _ = variant(name)
     model = create_model(name, **fields)
     image, preprocessing = images(
-        name, image_size=fields.get("image_size"), in_channels=in_channels
+        name,
+        image_size=fields.get("image_size"),
+        in_channels=in_channels,
+        backbone=fields.get("backbone"),
     )
     outputs, variables, macs = measure(model, image)
     sizes = [weight.size for weight in jax.tree.leaves(variables.get("params", {}))]

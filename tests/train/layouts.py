@@ -1,7 +1,8 @@
-"""Five training steps under one layout; run as a script it is one of several processes."""
+"""Five training steps under a layout; run as a script it is one of several processes."""
 
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,12 @@ from train.data import train_batches
 from train.tasks.reconstruction import reconstruction
 
 STEPS, BATCH = 5, 16
+
+LAYOUTS = {
+    "jit": lambda: parallel.layout("jit"),
+    "pmap": lambda: parallel.layout("pmap"),
+    "fsdp": lambda: parallel.layout("jit", shard="fsdp"),
+}
 
 
 class Noise:
@@ -67,8 +74,9 @@ def five_steps(layout: parallel.Layout, case: str, *, accumulate: int = 1) -> di
 
 
 if __name__ == "__main__":
-    mode, shard, case, output = sys.argv[1:]
+    case, folder, *names = sys.argv[1:]
     parallel.start(devices=4)
-    found = five_steps(parallel.layout(mode, shard=shard or None), case)
-    if parallel.is_main():
-        np.savez(output, **found)
+    for name in names:
+        found = five_steps(LAYOUTS[name](), case)
+        if parallel.is_main():
+            np.savez(Path(folder, name), **found)

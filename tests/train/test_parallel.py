@@ -11,14 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.train.layouts import CASES, five_steps
+from tests.train.layouts import CASES, LAYOUTS, five_steps
 from train import parallel
-
-LAYOUTS = {
-    "jit": lambda: parallel.layout("jit"),
-    "pmap": lambda: parallel.layout("pmap"),
-    "fsdp": lambda: parallel.layout("jit", shard="fsdp"),
-}
 
 
 def one_device() -> parallel.Layout:
@@ -46,20 +40,20 @@ def test_layouts_train_alike(layout, case):
     assert_same(five_steps(LAYOUTS[layout](), case), case)
 
 
-@pytest.mark.parametrize(("mode", "shard"), [("jit", ""), ("jit", "fsdp"), ("pmap", "")])
-def test_two_processes_train_like_one_device(mode, shard, tmp_path):
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """Folder of what two processes of four devices found under each layout, one file for each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     script = Path(__file__).with_name("layouts.py")
-    root = script.parents[2]
-    output = tmp_path / "found.npz"
+    folder = tmp_path_factory.mktemp("found")
     running = [
         subprocess.Popen(
-            [sys.executable, script, mode, shard, "smooth", output],
+            [sys.executable, script, "smooth", folder, *LAYOUTS],
             env={
                 **os.environ,
-                "PYTHONPATH": str(root),
+                "PYTHONPATH": str(script.parents[2]),
                 "JAX_PLATFORMS": "cpu",
                 "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
                 "JAX_NUM_PROCESSES": "2",
@@ -73,7 +67,12 @@ def test_two_processes_train_like_one_device(mode, shard, tmp_path):
     ]
     said = [process.communicate(timeout=300)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], "\n".join(said)
-    assert_same(dict(np.load(output)), "smooth")
+    return folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_processes_train_like_one_device(layout, two_processes):
+    assert_same(dict(np.load(two_processes / f"{layout}.npz")), "smooth")
 
 
 def test_fsdp_splits_parameters_and_their_moments():

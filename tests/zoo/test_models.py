@@ -1,6 +1,7 @@
 """Every variant: counts, features, and that it initialises, runs, learns and stays itself."""
 
 import functools
+import pathlib
 import re
 
 import flax.linen as nn
@@ -26,7 +27,8 @@ def giga(published: str):
 # multiply-adds are by hand: 784 * 150 + 100 * 1500 + 48,000 + 10,080, and with dense C3 and the
 # output 784 * 150 + 100 * 2400 + 48,000 + 10,080 + 840. DenseNet and ViT: arithmetic over the
 # papers' tables, equal to the counts that torchvision and the authors publish; so AlexNet, VGG and
-# the MobileNets, of which v2_035 has the multiply-adds that TensorFlow's slim tells.
+# the MobileNets, of which v2_035 has the multiply-adds that TensorFlow's slim tells. U-Net: the
+# counts of 2015 are published, the others by hand (tests/zoo/models/test_unet.py).
 COUNTS = {
     "alexnet": (61_100_840, giga("0.714")),
     "alexnet_2012": (60_965_224, giga("0.724")),
@@ -74,6 +76,9 @@ COUNTS = {
     "resnext101_32x8d": (88_791_336, 16_414_015_488),
     "resnext50_32x4d": (25_028_904, 4_230_479_872),
     "softmax_regression": (7_850, 7_840),
+    "unet": (31_030_658, 150_428_424_448),
+    "unet_2015_release": (31_100_354, 157_294_254_336),
+    "unet_same": (31_036_546, 48_096_083_968),
     "vgg11": (132_863_336, giga("7.609")),
     "vgg11_bn": (132_868_840, giga("7.609")),
     "vgg11_lrn": (132_863_336, giga("7.609")),
@@ -94,6 +99,8 @@ COUNTS = {
     "wide_resnet101_2": (126_886_696, 22_753_050_624),
     "wide_resnet50_2": (68_883_240, 11_398_021_120),
 }
+
+README = (pathlib.Path(__file__).parent.parent.parent / "README.md").read_text()
 
 
 @functools.cache
@@ -116,6 +123,7 @@ def test_counts(name):
     _, variables, macs = traced(name)
     parameters = sum(weight.size for weight in jax.tree.leaves(variables["params"]))
     assert (parameters, macs) == COUNTS[name]
+    assert re.search(rf"^\| `{name}` \| \w+ \| {parameters:,} \| {macs:,} \|", README, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", zoo.list_models())

@@ -13,7 +13,8 @@ from PIL import Image
 import zoo
 from zoo import __main__ as command
 from zoo import predict, published
-from zoo.__main__ import main, photograph
+from zoo.__main__ import main
+from zoo.pictures import photograph
 from zoo.predict import name_and_images, names_in, read_classes
 from zoo.preprocess import Preprocessing, preprocess
 
@@ -45,13 +46,13 @@ def opened(weights):
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch, opened):
     """The commands below use this one, where they ask for the same."""
-    whole = predict.open_classifier
+    whole = command.opened
 
-    def open_classifier(name, source, *, classes=None):
-        again = name in (None, opened.name) and source.endswith("/again") and classes is None
-        return opened if again else whole(name, source, classes=classes)
+    def again(name, given):
+        same = name in (None, opened.name) and given.weights.endswith("/again")
+        return opened if same and given.classes is None else whole(name, given)
 
-    monkeypatch.setattr(command, "open_classifier", open_classifier)
+    monkeypatch.setattr(command, "opened", again)
 
 
 def lines(capsys):

@@ -2,7 +2,8 @@
 
 Most functions are of one key and one image, `function(key, image [H, W, C], *, knobs) -> image`;
 a recipe binds their knobs and lists them: `images(flip, partial(rotate, degrees=15.0))`. Images are
-uint8, or floats in [0, 1], and come back so (train.augment.pixels).
+uint8, or floats in [0, 1], and come back so (train.augment.pixels). Those of train.augment.scene
+move an image together with its mask: `scenes(scene.flip, partial(scene.rotate, degrees=15.0))`.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from train.augment import scene
 from train.augment.colour import blur, brightness, contrast, hue, noise, pca_colour, saturation
 from train.augment.crops import crop, pad_crop, resized_crop
 from train.augment.geometry import affine, flip, rotate, scale, shift, translate
@@ -22,6 +24,7 @@ from train.augment.policies import (
     rand_augment,
     trivial_augment,
 )
+from zoo.ops.once import computed_once
 
 __all__ = [
     "CIFAR10",
@@ -49,6 +52,8 @@ __all__ = [
     "rotate",
     "saturation",
     "scale",
+    "scene",
+    "scenes",
     "shift",
     "translate",
     "trivial_augment",
@@ -73,6 +78,31 @@ def images(*functions: Callable) -> Callable:
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
             image = jax.vmap(function)(own, image)
         return {**batch, "image": image}
+
+    return augment
+
+
+def scenes(*functions: Callable) -> Callable:
+    """function(key, scene) -> scene, ... -> augment(keys [B], batch) on every entry of the batch.
+
+    The functions are those of train.augment.scene, and colours as `scene.image_alone(function)`.
+    Each draws from a key of its own, as in `images`.
+    Errors: ValueError where a mask, weight or instances are not of the image's size.
+    """
+
+    def augment(keys: jax.Array, batch: Any) -> Any:
+        size = batch["image"].shape[:3]
+        for name, value in scene.maps(batch).items():
+            if value.shape[:3] != size or value.ndim != (4 if name == "image" else 3):
+                raise ValueError(f"expected {name} of {size}, as the image, got {value.shape}")
+        for number, function in enumerate(functions):
+            own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+            batch = jax.vmap(function)(own, batch)
+            # Else a sampling of a sampled image computes each of its pixels four times: two
+            # samplings of 4 x 512 x 512 with mask and weight take 160 milliseconds in place of 90.
+            moved = scene.maps(batch)
+            batch = {**batch, **{name: computed_once(value) for name, value in moved.items()}}
+        return batch
 
     return augment
 

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from train.augment import colour, crops, geometry, levels, mix, policies
+from train.augment import colour, crops, geometry, levels, mix, policies, scene
 from train.augment.pixels import from_unit, to_unit
 
 SIDE = 160  # pixels
 DRAWS = 6
 COLUMNS = 2
 GAP = 4  # white pixels between two draws
+MASKS = ((255, 200, 0), (0, 160, 255), (230, 0, 120))  # colours of a disc, a box and a triangle
 
 # What only the policies use: title -> functions of the image.
 STILL: dict[str, list[Callable]] = {
@@ -38,7 +39,7 @@ def gallery(image: np.ndarray, *, key: jax.Array, side: int = SIDE) -> Figure:
     The middle of the image is shown, resized to side x side.
     """
     square = photograph(jnp.asarray(image), side=side)
-    titles = [*STILL, *random(side)]
+    titles = [*STILL, *random(side), *joint(side)]
     drawn = jax.jit(draws)(key, square)
     lines = -(-len(drawn) // COLUMNS)
     figure = Figure(figsize=(6.5 * COLUMNS, 1.33 * lines), layout="constrained")
@@ -62,9 +63,9 @@ def photograph(image: jax.Array, *, side: int) -> jax.Array:
 
 
 def draws(key: jax.Array, image: jax.Array) -> list[jax.Array]:
-    """Key [], [side, side, 3] -> rows of [N, h, w, 3]: of STILL, then of `random`."""
+    """Key [], [side, side, 3] -> rows of [N, h, w, 3]: of STILL, of `random`, of `joint`."""
     fixed = [jnp.stack([function(image) for function in row]) for row in STILL.values()]
-    functions = list(random(image.shape[0]).values())
+    functions = [*random(image.shape[0]).values(), *joint(image.shape[0]).values()]
     keys = jax.random.split(key, (len(functions), DRAWS))
     drawn = [
         jax.vmap(function, in_axes=(0, None))(own, image)
@@ -88,6 +89,80 @@ def mixed(function: Callable) -> Callable:
         return function(jax.random.split(key), batch, classes=2)["image"][0]
 
     return one
+
+
+def shapes(side: int) -> np.ndarray:
+    """-> [side, side] uint8: a disc of 1, a box of 2, a triangle of 3 on 0."""
+    y, x = (np.mgrid[:side, :side] + 0.5) / side
+    mask = np.zeros((side, side), np.uint8)
+    mask[(y - 0.32) ** 2 + (x - 0.3) ** 2 < 0.2**2] = 1
+    mask[(abs(y - 0.3) < 0.15) & (abs(x - 0.75) < 0.15)] = 2
+    mask[(y > 0.55) & (y < 0.9) & (abs(x - 0.5) < (y - 0.55) * 0.8)] = 3
+    return mask
+
+
+def painted(picture: jax.Array, mask: jax.Array) -> jax.Array:
+    """[h, w, 3] uint8, [h, w] -> the shapes over the picture, what is ignored in stripes of red."""
+    height, width = mask.shape
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None]
+    stripes = (rows + columns) % 8 < 2
+    colours = jnp.asarray(((0, 0, 0), *MASKS), jnp.float32) / 255
+    unit = to_unit(picture)
+    drawn = jnp.minimum(mask, 3)
+    over = 0.5 * unit + 0.5 * colours[drawn]
+    unit = jnp.where(((mask > 0) & (mask < 255))[..., None], over, unit)
+    red = jnp.asarray((0.8, 0.2, 0.2), jnp.float32).reshape(1, 1, 3)
+    unit = jnp.where(((mask == 255) & stripes)[..., None], red, unit)
+    return from_unit(unit, picture.dtype)
+
+
+def masked(function: Callable, *, grid: bool = False) -> Callable:
+    """function(key, scene) -> function(key, image), of the image with shapes as its mask.
+
+    `grid` draws lines on the image first, to show how it bends.
+    """
+
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        side = image.shape[0]
+        line = np.arange(side) % max(side // 10, 2) == 0
+        if grid:
+            lines = jnp.asarray(line[:, None] | line[None])[..., None]
+            image = jnp.where(lines, jnp.asarray(255, image.dtype), image)
+        moved = function(key, {"image": image, "mask": jnp.asarray(shapes(side))})
+        return painted(moved["image"], moved["mask"])
+
+    return one
+
+
+def joint(side: int) -> dict[str, Callable]:
+    """Title -> function(key, image [side, side, 3]) -> image, shapes over it moving along."""
+    small, large = (3 * side // 4, 3 * side // 4), (side, 5 * side // 4)
+    bent = dict(deviation=side / 16)
+    grey = scene.image_alone(partial(colour.saturation, amount=1.0))
+    return {
+        "scene.flip, with the mask over it": masked(scene.flip),
+        "scene.translate, 1/4 of the side; stripes are ignored": masked(
+            partial(scene.translate, share=0.25)
+        ),
+        "scene.rotate, 30 degrees": masked(partial(scene.rotate, degrees=30.0)),
+        "scene.rotate, 30 degrees, reflect": masked(
+            partial(scene.rotate, degrees=30.0, mode="reflect")
+        ),
+        "scene.scale, 0.6 to 1.6": masked(partial(scene.scale, factors=(0.6, 1.6))),
+        "scene.affine, all of it, shear 20 degrees": masked(
+            partial(scene.affine, degrees=20.0, translation=0.1, factors=(0.8, 1.2), shear=20.0)
+        ),
+        f"scene.elastic, {side // 16} pixels, on a grid": masked(
+            partial(scene.elastic, **bent), grid=True
+        ),
+        f"scene.elastic, {side // 16} pixels, reflect": masked(
+            partial(scene.elastic, mode="reflect", **bent)
+        ),
+        f"scene.crop, {small[0]} of {side} pixels": masked(partial(scene.crop, size=small)),
+        f"scene.crop, {large[1]} of {side} pixels wide": masked(partial(scene.crop, size=large)),
+        "scene.scaled_crop, 0.5 to 2": masked(partial(scene.scaled_crop, size=(side, side))),
+        "scene.image_alone, saturation": masked(grey),
+    }
 
 
 def random(side: int) -> dict[str, Callable]:

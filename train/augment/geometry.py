@@ -1,5 +1,7 @@
 """Augmentation that moves pixels: one key and one image at a time, to be vmapped."""
 
+from collections.abc import Callable, Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -107,16 +109,36 @@ def affine(
     >>> affine(jax.random.key(0), jnp.ones((8, 8, 3)), degrees=9.0, shear=5.0).shape
     (8, 8, 3)
     """
-    height, width, _ = image.shape
-    turn, x, y, shear_x, shear_y, size = jax.random.uniform(key, (6,), minval=-1.0)
+    matrix = draw_matrix(
+        key,
+        image.shape[:2],
+        degrees=degrees,
+        translation=translation,
+        factors=factors,
+        shear=shear,
+    )
+    return warp(image, matrix, method=method, fill=fill)
+
+
+def draw_matrix(
+    key: jax.Array,
+    size: Sequence[int],
+    *,
+    degrees: float = 0.0,
+    translation: float = 0.0,
+    factors: tuple[float, float] = (1.0, 1.0),
+    shear: float = 0.0,
+) -> jax.Array:
+    """Key [], (height, width) -> [2, 3] for `warp`, drawn as `affine` tells."""
+    height, width = size
+    turn, x, y, shear_x, shear_y, growth = jax.random.uniform(key, (6,), minval=-1.0)
     low, high = jnp.log(jnp.asarray(factors, jnp.float32))
-    factor = jnp.exp((low + high) / 2 + size * (high - low) / 2)
+    factor = jnp.exp((low + high) / 2 + growth * (high - low) / 2)
     linear = turned(turn * jnp.deg2rad(degrees)) @ jnp.array(
         [[1.0, jnp.tan(shear_x * jnp.deg2rad(shear))], [jnp.tan(shear_y * jnp.deg2rad(shear)), 1.0]]
     )
     move = translation * jnp.array([x * width, y * height])
-    matrix = inverse_about_centre(factor * linear, move, height=height, width=width)
-    return warp(image, matrix, method=method, fill=fill)
+    return inverse_about_centre(factor * linear, move, height=height, width=width)
 
 
 def turned(angle: jax.Array) -> jax.Array:
@@ -154,28 +176,54 @@ def warp(
     """
     if method not in ("bilinear", "nearest"):
         raise ValueError(f"method is 'bilinear' or 'nearest', got {method!r}")
-    height, width, _ = image.shape
+    x, y = points(matrix, image.shape[:2])
+    outside = from_unit(jnp.asarray(fill, jnp.float32), image.dtype)
+    if method == "nearest":
+        sampled = nearest(image, x, y)
+    else:
+        sampled = from_unit(bilinear(image, x, y, read=to_unit), image.dtype)
+    return jnp.where(inside(x, y, image.shape[:2])[..., None], sampled, outside)
+
+
+def points(matrix: jax.Array, size: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """[2, 3], (height, width) -> x, y [height, width]: where the centre of each pixel comes from."""
+    height, width = size
     column = jnp.arange(width, dtype=jnp.float32)[None] + 0.5
     row = jnp.arange(height, dtype=jnp.float32)[:, None] + 0.5
     x = matrix[0, 0] * column + (matrix[0, 1] * row + matrix[0, 2])
     y = matrix[1, 0] * column + (matrix[1, 1] * row + matrix[1, 2])
-    inside = ((x >= 0) & (x < width) & (y >= 0) & (y < height))[..., None]
+    return x, y
 
-    def pixel(row: jax.Array, column: jax.Array) -> jax.Array:
-        return image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]
 
-    outside = from_unit(jnp.asarray(fill, jnp.float32), image.dtype)
-    if method == "nearest":
-        nearest = pixel(jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32))
-        return jnp.where(inside, nearest, outside)
+def inside(x: jax.Array, y: jax.Array, size: Sequence[int]) -> jax.Array:
+    """x, y [h, w], (height, width) of an image -> [h, w] bool: which points lie in it."""
+    height, width = size
+    return (x >= 0) & (x < width) & (y >= 0) & (y < height)
+
+
+def nearest(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """[H, W, C], x, y [h, w] -> [h, w, C], the pixels in which the points lie; dtype stays."""
+    return pixel(image, jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32))
+
+
+def bilinear(image: jax.Array, x: jax.Array, y: jax.Array, *, read: Callable) -> jax.Array:
+    """[H, W, C], x, y [h, w] -> [h, w, C] float32: between the four pixels next to each point.
+
+    `read` takes pixels to float32, after they were gathered: bytes are a quarter of the traffic.
+    """
     left, above = jnp.floor(x - 0.5), jnp.floor(y - 0.5)
     right_share, below_share = (x - 0.5 - left)[..., None], (y - 0.5 - above)[..., None]
     left, above = left.astype(jnp.int32), above.astype(jnp.int32)
 
     def between(row: jax.Array) -> jax.Array:
-        one, two = to_unit(pixel(row, left)), to_unit(pixel(row, left + 1))
+        one, two = read(pixel(image, row, left)), read(pixel(image, row, left + 1))
         return one + right_share * (two - one)
 
     upper, lower = between(above), between(above + 1)
-    mixed = from_unit(upper + below_share * (lower - upper), image.dtype)
-    return jnp.where(inside, mixed, outside)
+    return upper + below_share * (lower - upper)
+
+
+def pixel(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+    """[H, W, C], row, column [h, w] int32 -> [h, w, C]; outside, the border's."""
+    height, width, _ = image.shape
+    return image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]

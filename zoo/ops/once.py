@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 
+@jax.jit
 def computed_once(x: jax.Array) -> jax.Array:
     """`[...] -> [...]`: x. On a CPU XLA computes it, and its gradient, once for all that read it.
 

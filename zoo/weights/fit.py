@@ -68,13 +68,25 @@ def frozen(value: Any) -> Any:
     return tuple(frozen(item) for item in value) if isinstance(value, list) else value
 
 
+def unplain(value: Any) -> Any:
+    """What model_file.plain made of a backbone to a name or a Module; ValueError for what is none."""
+    if isinstance(value, str | None):
+        return value
+    told = value if isinstance(value, dict) else {}
+    name, fields = told.get("name"), told.get("fields")
+    if not name or not isinstance(fields, dict):
+        raise ValueError(f"the file's card has a backbone {value!s:.80}: expected name and fields")
+    return create_model(name, **{key: frozen(each) for key, each in fields.items()})
+
+
 def configuration(name: str, card: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
     """A file's card to (fields, input); ValueError where they are of no use."""
     fields, image = card.get("fields", {}), card.get("input", variant(name)[0]["input"])
     sizes = isinstance(image, list | tuple) and all(type(n) is int and n > 0 for n in image)
     if not isinstance(fields, dict) or not sizes or len(image) < 3:
         raise ValueError(f"the file's card has fields {fields!r:.80} and input {image!r:.80}")
-    return {key: frozen(value) for key, value in fields.items()}, tuple(image)
+    own = {key: (unplain if key == "backbone" else frozen)(each) for key, each in fields.items()}
+    return own, tuple(image)
 
 
 def draw(model: nn.Module, image: tuple[int, ...], paths: list[str]) -> dict[str, jax.Array]:

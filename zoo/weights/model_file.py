@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.layers.residual import unstack
 from zoo.preprocess import METHODS, Preprocessing, with_channels
-from zoo.registry import create_model, images
+from zoo.registry import create_model, images, variant_of
 from zoo.weights import safetensors
 from zoo.weights.fit import Fitted, account, fit, flatten, frozen, shapes, unflatten
 from zoo.weights.sources import describe, locate
@@ -118,7 +118,14 @@ def read_preprocessing(
 
 
 def plain(value: Any) -> Any:
-    """A field's value as JSON can hold it; ValueError where it cannot."""
+    """A field's value as JSON can hold it; ValueError where it cannot.
+
+    A backbone is its variant's name, with {"name": ..., "fields": ...} where it has fields of its own.
+    """
+    if isinstance(value, nn.Module):
+        name, fields = variant_of(value)
+        own = {key: plain(each) for key, each in fields.items() if key not in COMPUTED}
+        return name if own == {"num_classes": 0} else {"name": name, "fields": own}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -168,7 +175,11 @@ def save_model(
     }
     extra = dict(extra or {})
     own = extra.pop("preprocessing", None)
-    image, preprocessing = images(name, image_size=getattr(model, "image_size", None))
+    image, preprocessing = images(
+        name,
+        image_size=getattr(model, "image_size", None),
+        backbone=getattr(model, "backbone", None) if "backbone" in fields else None,
+    )
     preprocessing = preprocessing if own is None else own
     if own is not None:
         image = (*image[:-3], *preprocessing.size, len(preprocessing.mean))

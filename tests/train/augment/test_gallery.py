@@ -8,7 +8,7 @@ import pytest
 from train import augment
 from train.augment import gallery
 
-NOT_DRAWN = {"images", "chain", "one_of", "nothing", "IMAGENET", "CIFAR10"}
+NOT_DRAWN = {"images", "scene", "scenes", "chain", "one_of", "nothing", "IMAGENET", "CIFAR10"}
 
 
 def test_every_augmentation_has_a_row():
@@ -17,7 +17,11 @@ def test_every_augmentation_has_a_row():
     shapes = jax.eval_shape(
         gallery.draws, jax.random.key(0), jax.ShapeDtypeStruct((32, 32, 3), jnp.uint8)
     )
-    assert len(shapes) == len(gallery.STILL) + len(rows)
+    joint = gallery.joint(32)
+    own = {f"scene.{name}" for name in ("image_alone", "translate", "rotate", "scale", "affine")}
+    own |= {f"scene.{name}" for name in ("flip", "elastic", "crop", "scaled_crop")}
+    assert {title.split(",")[0] for title in joint} == own
+    assert len(shapes) == len(gallery.STILL) + len(rows) + len(joint)
     assert all(row.dtype == jnp.uint8 and row.shape[0] == gallery.DRAWS for row in shapes)
 
 
@@ -26,6 +30,7 @@ def test_gallery(monkeypatch, tmp_path, shape):
     """Rows in order, left column first; each strip holds its draws."""
     few = {"flip": augment.flip, "nothing": lambda key, image: image}
     monkeypatch.setattr(gallery, "random", lambda side: few)
+    monkeypatch.setattr(gallery, "joint", lambda side: {})
     monkeypatch.setattr(gallery, "STILL", {})
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     figure = gallery.gallery(image, key=jax.random.key(0), side=16)
