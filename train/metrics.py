@@ -141,7 +141,7 @@ def isbi(probabilities: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> di
 
 def thinned(cell: np.ndarray) -> np.ndarray:
     """[H, W] bool -> regions [H, W], 1 ... N: the connected cells, grown over the membranes until a
-    line of one pixel, 0, is left between two of them. Without a cell the image is one region.
+    line, 0, of one pixel (two in a corner) is left. Without a cell the image is one region.
 
     As flooding does it: a pixel goes to the cell that is nearest by steps along rows and columns.
     Membranes that end within a cell, and spots in it, vanish.
