@@ -36,7 +36,7 @@ def test_the_map_is_equation_2(sigma):
     assert found.dtype == np.float32 and found.shape == instances.shape
     expected = by_hand(instances, w0=10.0, sigma=sigma, weights=(0.5, 1.5))
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert found.max() > 0.5 + 10 * np.exp(-9 / (2 * sigma**2)) - 1e-4, "some cells are near"
+    assert found.max() > 1.6, "some cells are near"
 
 
 def test_distances_to_parts_of_one_instance_are_of_one():
