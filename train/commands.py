@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,15 +12,18 @@ import tyro
 
 from train import log, loop, neighbours, parallel, plots
 from train.augment.gallery import gallery
-from train.data import open_source
+from train.data import open_masks, open_source
 from train.data.arrays import Source
 from train.data.photographs import photograph
 from train.run import Run
+from train.task import Task
 from train.tasks.classification import classification
+from train.tasks.segmentation import segmentation
+from zoo import tiles
 from zoo.choice import choose
 from zoo.preprocess import uncropped
 from zoo.registry import variant
-from zoo.weights.fit import unflatten
+from zoo.weights.fit import Fitted, unflatten
 from zoo.weights.model_file import open_model, preprocessing_of
 
 PIXELS = 480  # side of the photograph in the gallery of augmentations
@@ -82,32 +86,87 @@ def evaluate(
     source: str,
     part: Literal["train", "val", "test"] | None = None,
     crops: Literal[1, 10] = 1,
+    values: tuple[int, ...] | None = None,
+    ignore: int | None = None,
+    parts: str | None = None,
+    size: tuple[int, int, int] | None = None,
+    margin: int = 0,
+    flips: bool = False,
+    membrane: int | None = None,
     batch_size: int = 64,
     workdir: Path | None = None,
 ) -> None:
-    """Top-1 and top-5 accuracy of weights on labelled images; what they confuse, class by class.
+    """Figures of weights on data with labels or masks; what they confuse, class by class.
 
-    Images are resized, cut and normalised as the weights' publisher does. Leaves evaluation.json,
-    confusion.png, classes.csv and predictions.png in the workdir.
+    Of classifiers top-1 and top-5 accuracy, images resized, cut and normalised as the weights'
+    publisher does; of segmenters accuracy, IoU and Dice, images as large as they are. Leaves
+    evaluation.json, confusion.png, classes.csv and predictions.png in the workdir.
 
     Args:
         name: a name of `python -m zoo list`
         weights: torchvision://TAG | hf://ORG/REPO | FILE | RUN'S FOLDER
-        source: data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME
+        source: labels: digits | idx:FOLDER | folder:FOLDER | tfds:NAME; masks: digit_scenes too, voc:, coco:
         part: of the source [test, else val, else train]
-        crops: 10: the mean of corners, centre and their mirror images
+        crops: 10: the mean of corners, centre and their mirror images (classifiers)
+        values: of the masks' pixels, class by class [the index] (this and what follows: segmenters)
+        ignore: the value of pixels without a class, besides 255
+        parts: blocks of a folder that has none: "0-19 / 20-24", train / val
+        size: height, width, channels that images of many sizes are brought to
+        margin: pixels by which images are mirrored on every side, for valid convolutions
+        flips: the mean over mirror images
+        membrane: of two classes the border of cells: ISBI 2012's Rand and information scores too
         batch_size: images at a time over all devices
         workdir: where the figures go [runs/evaluate_NAME]
     """
+    meant = {"values": values, "ignore": ignore, "parts": parts, "size": size}
+    how = {"margin": margin, "flips": flips, "membrane": membrane}
     loaded = open_model(name, weights)
-    if variant(loaded.name)[0]["task"] != "classification":
-        raise ValueError(f"{loaded.name} is no classifier: evaluate takes classifiers")
-    preprocessing = preprocessing_of(loaded, weights)
-    parts = open_source(source, size=uncropped(preprocessing))
-    part = part or next(known for known in PARTS if known in parts)
-    data = choose(parts, part, what=f"part of {source}")
+    task_of, sources, knobs = opened(loaded, weights, source, crops=crops, meant=meant, how=how)
+    part = part or next(known for known in PARTS if known in sources)
+    data = choose(sources, part, what=f"part of {source}")
     check_classes(loaded.card.get("classes"), loaded.model.num_classes, data, weights)
-    task = classification(preprocessing=preprocessing, classes=data.classes, crops=crops)
+    told = {"model": loaded.name, "weights": weights, "source": source, "part": part, **knobs}
+    folder = workdir or Path("runs") / f"evaluate_{loaded.name}"
+    judge(loaded, task_of(data), data, told=told, batch_size=batch_size, workdir=folder)
+
+
+def opened(
+    loaded: Fitted, weights: str, source: str, *, crops: int, meant: dict, how: dict
+) -> tuple[Callable[[Any], Task], Any, dict[str, Any]]:
+    """-> data to the model's task, the parts of the source, and the knobs that were heard."""
+    kind = variant(loaded.name)[0]["task"]
+    if kind not in ("classification", "segmentation"):
+        raise ValueError(f"{loaded.name} is for {kind}: evaluate takes classifiers and segmenters")
+    seen = preprocessing_of(loaded, weights)
+    if kind == "classification":
+        sources = open_source(source, size=uncropped(seen))
+        build = partial(classification, preprocessing=seen, crops=crops)
+        return lambda data: build(classes=data.classes), sources, {"crops": crops}
+    flips = tiles.flips if how["flips"] else None
+    rest = {"margin": how["margin"], "membrane": how["membrane"], "predict": flips}
+    masks = partial(segmentation, preprocessing=seen, **rest)
+    task_of = lambda data: masks(classes=data.classes, palette=data.palette)
+    return task_of, masks_of(loaded, source, **meant), how
+
+
+def masks_of(loaded: Fitted, source: str, **meant: Any) -> Any:
+    """The source's parts; of folders and TFDS the classes are called as the weights call them."""
+    if source.partition(":")[0] in ("folder", "tfds") and loaded.card.get("classes"):
+        meant["classes"] = tuple(loaded.card["classes"])
+    return open_masks(source, **meant)
+
+
+def judge(
+    loaded: Fitted,
+    task: Task,
+    data: Source,
+    *,
+    told: dict[str, Any],
+    batch_size: int,
+    workdir: Path,
+) -> None:
+    """Measures the whole source; evaluation.json holds `told` and the figures."""
+    part = told["part"]
     run = Run(
         model=loaded.model,
         task=task,
@@ -124,12 +183,10 @@ def evaluate(
     figures = {"images": len(data), **task.summarize(measured)}
     seen = loop.look(run, variables, compiled, layout)
     if parallel.is_main():
-        workdir = workdir or Path("runs") / f"evaluate_{loaded.name}"
         workdir.mkdir(parents=True, exist_ok=True)
         for file, drawing in task.render(*seen, measured).items():
             plots.save(drawing, workdir / file)
-        told = {"model": loaded.name, "weights": weights, "source": source, "part": part}
-        plots.save(json.dumps({**told, "crops": crops, **figures}), workdir / "evaluation.json")
+        plots.save(json.dumps({**told, **figures}), workdir / "evaluation.json")
         shown = {f"{part}/{key}": value for key, value in figures.items() if key != "images"}
         log.closing_table(loaded.name, shown)
         print(f"of {len(data):,} images of {data.name}; {workdir} holds what it confuses")

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ log = logging.getLogger("train")
 ROWS_PER_EPOCH = 10  # rows of metrics.jsonl between two evaluations of a long epoch, at most
 SHORTEST_ROW = 50  # steps
 LOOKED_AT = 400  # examples among which predictions.png may choose
+HELD = 2**29  # bytes of them and of what the model says of them, past which no more are looked at
 
 
 class Compiled(NamedTuple):
@@ -282,13 +282,18 @@ def looked_at(run: Run) -> Any:
 
 
 def look(run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout) -> tuple[Any, Any]:
-    """Examples from all over that source, class folders too -> batch, outputs, to be drawn."""
+    """Examples from all over that source, class folders too -> batch, outputs, to be drawn.
+
+    As many as `LOOKED_AT`, or as `HELD` bytes hold: those of a segmenter are large.
+    """
     whole = looked_at(run)
-    places = np.linspace(0, len(whole) - 1, min(LOOKED_AT, len(whole))).astype(int)
-    source, size = Subset(whole, places), min(run.batch_size, LOOKED_AT)
-    pairs = [
-        (batch, parallel.gather(layout, compiled.predict(variables, batch)))
-        for batch in islice(eval_batches(source, batch_size=size), -(-LOOKED_AT // size))
-    ]
+    places = np.random.default_rng(0).permutation(len(whole))[:LOOKED_AT]
+    pairs, held = [], 0
+    for batch in eval_batches(Subset(whole, places), batch_size=min(run.batch_size, LOOKED_AT)):
+        batch = {**batch, "index": places[batch["index"]].astype(np.int32)}
+        pairs.append((batch, parallel.gather(layout, compiled.predict(variables, batch))))
+        held += sum(leaf.nbytes for leaf in jax.tree.leaves(pairs[-1]))
+        if held > HELD:
+            break
     batch, outputs = jax.tree.map(lambda *parts: np.concatenate(parts), *pairs)
     return jax.tree.map(lambda x: x[batch["valid"]], (batch, outputs))

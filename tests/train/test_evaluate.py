@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from train.__main__ import main
-from train.data import open_source
+from train.data import open_masks, open_source
 from zoo.preprocess import preprocess
 
 NAME = "softmax_regression"
@@ -89,3 +89,24 @@ def test_other_classes_are_refused(weights, classes, tmp_path, capsys):
 def test_no_classifier(capsys):
     assert main(["evaluate", "autoencoder", "--weights", "x", "--source", "digits"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_segmenter_on_scenes(tmp_path, capsys):
+    """Figures are those of its masks; classes of other data are refused."""
+    fields = {"width": 2, "depth": 1, "norm": "group", "num_classes": 11}
+    model = zoo.create_model("unet_same", **fields)
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))
+    source = open_masks("digit_scenes", size=(64, 64, 1))["val"]
+    file = tmp_path / "model.safetensors"
+    zoo.save_model("unet_same", file, model, variables, extra={"classes": list(source.classes)})
+    words = ["evaluate", "unet_same", "--weights", str(file), "--source", "digit_scenes"]
+    words += ["--part", "val", "--size", "64", "64", "1", "--flips", "--workdir", str(tmp_path)]
+    assert main(words) == 0
+    told = json.loads((tmp_path / "evaluation.json").read_text())
+    assert told["images"] == 100 and told["flips"] and 0 <= told["mean_iou"] < 0.2
+    rows = list(csv.DictReader((tmp_path / "classes.csv").read_text().splitlines()))
+    masks = np.stack([source[i]["mask"] for i in range(100)])
+    assert [int(row["support"]) for row in rows] == np.bincount(masks.ravel()).tolist()
+    assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*words, "--membrane", "0"]) == 2
+    assert "membrane is 0 or 1, of two classes" in capsys.readouterr().err
