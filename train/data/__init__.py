@@ -5,6 +5,8 @@ from train.data.balance import balance, inverse_frequency
 from train.data.batches import eval_batches, train_batches
 from train.data.cropped import held_out, open_cropped
 from train.data.digits import cache_folder
+from train.data.masks import open_masks
+from train.data.pairs import with_weights
 from train.data.photographs import Crop
 from train.data.sources import open_source, split
 
@@ -17,7 +19,9 @@ __all__ = [
     "inverse_frequency",
     "labels_of",
     "open_cropped",
+    "open_masks",
     "open_source",
     "split",
     "train_batches",
+    "with_weights",
 ]

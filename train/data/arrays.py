@@ -52,11 +52,10 @@ class Arrays:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Subset:
-    """The examples of `source` at `indices` [N], in that order."""
+class Wrapper:
+    """What is known of `source` without its examples, passed on; `palette` is None without one."""
 
     source: Source
-    indices: np.ndarray
 
     @property
     def name(self) -> str:
@@ -65,6 +64,20 @@ class Subset:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.source.classes
+
+    @property
+    def palette(self) -> np.ndarray | None:
+        return getattr(self.source, "palette", None)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset(Wrapper):
+    """The examples of `source` at `indices` [N], in that order."""
+
+    indices: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:

@@ -4,11 +4,13 @@ import difflib
 import os
 from collections.abc import Mapping
 
+import numpy as np
+
 from train.data.arrays import Source, Subset, labels_of
 from train.data.digits import open_digits
 from train.data.folder import open_folder
 from train.data.idx import open_idx
-from train.data.order import stratified
+from train.data.order import permutation, stratified
 from train.data.photographs import Crop, Size
 from train.data.tfds import open_tfds
 
@@ -66,7 +68,7 @@ def suggestion(spec: str) -> str:
 
 
 def split(source: Source, fraction: float, *, seed: int) -> tuple[Source, Source]:
-    """(the rest, the `fraction` held out), stratified by label and drawn by `seed`.
+    """(the rest, the `fraction` held out), drawn by `seed`, stratified where there are labels.
 
     Raises ValueError where either part would be empty.
 
@@ -83,7 +85,11 @@ def split(source: Source, fraction: float, *, seed: int) -> tuple[Source, Source
             f"{source.name}: a fraction of {fraction} holds out {held} of {len(source)} examples; "
             "both parts need at least one"
         )
-    rest, out = stratified(labels_of(source), held, seed=seed)
+    if "label" in source[0]:
+        rest, out = stratified(labels_of(source), held, seed=seed)
+    else:
+        drawn = permutation(len(source), seed)
+        rest, out = np.sort(drawn[held:]), np.sort(drawn[:held])
     # A source that stands in for broken examples must find the stand-ins in the same part.
     select = getattr(source, "select", lambda indices: Subset(source, indices))
     return select(rest), select(out)

@@ -132,10 +132,11 @@ def unprepared(builder: Any, name: str, reason: str) -> ValueError:
     )
 
 
-def records(builder: Any, split: str, image: str) -> Any:
-    """The records of a split, with the image as the bytes of its file."""
+def records(builder: Any, split: str, *images: str) -> Any:
+    """The records of a split, with the images as the bytes of their files."""
+    plain = {image: tfds.decode.SkipDecoding() for image in images}
     try:
-        return builder.as_data_source(split=split, decoders={image: tfds.decode.SkipDecoding()})
+        return builder.as_data_source(split=split, decoders=plain)
     except NotImplementedError as error:
         raise ValueError(
             f"{builder.data_dir} is prepared in a form without random access; convert it: "
