@@ -37,7 +37,8 @@ BELOW = {
     "train.memory": [],
     "train.parallel": ["train.memory"],
     "train.log": [],
-    "train.metrics": [],
+    "train.border": [],
+    "train.metrics": ["train.border"],
     "train.plots": ["zoo.palette"],
     "train.checkpoint": [],
     "train.signals": [],
@@ -45,7 +46,7 @@ BELOW = {
     "train.workdir": ["train.parallel", "train.log"],
     "train.paths": [],
     "train.augment": ["zoo.ops"],
-    "train.data": ["zoo.choice", "zoo.preprocess", "zoo.palette"],
+    "train.data": ["train.border", "zoo.choice", "zoo.preprocess", "zoo.palette"],
     "train.optimizers": ["train.schedules", "train.paths"],
     "train.tasks": [
         "train.task",

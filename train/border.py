@@ -89,7 +89,7 @@ def two_nearest(instances: np.ndarray, *, reach: float) -> tuple[np.ndarray, np.
     around = int(np.ceil(reach))
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         grown = tuple(slice(max(0, side.start - around), side.stop + around) for side in box)
-        distance = ndimage.distance_transform_edt(labels[grown] != number).astype(np.float32)
+        distance = np.asarray(ndimage.distance_transform_edt(labels[grown] != number), np.float32)
         distance[distance > reach] = np.inf
         further = np.maximum(nearest[grown], distance)
         second[grown] = np.minimum(second[grown], further)

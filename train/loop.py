@@ -25,6 +25,7 @@ log = logging.getLogger("train")
 ROWS_PER_EPOCH = 10  # rows of metrics.jsonl between two evaluations of a long epoch, at most
 SHORTEST_ROW = 50  # steps
 LOOKED_AT = 400  # examples among which predictions.png may choose
+HELD = 2**29  # bytes of them and of what the model says of them, past which no more are looked at
 
 
 class Compiled(NamedTuple):
@@ -284,9 +285,11 @@ def look(run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout) 
     """The first examples of that source -> batch, outputs, to be drawn."""
     source = looked_at(run)
     size = min(run.batch_size, LOOKED_AT)
-    pairs = [
-        (batch, parallel.gather(layout, compiled.predict(variables, batch)))
-        for batch in islice(eval_batches(source, batch_size=size), -(-LOOKED_AT // size))
-    ]
+    pairs, held = [], 0
+    for batch in islice(eval_batches(source, batch_size=size), -(-LOOKED_AT // size)):
+        pairs.append((batch, parallel.gather(layout, compiled.predict(variables, batch))))
+        held += sum(leaf.nbytes for leaf in jax.tree.leaves(pairs[-1]))
+        if held > HELD:
+            break
     batch, outputs = jax.tree.map(lambda *parts: np.concatenate(parts), *pairs)
     return jax.tree.map(lambda x: x[batch["valid"]], (batch, outputs))

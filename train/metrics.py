@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage, sparse
 
+from train.border import instances_of
+
 THRESHOLDS = np.cumsum([0.0, *[0.1] * 10])  # as the script adds them up: the last is just below 1
 
 
@@ -120,7 +122,7 @@ def isbi(probabilities: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> di
     in the truth count; images without one are left out. nan where none is left.
 
     Source: Arganda-Carreras et al. 2015, Crowdsourcing the creation of image segmentation
-    algorithms for connectomics; thresholds and thinning as the published script for Fiji has them.
+    algorithms for connectomics; thresholds and thinning as in the published script for Fiji.
 
     >>> cells = np.array([[1, 1, 0, 2, 2]])
     >>> isbi([0.9 * (cells > 0)], [cells])
@@ -139,7 +141,7 @@ def isbi(probabilities: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> di
 
 def thinned(cell: np.ndarray) -> np.ndarray:
     """[H, W] bool -> regions [H, W], 1 ... N: the connected cells, grown over the membranes until a
-    line of one pixel, 0, is left between two of them. Without a cell the image is one region.
+    line, 0, of one pixel (two in a corner) is left. Without a cell the image is one region.
 
     As flooding does it: a pixel goes to the cell that is nearest by steps along rows and columns.
     Membranes that end within a cell, and spots in it, vanish.
@@ -150,13 +152,13 @@ def thinned(cell: np.ndarray) -> np.ndarray:
     >>> thinned(np.array([[1, 0, 0, 0, 1, 1, 0, 1]], bool)).tolist()
     [[1, 1, 0, 2, 2, 2, 0, 3]]
     """
-    labels, count = ndimage.label(cell)
-    if count <= 1:
+    labels = instances_of(cell)
+    if labels.max() <= 1:
         return np.ones(cell.shape, np.int32)
     places = ndimage.distance_transform_cdt(
         ~cell, metric="taxicab", return_distances=False, return_indices=True
     )
-    grown = labels[tuple(places)]
+    grown = labels[tuple(np.asarray(places))]
     line = np.zeros(cell.shape, bool)
     for here, there in (
         (np.s_[:-1], np.s_[1:]),
@@ -176,7 +178,7 @@ def agreement(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     instance in one region; V^Info is the mutual information over the mean of both entropies, 1
     where both are 0. Merged and split regions weigh alike.
 
-    Source: Arganda-Carreras et al. 2015, equations 2 to 5, alpha = 1/2.
+    Source: Arganda-Carreras et al. 2015, with alpha = 1/2; lines as in the script for Fiji.
 
     >>> agreement(np.array([[1, 1, 1, 1]]), np.array([[1, 1, 2, 2]]))  # merged: P 1/2, R 1
     (0.6666666666666666, 0.0)

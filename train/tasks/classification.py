@@ -1,7 +1,5 @@
 """One image, one label."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +15,7 @@ from train import metrics, plots
 from train.task import Task
 from train.tasks.crops import ten_crops
 from train.tasks.label_losses import LOSSES, Loss, LossName, loss_of, weighted
+from train.tasks.table import table
 from zoo import losses
 from zoo.preprocess import Preprocessing, preprocess
 
@@ -170,21 +169,8 @@ def render(
     return {
         "predictions.png": hardest(batch, outputs, classes=classes),
         "confusion.png": plots.confusion(counts, classes),
-        "classes.csv": table(counts, classes),
+        "classes.csv": table(counts, classes, metrics.per_class(counts)),
     }
-
-
-def table(counts: np.ndarray, classes: Sequence[str]) -> str:
-    """Confusion counts [K, K] -> a line of CSV for each class; what is 0 / 0 stays empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    figures = metrics.per_class(counts)
-    writer.writerow(["class", "support", "predicted", *figures])
-    for number, name in enumerate(classes):
-        shares = [figure[number] for figure in figures.values()]
-        cells = ["" if np.isnan(share) else f"{share:.4f}" for share in shares]
-        writer.writerow([name, counts[number].sum(), counts[:, number].sum(), *cells])
-    return text.getvalue()
 
 
 def hardest(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:

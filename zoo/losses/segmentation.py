@@ -146,7 +146,8 @@ def checked(logits: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, j
     chex.assert_equal_shape_prefix([logits, mask], 3)
     kept, label = split(mask)
     own = label[..., None] == jnp.arange(logits.shape[-1], dtype=jnp.int32)[None, None, None]
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), kept, own
+    logits = logits.astype(jnp.float32) if jnp.finfo(logits.dtype).bits < 32 else logits
+    return logits, kept, own
 
 
 def classes_first(logits: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

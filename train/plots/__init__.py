@@ -1,0 +1,9 @@
+"""Pictures of a run, drawn without a display."""
+
+from train.plots.confused import confusion
+from train.plots.files import save
+from train.plots.grids import pictures, strips, tiles, whole
+from train.plots.history import curves
+from train.plots.scenes import scenes
+
+__all__ = ["confusion", "curves", "pictures", "save", "scenes", "strips", "tiles", "whole"]

@@ -1,0 +1,75 @@
+"""Which class is taken for which."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+NUMBERED = 20  # classes up to which a map of confusions carries its counts
+LONG = 10_000  # counts from which on a share is what fits into a cell
+NAMED = 120  # classes up to which it names every one
+
+
+def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Counts [K, K], row the truth and column the prediction -> a map of them, coloured by row.
+
+    Up to twenty classes the counts stand in it, of pixels their shares; above, the pairs confused most often are beside
+    it, and above 120 every n-th class is named.
+    """
+    total, hits = counts.sum(), np.trace(counts)
+    many = len(classes) > NUMBERED
+    side = max(5.0, min(16.0, (0.17 if many else 0.5) * len(classes) + 2))
+    figure = Figure(figsize=(side + (4.5 if many else 1), side), layout="constrained")
+    if many:
+        axes, beside = figure.subplots(1, 2, width_ratios=(side, 4.5))
+        pairs_beside(beside, counts, classes, lines=min(60, int(6 * side) - 4))
+    else:
+        axes = figure.subplots()
+    with np.errstate(invalid="ignore"):
+        share = counts / counts.sum(1, keepdims=True)
+    norm = PowerNorm(0.5, vmin=0, vmax=1)  # the root, so that one in a hundred is seen
+    drawn = axes.imshow(np.where(np.isnan(share), 0, share), cmap="Blues", norm=norm)
+    figure.colorbar(drawn, ax=axes, shrink=0.6, label="share of the true class")
+    every = -(-len(classes) // NAMED)
+    ticks = range(0, len(classes), every)
+    names = [shortened(classes[tick]) for tick in ticks]
+    size = 6 if many else 9
+    axes.set_xticks(ticks, names, rotation=90, fontsize=size)
+    axes.set_yticks(ticks, names, fontsize=size)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(f"{hits} of {total} right" + (f", {100 * hits / total:.2f} %" if total else ""))
+    if not many:
+        for row, column in np.argwhere(counts > 0):
+            colour = "white" if share[row, column] > 0.4 else "black"
+            number = str(counts[row, column])
+            if counts.max() >= LONG:
+                number = f"{100 * share[row, column]:.1f}%"
+            axes.text(column, row, number, ha="center", va="center", fontsize=8, color=colour)
+    return figure
+
+
+def pairs_beside(axes: Axes, counts: np.ndarray, classes: Sequence[str], *, lines: int) -> None:
+    """Lists the pairs confused most often: how often, which share of the truth, what for what."""
+    wrong = counts * (1 - np.eye(len(classes), dtype=counts.dtype))
+    order = np.argsort(-wrong, axis=None, stable=True)[:lines]
+    rows = [divmod(int(cell), len(classes)) for cell in order]
+    names = [shortened(name) for name in classes]
+    said = [
+        f"{wrong[t, p]:5d}  {100 * wrong[t, p] / counts[t].sum():3.0f} %  {names[t]} as {names[p]}"
+        for t, p in rows
+        if wrong[t, p]
+    ]
+    axes.axis("off")
+    text = "\n".join(["most often confused (share of the true class)", "", *(said or ["nothing"])])
+    axes.text(0, 1, text, fontsize=8, family="monospace", va="top", transform=axes.transAxes)
+
+
+def shortened(name: str, *, length: int = 18) -> str:
+    """A class's name as a tick can carry it.
+
+    >>> shortened("Chesapeake Bay retriever")
+    'Chesapeake Bay re…'
+    """
+    return name if len(name) <= length else f"{name[: length - 1]}…"

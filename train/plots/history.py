@@ -1,0 +1,40 @@
+"""A run's metrics over its epochs."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+COLOURS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green"}
+
+
+def curves(rows: Sequence[Mapping[str, float]], *, best: int | None = None) -> Figure:
+    """Rows of metrics.jsonl -> one panel per metric over epochs, every source in it.
+
+    `best`: the step of the kept snapshot, marked.
+    """
+    named = sorted(
+        {name for row in rows for name in row if "/" in name and not name.startswith("time/")}
+    )
+    metrics = list(dict.fromkeys(name.split("/", 1)[1] for name in named))
+    metrics.sort(key=lambda metric: (metric != "loss", metric != "accuracy", metric))
+    figure = Figure(figsize=(5.5 * len(metrics), 4), layout="constrained")
+    for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics))), metrics, strict=True):
+        for name in (name for name in named if name.split("/", 1)[1] == metric):
+            source = name.split("/", 1)[0]
+            points = [(row["epoch"], row[name]) for row in rows if name in row]
+            axes.plot(
+                *zip(*points, strict=True),
+                label=f"{source} {points[-1][1]:.4g}",
+                color=COLOURS.get(source),
+                marker="o" if len(points) < 3 else None,
+            )
+        kept = next((row["epoch"] for row in rows if row["step"] == best), None)
+        if kept is not None:
+            axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept:g}")
+        axes.set(xlabel="epoch", title=metric)
+        axes.grid(alpha=0.3)
+        if metric in ("loss", "gradient_norm") and axes.get_ylim()[0] > 0:
+            axes.set_yscale("log")
+        axes.legend()
+    return figure

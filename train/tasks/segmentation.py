@@ -1,0 +1,225 @@
+"""One image, a class for each pixel."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from train import augment as augmentation
+from train import metrics, plots
+from train.border import instances_of
+from train.task import Task
+from train.tasks.pixel_losses import LOSSES, LossName, aligned, cost, losses_of, middle
+from train.tasks.table import table
+from zoo import losses
+from zoo.palette import voc_palette
+from zoo.preprocess import Preprocessing, preprocess
+
+__all__ = ["LOSSES", "LossName", "segmentation"]
+HARDEST, COMING = 6, 4  # examples in predictions.png
+TINY = 1e-6  # a sum of weights that is none: a batch of ignored pixels alone
+
+
+def segmentation(
+    *,
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    augment: Callable = augmentation.nothing,
+    loss: LossName | Callable | Sequence[LossName | Callable] = "cross_entropy",
+    class_weights: Sequence[float] | np.ndarray | None = None,
+    auxiliary_weight: float = 0.5,
+    margin: int = 0,
+    predict: Callable | None = None,
+    membrane: int | None = None,
+    palette: np.ndarray | None = None,
+) -> Task:
+    """Batches {"image" [B, H, W, C] uint8, "mask" [B, H, W]} and models with "logits" [B, h, w, K].
+
+    A mask holds classes, and 255 where a pixel is ignored. "weight" [B, H, W] in the batch, where
+    it is, weighs the pixels in training. What is larger of logits and mask is cut to the middle.
+
+    loss: a name in LOSSES, a function logits [B, h, w, K], mask [B, h, w] -> losses of pixels
+        [B, h, w] or of images [B], or several, which are summed. The mean over pixels; that of an
+        image counts as its pixels do.
+    class_weights: [K], times "weight", in the loss and in the weight that it is divided by; so
+        in train/pixel_accuracy too. Evaluation is not weighted.
+    auxiliary_weight: of the same loss of "auxiliary_logits", in training, where a model gives them.
+    margin: pixels by which images are mirrored on every side, for valid convolutions.
+    predict: (image -> probabilities [B, h, w, K]), image -> the same, in evaluation and under jit:
+        zoo.tiles.flips for the mean over mirror images. Pictures show the model alone.
+    membrane: of two classes the one that is the border of cells; the ISBI 2012 challenge's "rand"
+        and "information" are then measured on the host, for which masks are gathered.
+    palette: [K, 3] uint8, of the pictures [Pascal VOC's].
+
+    Images keep their size; of `preprocessing` mean and deviation count. Metrics: loss,
+    pixel_accuracy, mean_accuracy, mean_iou, frequency_weighted_iou, dice, see metrics.regions.
+    Errors: ValueError in one line for knobs that cannot be.
+
+    Source: Long et al. 2015, section 5, for the metrics; Ronneberger et al. 2015 for weight maps.
+    """
+    laws = losses_of(loss)
+    check(classes, class_weights, margin, membrane, palette)
+    colours = voc_palette(len(classes)) if palette is None else np.asarray(palette, np.uint8)
+
+    def inputs(batch: Any, train: bool) -> tuple[jax.Array]:
+        del train
+        image = batch["image"]
+        whole = preprocessing._replace(size=image.shape[1:3], crop=1.0)
+        return (mirrored(preprocess(image, whole), margin),)
+
+    def total_loss(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        weight = losses.pixel_weight(
+            batch["mask"], batch.get("weight"), class_weights=class_weights
+        )
+        weight = weight * batch["valid"][:, None, None]
+        logits, mask, own = aligned(outputs["logits"], batch["mask"], weight)
+        total = cost(laws, logits, mask, own)
+        if "auxiliary_logits" in outputs:
+            sides = aligned(outputs["auxiliary_logits"], batch["mask"], weight)
+            total = total + auxiliary_weight * cost(laws, *sides)
+        hits = jnp.sum(own * (jnp.argmax(logits, -1) == mask))
+        return total, jnp.maximum(jnp.sum(own), TINY), {"pixel_accuracy": hits}
+
+    def measure(apply: Callable, batch: Any) -> dict[str, jax.Array]:
+        logits = evaluated(apply, *inputs(batch, False), predict=predict)
+        mask = jnp.where(batch["valid"][:, None, None], batch["mask"], losses.IGNORED)
+        logits, mask = aligned(logits, mask)
+        sums = {
+            "loss": cost(laws, logits, mask, losses.pixel_weight(mask)),
+            "confusion": metrics.pixel_confusion(
+                jnp.argmax(logits, -1), mask, classes=len(classes)
+            ),
+        }
+        if membrane is None:
+            return sums
+        return {**sums, "mask": mask, "cell": cell_share(logits, membrane)}
+
+    return Task(
+        augment=augment,
+        inputs=inputs,
+        loss=total_loss,
+        measure=measure,
+        summarize=partial(summarize, membrane=membrane),
+        render=partial(render, classes=classes, palette=colours),
+    )
+
+
+def check(
+    classes: Sequence[str],
+    class_weights: Sequence[float] | np.ndarray | None,
+    margin: int,
+    membrane: int | None,
+    palette: np.ndarray | None,
+) -> None:
+    """Raises ValueError in one line for knobs that cannot be."""
+    if not 2 <= len(classes) <= losses.IGNORED:
+        raise ValueError(f"a mask tells apart 2 to 255 classes; got {len(classes)}")
+    if class_weights is not None:
+        given = np.asarray(class_weights, np.float64)
+        if given.shape != (len(classes),) or not (np.isfinite(given) & (given >= 0)).all():
+            raise ValueError(
+                f"class_weights are {len(classes)} numbers, 0 or more, one for each class; "
+                f"got {given.tolist()!s:.80}"
+            )
+    if margin < 0:
+        raise ValueError(f"margin is 0 or more pixels; got {margin}")
+    if membrane is not None and (len(classes) != 2 or membrane not in (0, 1)):
+        raise ValueError(
+            f"membrane is 0 or 1, of two classes; got {membrane} of {len(classes)} classes"
+        )
+    if palette is not None and np.shape(palette) != (len(classes), 3):
+        raise ValueError(
+            f"palette is [{len(classes)}, 3], a colour for each class; got {np.shape(palette)}"
+        )
+
+
+def mirrored(image: jax.Array, margin: int) -> jax.Array:
+    """[B, H, W, C] -> [B, H + 2 m, W + 2 m, C], the border pixel not repeated."""
+    if margin >= min(image.shape[1:3]):
+        raise ValueError(
+            f"images of {image.shape[1]} x {image.shape[2]} can be mirrored by less than their "
+            f"smaller side; got margin {margin}"
+        )
+    sides = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+    return jnp.pad(image, sides, mode="reflect") if margin else image
+
+
+def evaluated(apply: Callable, image: jax.Array, *, predict: Callable | None) -> jax.Array:
+    """[B, H, W, C] -> logits [B, h, w, K]; with `predict` the logarithms of its probabilities."""
+    if predict is None:
+        return apply(image)["logits"]
+    shares = predict(lambda image: jax.nn.softmax(apply(image)["logits"]), image)
+    return jnp.log(jnp.maximum(shares, jnp.finfo(shares.dtype).tiny))
+
+
+def cell_share(logits: jax.Array, membrane: int) -> jax.Array:
+    """Logits [B, h, w, 2] -> [B, h, w] float32, the probability that it is no membrane."""
+    return jax.nn.softmax(logits.astype(jnp.float32))[..., 1 - membrane]
+
+
+def summarize(measured: Sequence[Any], *, membrane: int | None) -> dict[str, float]:
+    """Sums of batches -> {"loss", "pixel_accuracy", ...}; with `membrane` "rand", "information"."""
+    counts = confusion_of(measured)
+    pixels = counts.sum()
+    total = np.sum([part["loss"] for part in measured], dtype=np.float64)
+    loss = float(total / pixels) if pixels else float("nan")
+    figures = {"loss": loss, **metrics.regions(counts)}
+    if membrane is None:
+        return figures
+    cells = [image for part in measured for image in part["cell"]]
+    truth = [instances_of(mask == 1 - membrane) for part in measured for mask in part["mask"]]
+    return figures | metrics.isbi(cells, truth)
+
+
+def confusion_of(measured: Sequence[Any]) -> np.ndarray:
+    """What batches counted, together: [K, K] int64."""
+    return np.stack([part["confusion"] for part in measured]).sum(0, dtype=np.int64)
+
+
+def render(
+    batch: Any,
+    outputs: Any,
+    measured: Sequence[Any],
+    *,
+    classes: Sequence[str],
+    palette: np.ndarray,
+) -> dict[str, Figure | str]:
+    """Masks beside the truth, the hardest first, what is confused, and how each class does."""
+    counts = confusion_of(measured)
+    return {
+        "predictions.png": hardest(batch, outputs, classes=classes, palette=palette),
+        "confusion.png": plots.confusion(counts, classes),
+        "classes.csv": table(counts, classes, metrics.per_region(counts)),
+    }
+
+
+def hardest(batch: Any, outputs: Any, *, classes: Sequence[str], palette: np.ndarray) -> Figure:
+    """The examples of the lowest mean IoU, then some as they come."""
+    predicted = np.asarray(outputs["logits"]).argmax(-1)
+    predicted, mask = (np.asarray(x) for x in aligned(predicted, np.asarray(batch["mask"])))
+    figures = [
+        metrics.regions(metrics.confusion(p, m, classes=len(classes)))
+        for p, m in zip(predicted, labels(mask, classes), strict=True)
+    ]
+    order = np.argsort([each["mean_iou"] for each in figures], stable=True)[:HARDEST]
+    coming = [number for number in range(len(mask)) if number not in order][:COMING]
+    rows = [*order.tolist(), *coming]
+    titles = [
+        f"{'hardest' if place < len(order) else 'as it comes'}: number {batch['index'][row]}, "
+        f"mean IoU {figures[row]['mean_iou']:.3f}, "
+        f"{100 * figures[row]['pixel_accuracy']:.1f} % of the pixels right"
+        for place, row in enumerate(rows)
+    ]
+    image = middle(np.asarray(batch["image"])[rows], mask.shape[1:3])
+    return plots.scenes(
+        image, mask[rows], predicted[rows], titles, classes=classes, palette=palette
+    )
+
+
+def labels(mask: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Masks [B, H, W] -> [B, H, W] int64, -1 where they name no class."""
+    return np.where(mask < len(classes), mask.astype(np.int64), -1)
