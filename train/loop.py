@@ -290,7 +290,8 @@ def look(run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout) 
     places = np.random.default_rng(0).permutation(len(whole))[:LOOKED_AT]
     pairs, held = [], 0
     for batch in eval_batches(Subset(whole, places), batch_size=min(run.batch_size, LOOKED_AT)):
-        batch = {**batch, "index": places[batch["index"]].astype(np.int32)}
+        index = np.take(places, batch["index"], mode="clip").astype(np.int32)
+        batch = {**batch, "index": index}
         pairs.append((batch, parallel.gather(layout, compiled.predict(variables, batch))))
         held += sum(leaf.nbytes for leaf in jax.tree.leaves(pairs[-1]))
         if held > HELD:
