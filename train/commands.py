@@ -118,30 +118,35 @@ def evaluate(
         batch_size: images at a time over all devices
         workdir: where the figures go [runs/evaluate_NAME]
     """
+    meant = {"values": values, "ignore": ignore, "parts": parts, "size": size}
+    how = {"margin": margin, "flips": flips, "membrane": membrane}
     loaded = open_model(name, weights)
-    kind = variant(loaded.name)[0]["task"]
-    preprocessing = preprocessing_of(loaded, weights)
-    knobs: dict[str, Any] = {"crops": crops}
-    if kind == "classification":
-        sources: Any = open_source(source, size=uncropped(preprocessing))
-        task_of = partial(classification, crops=crops)
-    elif kind == "segmentation":
-        knobs = {"margin": margin, "flips": flips, "membrane": membrane}
-        meant = {"values": values, "ignore": ignore, "parts": parts, "size": size}
-        sources = masks_of(loaded, source, **meant)
-        task_of = partial(segmentation, margin=margin, membrane=membrane)
-        task_of = partial(task_of, predict=tiles.flips if flips else None)
-    else:
-        raise ValueError(f"{loaded.name} is for {kind}: evaluate takes classifiers and segmenters")
+    task_of, sources, knobs = opened(loaded, weights, source, crops=crops, meant=meant, how=how)
     part = part or next(known for known in PARTS if known in sources)
     data = choose(sources, part, what=f"part of {source}")
     check_classes(loaded.card.get("classes"), loaded.model.num_classes, data, weights)
-    if kind == "segmentation":
-        task_of = partial(task_of, palette=data.palette)
-    task = task_of(preprocessing=preprocessing, classes=data.classes)
     told = {"model": loaded.name, "weights": weights, "source": source, "part": part, **knobs}
     folder = workdir or Path("runs") / f"evaluate_{loaded.name}"
-    judge(loaded, task, data, told=told, batch_size=batch_size, workdir=folder)
+    judge(loaded, task_of(data), data, told=told, batch_size=batch_size, workdir=folder)
+
+
+def opened(
+    loaded: Fitted, weights: str, source: str, *, crops: int, meant: dict, how: dict
+) -> tuple[Callable[[Any], Task], Any, dict[str, Any]]:
+    """-> data to the model's task, the parts of the source, and the knobs that were heard."""
+    kind = variant(loaded.name)[0]["task"]
+    if kind not in ("classification", "segmentation"):
+        raise ValueError(f"{loaded.name} is for {kind}: evaluate takes classifiers and segmenters")
+    seen = preprocessing_of(loaded, weights)
+    if kind == "classification":
+        sources = open_source(source, size=uncropped(seen))
+        build = partial(classification, preprocessing=seen, crops=crops)
+        return lambda data: build(classes=data.classes), sources, {"crops": crops}
+    flips = tiles.flips if how["flips"] else None
+    rest = {"margin": how["margin"], "membrane": how["membrane"], "predict": flips}
+    masks = partial(segmentation, preprocessing=seen, **rest)
+    task_of = lambda data: masks(classes=data.classes, palette=data.palette)
+    return task_of, masks_of(loaded, source, **meant), how
 
 
 def masks_of(loaded: Fitted, source: str, **meant: Any) -> Any:

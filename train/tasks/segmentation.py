@@ -65,47 +65,70 @@ def segmentation(
     check(classes, class_weights, margin, membrane, palette)
     colours = voc_palette(len(classes)) if palette is None else np.asarray(palette, np.uint8)
 
-    def inputs(batch: Any, train: bool) -> tuple[jax.Array]:
-        del train
-        image = batch["image"]
-        whole = preprocessing._replace(size=image.shape[1:3], crop=1.0)
-        return (mirrored(preprocess(image, whole), margin),)
-
-    def total_loss(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        weight = losses.pixel_weight(
-            batch["mask"], batch.get("weight"), class_weights=class_weights
-        )
-        weight = weight * batch["valid"][:, None, None]
-        logits, mask, own = aligned(outputs["logits"], batch["mask"], weight)
-        total = cost(laws, logits, mask, own)
-        if "auxiliary_logits" in outputs:
-            sides = aligned(outputs["auxiliary_logits"], batch["mask"], weight)
-            total = total + auxiliary_weight * cost(laws, *sides)
-        hits = jnp.sum(own * (jnp.argmax(logits, -1) == mask))
-        return total, jnp.maximum(jnp.sum(own), TINY), {"pixel_accuracy": hits}
-
-    def measure(apply: Callable, batch: Any) -> dict[str, jax.Array]:
-        logits = evaluated(apply, *inputs(batch, False), predict=predict)
-        mask = jnp.where(batch["valid"][:, None, None], batch["mask"], losses.IGNORED)
-        logits, mask = aligned(logits, mask)
-        sums = {
-            "loss": cost(laws, logits, mask, losses.pixel_weight(mask)),
-            "confusion": metrics.pixel_confusion(
-                jnp.argmax(logits, -1), mask, classes=len(classes)
-            ),
-        }
-        if membrane is None:
-            return sums
-        return {**sums, "mask": mask, "cell": cell_share(logits, membrane)}
-
+    seen = partial(inputs, preprocessing=preprocessing, margin=margin)
+    training = dict(class_weights=class_weights, auxiliary_weight=auxiliary_weight)
+    evaluation = dict(classes=len(classes), predict=predict, membrane=membrane)
     return Task(
         augment=augment,
-        inputs=inputs,
-        loss=total_loss,
-        measure=measure,
+        inputs=seen,
+        loss=partial(total_loss, laws=laws, **training),
+        measure=partial(measure, inputs=seen, laws=laws, **evaluation),
         summarize=partial(summarize, membrane=membrane),
         render=partial(render, classes=classes, palette=colours),
     )
+
+
+def inputs(
+    batch: Any, train: bool, *, preprocessing: Preprocessing, margin: int
+) -> tuple[jax.Array]:
+    """Images [B, H, W, C] -> [B, H + 2 margin, W + 2 margin, C], normalised and mirrored."""
+    del train
+    image = batch["image"]
+    whole = preprocessing._replace(size=image.shape[1:3], crop=1.0)
+    return (mirrored(preprocess(image, whole), margin),)
+
+
+def total_loss(
+    outputs: Any,
+    batch: Any,
+    *,
+    laws: Sequence[Callable],
+    class_weights: Sequence[float] | np.ndarray | None,
+    auxiliary_weight: float,
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Sums over the weighted pixels: of the losses, of the weights, of those that are right."""
+    weight = losses.pixel_weight(batch["mask"], batch.get("weight"), class_weights=class_weights)
+    weight = weight * batch["valid"][:, None, None]
+    logits, mask, own = aligned(outputs["logits"], batch["mask"], weight)
+    total = cost(laws, logits, mask, own)
+    if "auxiliary_logits" in outputs:
+        sides = aligned(outputs["auxiliary_logits"], batch["mask"], weight)
+        total = total + auxiliary_weight * cost(laws, *sides)
+    hits = jnp.sum(own * (jnp.argmax(logits, -1) == mask))
+    return total, jnp.maximum(jnp.sum(own), TINY), {"pixel_accuracy": hits}
+
+
+def measure(
+    apply: Callable,
+    batch: Any,
+    *,
+    inputs: Callable,
+    laws: Sequence[Callable],
+    classes: int,
+    predict: Callable | None,
+    membrane: int | None,
+) -> dict[str, jax.Array]:
+    """The sum of the losses and confusion counts; with `membrane` masks, and where cells are."""
+    logits = evaluated(apply, *inputs(batch, False), predict=predict)
+    mask = jnp.where(batch["valid"][:, None, None], batch["mask"], losses.IGNORED)
+    logits, mask = aligned(logits, mask)
+    sums = {
+        "loss": cost(laws, logits, mask, losses.pixel_weight(mask)),
+        "confusion": metrics.pixel_confusion(jnp.argmax(logits, -1), mask, classes=classes),
+    }
+    if membrane is None:
+        return sums
+    return {**sums, "mask": mask, "cell": cell_share(logits, membrane)}
 
 
 def check(
