@@ -84,7 +84,7 @@ BELOW = {
 BASE = {"jax", "flax", "numpy", "chex", "safetensors", "zoo"}
 
 # An assembly may import the family of its backbone; otherwise no family imports another.
-ASSEMBLIES: dict[str, set[str]] = {}
+ASSEMBLIES: dict[str, set[str]] = {"zoo.models.fcn": {"zoo.models.resnet", "zoo.models.vgg"}}
 
 
 def files(package: str) -> list[pathlib.Path]:

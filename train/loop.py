@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from train import checkpoint, parallel, plots, progress, step
 from train import log as logs
 from train import workdir as workdirs
 from train.data import eval_batches, train_batches
+from train.data.arrays import Subset
 from train.progress import LIKELY, Clock, Diverged, Position
 from train.run import Run
 from train.signals import Signals
@@ -282,11 +282,15 @@ def looked_at(run: Run) -> Any:
 
 
 def look(run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout) -> tuple[Any, Any]:
-    """The first examples of that source -> batch, outputs, to be drawn."""
-    source = looked_at(run)
-    size = min(run.batch_size, LOOKED_AT)
+    """Examples from all over that source, class folders too -> batch, outputs, to be drawn.
+
+    As many as `LOOKED_AT`, or as `HELD` bytes hold: those of a segmenter are large.
+    """
+    whole = looked_at(run)
+    places = np.random.default_rng(0).permutation(len(whole))[:LOOKED_AT]
     pairs, held = [], 0
-    for batch in islice(eval_batches(source, batch_size=size), -(-LOOKED_AT // size)):
+    for batch in eval_batches(Subset(whole, places), batch_size=min(run.batch_size, LOOKED_AT)):
+        batch = {**batch, "index": places[batch["index"]].astype(np.int32)}
         pairs.append((batch, parallel.gather(layout, compiled.predict(variables, batch))))
         held += sum(leaf.nbytes for leaf in jax.tree.leaves(pairs[-1]))
         if held > HELD:

@@ -7,8 +7,9 @@ ADDRESSES = {  # of the files below, whose names end in the start of their sha25
     "akamaster": "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/",
 }
 
-# Each file, its top-1 accuracy on ImageNet's validation set in % as torchvision measured it, and
-# what of the preprocessing is not SEEN: pixels of the resized short side and of the crop, say.
+# Each file, its top-1 accuracy on ImageNet's validation set in % as torchvision measured it (of
+# segmenters, the mean IoU), and what of the preprocessing is not SEEN: pixels of the resized short
+# side and of the crop, say.
 SEEN = dict(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
@@ -17,6 +18,7 @@ SEEN = dict(
     interpolation="bilinear",
 )
 V2 = dict(short=232)
+WHOLE = dict(short=520, side=520)  # segmenters see all of the resized image
 
 
 def swag(side: int) -> dict:
@@ -30,6 +32,8 @@ TORCHVISION: dict[str, dict[str, tuple[Any, ...]]] = {
     "densenet161": {"IMAGENET1K_V1": ("densenet161-8d451a50.pth", 77.138)},
     "densenet169": {"IMAGENET1K_V1": ("densenet169-b2777c0a.pth", 75.6)},
     "densenet201": {"IMAGENET1K_V1": ("densenet201-c1103571.pth", 76.896)},
+    "fcn_resnet101": {"COCO_WITH_VOC_LABELS_V1": ("fcn_resnet101_coco-7ecb50ca.pth", 63.7, WHOLE)},
+    "fcn_resnet50": {"COCO_WITH_VOC_LABELS_V1": ("fcn_resnet50_coco-1167a1af.pth", 60.5, WHOLE)},
     "mobilenet_v2": {
         "IMAGENET1K_V1": ("mobilenet_v2-b0353104.pth", 71.878),
         "IMAGENET1K_V2": ("mobilenet_v2-7ebf99e0.pth", 72.154, V2),

@@ -20,6 +20,7 @@ from zoo.models import (
     autoencoder,
     conv_autoencoder,
     densenet,
+    fcn,
     lenet,
     mobilenet_v1,
     mobilenet_v2,
@@ -37,6 +38,7 @@ FAMILIES = {
     "autoencoder": autoencoder,
     "conv_autoencoder": conv_autoencoder,
     "densenet": densenet,
+    "fcn": fcn,
     "lenet": lenet,
     "mobilenet_v1": mobilenet_v1,
     "mobilenet_v2": mobilenet_v2,
@@ -250,22 +252,24 @@ def images(
 ) -> tuple[tuple[int, ...], Preprocessing]:
     """Name of a variant to its images' shape and preprocessing; nothing is traced.
 
-    Those of another size or number of channels than the variant's where these are given; those of
-    `backbone`, uncropped, where it is a variant or nearest to one.
+    Those of another size or number of channels than the variant's where these are given; where the
+    family's CARD has "assembled", those of a `backbone`, uncropped, a variant or nearest to one.
 
     >>> shape, preprocessing = images("resnet18", image_size=64, in_channels=1)
     >>> shape, preprocessing.size, [round(value, 3) for value in preprocessing.mean]
     ((64, 64, 1), (64, 64), [0.449])
     """
     card, _ = variant(name)
-    if isinstance(backbone, str):
+    if backbone is None or "assembled" not in card:
+        pass  # a family of pictures of its own, whatever it stands on
+    elif isinstance(backbone, str):
         under, _ = variant(backbone)
         card = {
             **card,
             "input": under["input"],
             "preprocessing": {**under["preprocessing"], "crop": 1.0},
         }
-    elif backbone is not None:
+    else:
         return images(
             name, image_size=image_size, in_channels=in_channels, backbone=variant_of(backbone)[0]
         )

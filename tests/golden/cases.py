@@ -8,7 +8,14 @@ import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from zoo.models.resnet import ResNet
+
 NOTHING: Mapping[str, Any] = types.MappingProxyType({})
+
+
+# Of maps as large as the image every so many pixels are kept: prime to the strides, so that all
+# places between two pixels of a smaller map are among them.
+GRID = 13
 
 
 class Case(NamedTuple):
@@ -56,6 +63,34 @@ CASES = [
 ]
 CASES += [Case("timm", name, name, **RESNET) for name in RESNETS]
 CASES += [Case("timm", "resnet50", "resnet50_gn", **RESNET, fields=dict(norm="group"))]
+
+CASES += [  # torchvision has no dilated Basic
+    Case(
+        "timm",
+        "resnet18",
+        "resnet18",
+        **RESNET,
+        fields=dict(output_stride=8),
+        reference_fields=dict(output_stride=8),
+    )
+]
+
+FCN = dict(
+    stages={f"stage{k}": f"backbone.layer{k}" for k in (1, 2, 3, 4)}, training=dict(dropout=0.0)
+)
+CASES += [Case("torchvision", name, name, **FCN) for name in ("fcn_resnet50", "fcn_resnet101")]
+FEW = (1, 1, 2, 2)  # blocks: the gradients of all take a quarter of a minute to compile
+CASES += [
+    Case(
+        "torchvision",
+        "fcn_resnet50",
+        "fcn_resnet50",
+        **FCN,
+        fields=dict(backbone=ResNet(FEW)),
+        reference_fields=dict(depths=FEW),
+        test_training=True,
+    )
+]
 
 # The map is seen after the last ReLU: torchvision's works in place, timm's is part of the norm.
 DENSENET = dict(

@@ -14,8 +14,8 @@ import numpy as np
 from flax import traverse_util
 
 import zoo
-from tests.golden.cases import Case
-from tests.golden.fill import fill, image
+from tests.golden.cases import GRID, Case
+from tests.golden.fill import fill, image, targets
 from zoo.weights.sources import rename
 
 LARGE = 10_000_000  # elements
@@ -23,6 +23,9 @@ FOLDER = pathlib.Path(__file__).parent
 
 # What runs once compiles in half of the time so, and runs about as fast: at level 0 it takes longer.
 QUICKLY = dict(xla_backend_optimization_level=1, xla_llvm_disable_expensive_passes=True)
+
+
+SCORES = ("logits", "auxiliary_logits")
 
 
 class Tensor(NamedTuple):
@@ -90,7 +93,7 @@ def pictures(case: Case, dtype: Any) -> jax.Array:
 
 
 def evaluation(case: Case, folder: pathlib.Path = FOLDER) -> dict[str, float]:
-    """The error of the logits and of each stage's moments, in float32."""
+    """The error of the logits, auxiliary ones too, and of each stage's moments, in float32."""
     tensors, golden = read(case, folder)
     model = zoo.create_model(case.name, **case.fields)
     variables = convert(case, shapes(case, model), fill_all(tensors))
@@ -99,7 +102,15 @@ def evaluation(case: Case, folder: pathlib.Path = FOLDER) -> dict[str, float]:
     # not jitted, a layer that occurs a hundred times, or in ten variants, is compiled once
     apply = jax.jit(model.apply, compiler_options=QUICKLY) if case.jitted else model.apply
     outputs = apply(variables, pictures(case, jnp.float32))
-    errors = {"logits": error(outputs["logits"], golden["logits"])}
+    errors = {
+        name: error(
+            outputs[name][:, ::GRID, ::GRID] if outputs[name].ndim == 4 else outputs[name],
+            golden[name],
+        )
+        for name in SCORES
+        if name in outputs
+    }
+    assert errors.keys() == golden.keys() & set(SCORES)
     for stage, theirs in zip(case.stages, golden["stages"], strict=True):
         errors[stage] = error([moments(x) for x in outputs[stage]], theirs)
     return errors
@@ -118,8 +129,17 @@ def double_precision() -> Iterator[None]:
 def loss(params: Any, collections: Any, x: jax.Array, *, model: nn.Module) -> tuple[jax.Array, Any]:
     variables = {"params": params, **collections}
     outputs, collections = model.apply(variables, x, train=True, mutable=list(collections))
-    right = jax.nn.log_softmax(outputs["logits"])[jnp.arange(len(x)), jnp.arange(len(x))]
-    return -right.mean(), collections
+    logits = outputs["logits"]
+    if logits.ndim == 2:
+        return cross_entropy(logits, np.arange(len(x))), collections
+    wanted = targets(x.shape[1], logits.shape[-1])
+    auxiliary = cross_entropy(outputs["auxiliary_logits"], wanted)
+    return cross_entropy(logits, wanted) + 0.5 * auxiliary, collections
+
+
+def cross_entropy(logits: jax.Array, wanted: np.ndarray) -> jax.Array:
+    right = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.asarray(wanted)[..., None], -1)
+    return -right.mean()
 
 
 def sums(owners: Any, values: Any, count: int) -> np.ndarray:

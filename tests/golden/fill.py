@@ -56,6 +56,12 @@ def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return values / (5 if len(shape) == 1 else 2)  # biases and running means; embeddings
 
 
+def targets(size: int, classes: int, *, batch: int = 2) -> np.ndarray:
+    """`-> [B, H, W]` int64, classes of pixels: stripes across, of another slope for each image."""
+    rows, columns = np.indices((size, size))
+    return np.stack([((1 + n) * rows + columns) // 5 % classes for n in range(batch)])
+
+
 def image(size: int, *, batch: int = 2, channels: int = 3) -> np.ndarray:
     """`-> [B, C, H, W]` float32 of mean 0 and variance 1: noise, each image finer than the last.
 

@@ -5,7 +5,7 @@ Needs the extra `parity` (and, where torch is a CPU build and torchvision is not
 this folder, or into --folder, which `make parity` reads.
 
 A file holds `names`, the state dict as lines "name shape kind" (p a parameter, b a buffer);
-`logits`; `stages`, mean and deviation per stage and image; and of a training step, in float64,
+`logits`, of segmenters every GRIDth pixel's, `auxiliary_logits` too; `stages`, mean and deviation per stage and image; and of a training step, in float64,
 `loss`, `gradients` (the norm for each parameter) and `statistics` (mean and deviation of each
 buffer afterwards).
 """
@@ -24,8 +24,8 @@ import timm
 import torch
 import torchvision
 
-from tests.golden.cases import CASES, Case
-from tests.golden.fill import fill, image
+from tests.golden.cases import CASES, GRID, Case
+from tests.golden.fill import fill, image, targets
 
 
 def from_torchvision(
@@ -34,8 +34,18 @@ def from_torchvision(
     """A model of torchvision; AlexNet and VGG with other hidden layers, VGG as A-LRN or as C.
 
     The layers keep their names: a 1 x 1 convolution takes the place of a 3 x 3, and the first ReLU
-    becomes a ReLU with its normalisation.
+    becomes a ReLU with its normalisation. Segmenters have their auxiliary heads,
+    and a backbone of other `depths` where these are told.
     """
+    if "depths" in fields:
+        dilated = torchvision.models.resnet.ResNet(
+            torchvision.models.resnet.Bottleneck,
+            list(fields["depths"]),
+            replace_stride_with_dilation=[False, True, True],
+        )
+        return torchvision.models.segmentation.fcn._fcn_resnet(dilated, 21, aux=True)
+    if name.startswith("fcn"):
+        fields |= dict(weights_backbone=None, aux_loss=True)
     model = torchvision.models.get_model(name, weights=None, **fields)
     if hidden != 4096:
         for index, layer in enumerate(model.classifier):
@@ -113,17 +123,26 @@ def evaluate(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
         for stage, place in case.stages.items()
     ]
     with torch.no_grad():
-        logits = model.eval()(torch.from_numpy(image(case.size)))
+        outputs = model.eval()(torch.from_numpy(image(case.size)))
     for hook in hooks:
         hook.remove()
     stages = [[moments(x) for x in found[stage]] for stage in case.stages]
-    return dict(logits=logits.numpy(), stages=np.array(stages))
+    if isinstance(outputs, torch.Tensor):
+        return dict(logits=outputs.numpy(), stages=np.array(stages))
+    names = dict(out="logits", aux="auxiliary_logits")
+    maps = {names[key]: x.permute(0, 2, 3, 1).numpy() for key, x in outputs.items()}
+    return {key: x[:, ::GRID, ::GRID] for key, x in maps.items()} | dict(stages=np.array(stages))
 
 
 def train(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
     model = model.double().train()
-    logits = model(torch.from_numpy(image(case.size)).double())
-    loss = torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)))
+    outputs = model(torch.from_numpy(image(case.size)).double())
+    cross_entropy = torch.nn.functional.cross_entropy
+    if isinstance(outputs, torch.Tensor):
+        loss = cross_entropy(outputs, torch.arange(len(outputs)))
+    else:  # the auxiliary head's share is that of torchvision's references/segmentation
+        wanted = torch.from_numpy(targets(case.size, outputs["out"].shape[1]))
+        loss = cross_entropy(outputs["out"], wanted) + 0.5 * cross_entropy(outputs["aux"], wanted)
     loss.backward()
     parameters = {name for name, _ in model.named_parameters()}
     buffers = {k: v for k, v in model.state_dict().items() if k not in parameters}

@@ -14,6 +14,7 @@ import pytest
 import zoo
 from tests.train import tiny
 from train import checkpoint, loop, parallel
+from train.data.arrays import Subset
 from train.log import read_rows
 
 
@@ -69,6 +70,21 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     arguments = tiny.run().task.inputs({"image": source.image}, False)
     predicted = np.argmax(model.apply(variables, *arguments)["logits"], -1)
     assert np.mean(predicted == source.label) == facts["finished"]["val/accuracy"]
+
+
+def test_pictures_are_of_all_classes_of_a_sorted_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOOKED_AT", 10)
+    labels = []
+
+    def render(batch, outputs, measured):
+        labels.extend(batch["label"].tolist())
+        return {}
+
+    shades = tiny.Shades(40, seed=1)
+    by_class = Subset(shades, np.argsort(shades.label, kind="stable"))
+    run = tiny.run(epochs=1, evaluate={"val": by_class})
+    fit(tmp_path / "run", **run._replace(task=run.task._replace(render=render))._asdict())
+    assert len(labels) == 10 and set(labels) == {0, 1}
 
 
 def test_rows_tell_where_the_time_went(whole):

@@ -3,6 +3,8 @@
 import flax.linen as nn
 
 import zoo
+from zoo.models.resnet import ResNet
+from zoo.models.vgg import VGG
 from zoo.registry import variant
 
 # Fields that make it cheaper still; some families more than once: their faces share little.
@@ -13,6 +15,10 @@ SMALL = {
     "conv_autoencoder": dict(widths=(4, 6), act="silu"),
     "densenet121": dict(depths=(1, 2), growth=4, width=8, num_classes=7),
     "densenet40_k12": dict(depths=(1, 2), growth=4, width=6),
+    "fcn8s_vgg16": dict(backbone=VGG(widths=(2, 3, 4, 5, 6)), hidden=9, num_classes=3),
+    "fcn_resnet50": dict(
+        backbone=ResNet((2, 1, 1), block="basic", width=8), num_classes=3, output_stride=4
+    ),
     "lenet5": {},
     "lenet5_modern": {},
     "mlp": dict(widths=(12, 9)),
@@ -36,6 +42,8 @@ SIDE = {
     "alexnet_2012": 99,
     "densenet121": 64,
     "densenet40_k12": 16,
+    "fcn8s_vgg16": 17,
+    "fcn_resnet50": 33,
     "mobilenet_v1_025": 64,
     "mobilenet_v2_035": 64,
     "resnet18": 48,

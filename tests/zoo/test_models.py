@@ -28,11 +28,14 @@ def giga(published: str):
 # output 784 * 150 + 100 * 2400 + 48,000 + 10,080 + 840. DenseNet and ViT: arithmetic over the
 # papers' tables, equal to the counts that torchvision and the authors publish; so AlexNet, VGG and
 # the MobileNets, of which v2_035 has the multiply-adds that TensorFlow's slim tells. U-Net: the
-# counts of 2015 are published, the others by hand (tests/zoo/models/test_unet.py).
+# counts of 2015 are published, the others by hand (tests/zoo/models/test_unet.py). FCN: the learned
+# weights of the authors' nets, which of CaffeNet's are those of R-CNN's with 21 outputs, their
+# multiply-adds by hand (tests/zoo/models/test_fcn.py), and both counts that torchvision publishes.
 COUNTS = {
     "alexnet": (61_100_840, giga("0.714")),
     "alexnet_2012": (60_965_224, giga("0.724")),
     "autoencoder": (2_837_314, 2 * (784_000 + 500_000 + 125_000 + 7_500)),
+    "caffenet": (60_965_224, giga("0.724")),
     "conv_autoencoder": (51_945, 8_121_152),  # by hand, layer by layer
     "densenet100_k12": (6_979_642, giga("1.770")),
     "densenet100_k24": (27_249_082, giga("6.889")),
@@ -45,6 +48,13 @@ COUNTS = {
     "densenet_bc100_k12": (769_162, giga("0.288")),
     "densenet_bc190_k40": (25_624_430, giga("9.302")),
     "densenet_bc250_k24": (15_324_406, giga("5.419")),
+    "fcn16s_vgg16": (134_357_354, 180_924_248_832),
+    "fcn32s_alexnet": (56_954_261, 20_976_403_744),
+    "fcn32s_vgg16": (134_346_581, 180_903_432_960),
+    "fcn8s_atonce": (134_362_751, 180_965_880_576),
+    "fcn8s_vgg16": (134_362_751, 180_965_880_576),
+    "fcn_resnet101": (54_314_346, giga("232.738")),
+    "fcn_resnet50": (35_322_218, giga("152.717")),
     "lenet5": (60_000, 325_680),
     "lenet5_modern": (61_706, 416_520),
     "mlp": (1_276_810, 627_200 + 640_000 + 8_000),
@@ -167,6 +177,8 @@ def outcome(model: nn.Module, variables, image, *, train=False):
     keys = {"dropout": jax.random.key(1)} if train else None
     outputs = model.apply(variables, image, train=train, rngs=keys, mutable=collections)
     outputs = outputs[0] if train else outputs
+    if "auxiliary_logits" in outputs:
+        return outputs["logits"] + outputs["auxiliary_logits"]
     return outputs["logits"] if "logits" in outputs else outputs["reconstruction"]
 
 

@@ -10,6 +10,8 @@ from train.recipes import (
     denoising_autoencoder_mnist,
     densenet_cifar10,
     densenet_imagenet,
+    fcn8s_voc,
+    fcn_resnet50_camvid,
     finetune,
     greedy_autoencoder_mnist,
     lenet5_digits,
@@ -22,6 +24,8 @@ from train.recipes import (
     resnet56_cifar10,
     resnet_imagenet,
     resnet_imagenet_2021,
+    unet_digit_scenes,
+    unet_isbi2012,
     vgg_imagenet,
     vit_imagenet,
 )
@@ -45,5 +49,9 @@ RECIPES = {
     "mobilenet_v1_imagenet": mobilenet_v1_imagenet.recipe,
     "mobilenet_v2_imagenet": mobilenet_v2_imagenet.recipe,
     "vit_imagenet": vit_imagenet.recipe,
+    "unet_digit_scenes": unet_digit_scenes.recipe,
+    "unet_isbi2012": unet_isbi2012.recipe,
+    "fcn_resnet50_camvid": fcn_resnet50_camvid.recipe,
+    "fcn8s_voc": fcn8s_voc.script,
     "finetune": finetune.recipe,
 }

@@ -13,7 +13,7 @@ from zoo.layers.activation import activation
 from zoo.layers.initializer import initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.normalization import local_response_norm
-from zoo.ops.pooling import adaptive_avg_pool, max_pool
+from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
 
 KERNELS = (11, 5, 3, 3, 3)
 STAGES = ((1,), (2,), (3, 4, 5))  # the convolutions between two poolings, counted from 1
@@ -31,7 +31,8 @@ class AlexNet(nn.Module):
 
     `groups` parts convolutions 2, 4 and 5; `padding` is the first convolution's, a number or
     "SAME"; `lrn` is (size, alpha, beta, k) of zoo.ops.normalization's local_response_norm after
-    convolutions 1 and 2; `bias` is where the biases of convolutions 2, 4 and 5, fc6 and fc7 start,
+    convolutions 1 and 2, or with `lrn_last`, as in Caffe's CaffeNet, after the poolings behind them.
+    With `ceil` a pooling's last window may be cut short, as in Caffe. `bias` is where the biases of convolutions 2, 4 and 5, fc6 and fc7 start,
     the others at 0. Dropout is on the inputs of fc6 and fc7, or where `drop_inputs` is False on
     their outputs. `remat` recomputes a stage's maps in the backward pass instead of keeping them.
 
@@ -51,6 +52,8 @@ class AlexNet(nn.Module):
     groups: int = 1
     padding: int | str = 2
     lrn: tuple[int, float, float, float] | None = None
+    lrn_last: bool = False
+    ceil: bool = False
     bias: float = 0.0
     dropout: float = 0.5
     drop_inputs: bool = True
@@ -70,7 +73,11 @@ class AlexNet(nn.Module):
         x = image
         for k, layers in enumerate(STAGES, 1):
             outputs[f"stage{k}"] = stage(self, x, layers)
-            x = max_pool(outputs[f"stage{k}"], window_shape=(3, 3), strides=(2, 2))
+            x = outputs[f"stage{k}"]
+            edges = ceil_padding(x.shape[1:3], (3, 3), (2, 2)) if self.ceil else "VALID"
+            x = max_pool(x, (3, 3), (2, 2), edges)
+            if self.lrn_last and k <= 2:
+                x = self.normalise(x)
         outputs["pooled"] = x.mean((1, 2))
         if self.num_classes:
             outputs |= self.head(x, train=train)
@@ -93,10 +100,15 @@ class AlexNet(nn.Module):
                 name=f"conv{layer}",
             )(x)
             x = act(x)
-            if self.lrn and layer <= 2:
-                size, alpha, beta, k = self.lrn
-                x = local_response_norm(x, size=size, alpha=alpha, beta=beta, k=k)
+            if layer <= 2 and not self.lrn_last:
+                x = self.normalise(x)
         return x
+
+    def normalise(self, x: jax.Array) -> jax.Array:
+        if self.lrn is None:
+            return x
+        size, alpha, beta, k = self.lrn
+        return local_response_norm(x, size=size, alpha=alpha, beta=beta, k=k)
 
     def head(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         dense = functools.partial(nn.Dense, kernel_init=initializer(self.kernel_init))
@@ -119,25 +131,32 @@ CARD = dict(
     preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
 )
 
+GROUPED = dict(
+    widths=(96, 256, 384, 384, 256),
+    groups=2,
+    padding=0,
+    bias=1.0,  # Caffe's AlexNet: 0.1
+    drop_inputs=False,
+    kernel_init="small_normal",  # section 5; Caffe: 0.005 for fc6 and fc7
+)
+OF_2012 = dict(
+    input=(227, 227, 3),
+    paper="Krizhevsky, Sutskever, Hinton 2012, ImageNet Classification with Deep "
+    "Convolutional Neural Networks",
+    # section 2: the mean is subtracted, and pixels stay between 0 and 255
+    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(1 / 255,) * 3, crop=227 / 256),
+)
+
 VARIANTS = {  # fields of AlexNet; parameters
     "alexnet": dict(  # 61,100,840
         card=dict(reported="ImageNet top-1 56.522 %, top-5 79.066 % (torchvision)"),
     ),
     "alexnet_2012": dict(  # 60,965,224
-        widths=(96, 256, 384, 384, 256),
-        groups=2,
-        padding=0,
-        lrn=(5, 5e-4, 0.75, 2.0),  # the paper's alpha is 1e-4, not divided; Caffe: 1e-4 here, k = 1
-        bias=1.0,  # Caffe: 0.1
-        drop_inputs=False,
-        kernel_init="small_normal",  # section 5; Caffe: 0.005 for fc6 and fc7
-        card=dict(
-            input=(227, 227, 3),
-            paper="Krizhevsky, Sutskever, Hinton 2012, ImageNet Classification with Deep "
-            "Convolutional Neural Networks",
-            # section 2: the mean is subtracted, and pixels stay between 0 and 255
-            preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(1 / 255,) * 3, crop=227 / 256),
-            reported="ILSVRC-2010 test error: top-1 37.5 %, top-5 17.0 %",
-        ),
+        **GROUPED,
+        lrn=(5, 5e-4, 0.75, 2.0),  # the paper's alpha is 1e-4, not divided
+        card=dict(**OF_2012, reported="ILSVRC-2010 test error: top-1 37.5 %, top-5 17.0 %"),
+    ),
+    "caffenet": dict(  # 60,965,224; what FCN-AlexNet and R-CNN call AlexNet
+        **GROUPED, lrn=(5, 1e-4, 0.75, 1.0), lrn_last=True, card=OF_2012
     ),
 }

@@ -23,8 +23,8 @@ class Basic(nn.Module):
     """3x3, 3x3 and a skip: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
 
     Where the shapes differ the skip is a 1x1 convolution (option B), or, with `pad`, every so many
-    pixels padded by channels of zeros (option A), which has no weights. `conv` makes the ConvNorms;
-    `zero_init` lets the second norm's scale begin at 0, so that the block begins as its skip.
+    pixels padded by channels of zeros (option A), which has no weights. `dilation` is that of either
+    3x3. `conv` makes the ConvNorms; `zero_init` lets the second norm's scale begin at 0, so that the block begins as its skip.
 
     Source: He et al. 2016, Deep Residual Learning, figure 5 left and section 3.3.
 
@@ -37,6 +37,7 @@ class Basic(nn.Module):
     width: int
     stride: int = 1
     pad: bool = False
+    dilation: tuple[int, int] = (1, 1)
     zero_init: bool = False
     conv: Callable[..., nn.Module] = ConvNorm
     act: Callable[[jax.Array], jax.Array] = nn.relu
@@ -44,8 +45,10 @@ class Basic(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, rate: float | jax.Array = 0.0, *, train: bool) -> jax.Array:
         scale_init = nn.initializers.zeros if self.zero_init else nn.initializers.ones
-        y = self.conv(self.width, 3, self.stride, name="first")(x, train=train)
-        y = self.conv(self.width, 3, act=None, scale_init=scale_init, name="second")(y, train=train)
+        early, late = ({"dilation": n} for n in self.dilation)
+        last = dict(act=None, scale_init=scale_init, **late)
+        y = self.conv(self.width, 3, self.stride, **early, name="first")(x, train=train)
+        y = self.conv(self.width, 3, **last, name="second")(y, train=train)
         if x.shape != y.shape and self.pad:
             x = pad_skip(x, y)
         elif x.shape != y.shape:
@@ -58,7 +61,8 @@ class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 and a skip: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
 
     The 3x3 works on `inner` channels in `groups`. The stride is the 3x3's, as in torchvision
-    ("v1.5"); with `stride_first` the first 1x1's, as published. The other fields are Basic's.
+    ("v1.5"); with `stride_first` the first 1x1's, as published. The 3x3's dilation is the first of
+    `dilation`. The other fields are Basic's.
 
     Source: He et al. 2016, Deep Residual Learning, figure 5 right; the groups are Xie et al. 2017,
     Aggregated Residual Transformations, figure 3c.
@@ -74,6 +78,7 @@ class Bottleneck(nn.Module):
     stride: int = 1
     groups: int = 1
     stride_first: bool = False
+    dilation: tuple[int, int] = (1, 1)
     zero_init: bool = False
     conv: Callable[..., nn.Module] = ConvNorm
     act: Callable[[jax.Array], jax.Array] = nn.relu
@@ -83,7 +88,10 @@ class Bottleneck(nn.Module):
         scale_init = nn.initializers.zeros if self.zero_init else nn.initializers.ones
         early, late = (self.stride, 1) if self.stride_first else (1, self.stride)
         y = self.conv(self.inner, 1, early, name="reduce")(x, train=train)
-        y = self.conv(self.inner, 3, late, self.groups, name="spatial")(y, train=train)
+        spatial = self.conv(
+            self.inner, 3, late, self.groups, dilation=self.dilation[0], name="spatial"
+        )
+        y = spatial(y, train=train)
         y = self.conv(self.width, 1, act=None, scale_init=scale_init, name="expand")(y, train=train)
         if x.shape != y.shape:
             x = self.conv(self.width, 1, self.stride, act=None, name="skip")(x, train=train)
@@ -97,12 +105,15 @@ class ResNet(nn.Module):
     A stage for each of `depths`, of `width` channels and twice as many in each next; bottlenecks
     give four times as many. The stem is 7x7 of stride 2 and a max-pooling ("imagenet": stages of
     stride 4, 8, ...) or one 3x3 ("cifar": 1, 2, ...). `width_per_group` is the inner width of each
-    of `groups` where the stage has 64. `stochastic_depth` is the rate of the last block, to which
+    of `groups` where the stage has 64. From `output_stride` on, 8 say, stages dilate their 3x3s twice
+    as much instead of halving the map; a stage's first convolution is the one before's still.
+    `stochastic_depth` is the rate of the last block, to which
     it grows linearly; `dropout` is before the head. `scan` and `remat` are `stage`'s. For the
     other fields see Basic and Bottleneck.
 
     Source: He et al. 2016, Deep Residual Learning for Image Recognition, table 1 and section 4.2;
-    torchvision's resnet, which computes the same.
+    torchvision's resnet, which computes the same; Chen et al. 2017, Rethinking Atrous Convolution,
+    section 3.1, for the output stride, as in torchvision and, of Basic, timm.
 
     >>> model = ResNet((1, 1), block="basic", num_classes=5)
     >>> image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
@@ -119,6 +130,7 @@ class ResNet(nn.Module):
     stem: str = "imagenet"
     shortcut: str = "B"
     stride_first: bool = False
+    output_stride: int | None = None
     num_classes: int = 1000
     zero_init: bool = False
     dropout: float = 0.0
@@ -151,11 +163,13 @@ class ResNet(nn.Module):
             padding: Any = [(1, 1), (1, 1)] if self.padding == "torch" else self.padding
             x = max_pool(x, (3, 3), (2, 2), padding)
         outputs = {}
+        steps = self.steps(4 if large else 1)
         for k, rates in enumerate(drop_rates(self.stochastic_depth, self.depths)):
             block = self.block_of(self.width * 2**k, conv)
+            stride, before, dilation = steps[k]
             x = stage(
-                functools.partial(block, stride=2 if k else 1),
-                block,
+                functools.partial(block, stride=stride, dilation=(before, dilation)),
+                functools.partial(block, dilation=(dilation, dilation)),
                 x,
                 name=f"stage{k + 1}",
                 rates=rates,
@@ -173,6 +187,24 @@ class ResNet(nn.Module):
             )
             outputs["logits"] = head(x)
         return outputs
+
+    def steps(self, stride: int) -> list[tuple[int, int, int]]:
+        """Stride of the stem to each stage's stride, dilation before it and dilation."""
+        steps, dilation = [], 1
+        for k in range(len(self.depths)):
+            step = 2 if k else 1
+            if self.output_stride is None or step * stride <= self.output_stride:
+                steps.append((step, dilation, dilation))
+                stride *= step
+            else:
+                steps.append((1, dilation, step * dilation))
+                dilation *= step
+        if self.output_stride not in (None, stride):
+            raise ValueError(
+                f"output_stride is None or a power of 2 from the stem's stride to the last stage's, "
+                f"got {self.output_stride}"
+            )
+        return steps
 
     def block_of(self, width: int, conv: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         """The blocks of a stage, short of their stride and name."""

@@ -13,7 +13,7 @@ from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
 from zoo.ops.normalization import local_response_norm
-from zoo.ops.pooling import adaptive_avg_pool, max_pool
+from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
 
 
 @final
@@ -29,7 +29,8 @@ class VGG(nn.Module):
     `depths` counts the convolutions of each stage; `pointwise` makes the last one of stages 3, 4
     and 5 a 1 x 1; `lrn` is (size, alpha, beta, k) of zoo.ops.normalization's local_response_norm
     after the first convolution. `padding` is the convolutions': "torch" and "SAME" are one at stride 1,
-    and the poolings leave an odd row out. `remat` recomputes a stage's maps in the backward pass.
+    and the poolings leave an odd row out, which with `ceil` is a window of its own, as in Caffe.
+    `remat` recomputes a stage's maps in the backward pass.
 
     Source: Simonyan & Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image
     Recognition, table 1; torchvision's vgg, whose weights' laws, BatchNorm and pooling of other
@@ -49,6 +50,7 @@ class VGG(nn.Module):
     lrn: tuple[int, float, float, float] | None = None
     dropout: float = 0.5
     padding: str | int = "torch"
+    ceil: bool = False
     act: str = "relu"
     norm: str | None = None
     kernel_init: str = "he_fan_out"
@@ -66,7 +68,9 @@ class VGG(nn.Module):
         x = image
         for k in range(1, 6):
             outputs[f"stage{k}"] = stage(self, x, k, train)
-            x = max_pool(outputs[f"stage{k}"], window_shape=(2, 2), strides=(2, 2))
+            x = outputs[f"stage{k}"]
+            edges = ceil_padding(x.shape[1:3], (2, 2), (2, 2)) if self.ceil else "VALID"
+            x = max_pool(x, (2, 2), (2, 2), edges)
         outputs["pooled"] = x.mean((1, 2))
         if self.num_classes:
             outputs |= self.head(x, train=train)

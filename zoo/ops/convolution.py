@@ -104,22 +104,7 @@ def conv_general_dilated(
     dilation = tuple(rhs_dilation or (1,) * (lhs.ndim - 2))
     pads = _pads(lhs, rhs, window_strides, padding, dilation)
     shape = Shape(tuple(window_strides), pads, dilation, feature_group_count)
-    return _by_platform(lhs, rhs, shape, precision)
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _by_platform(lhs: jax.Array, rhs: jax.Array, shape: Shape, precision: Any) -> jax.Array:
-    """A function of its own, so that layers that are alike are traced and differentiated once."""
     fast = (lowering if lhs.ndim == 4 else _volumes)(lhs, rhs, shape)
-    usual = functools.partial(
-        lax.conv_general_dilated,
-        window_strides=shape.strides,
-        padding=shape.padding,
-        rhs_dilation=shape.dilation,
-        dimension_numbers=NHWC if lhs.ndim == 4 else volume.NDHWC,
-        feature_group_count=shape.groups,
-        precision=precision,
-    )
     if fast is None:
         return usual(lhs, rhs)
     return lax.platform_dependent(lhs, rhs, cpu=lambda x, w: fast(x, w, shape), default=usual)

@@ -76,6 +76,22 @@ def max_pool(
     )
 
 
+def ceil_padding(
+    size: Sequence[int], window_shape: Sequence[int], strides: Sequence[int]
+) -> list[tuple[int, int]]:
+    """`(H, W) -> [(0, rows), (0, columns)]`, padding with which a pooling drops no row: Caffe's.
+
+    The number of windows is rounded up, where flax and torch by default round it down; the last one
+    is the smaller for it, as `max_pool` pads with minus infinity.
+
+    Source: Jia et al. 2014, Caffe, pooling_layer.cpp, without padding of its own.
+
+    >>> ceil_padding((224, 175), (2, 2), (2, 2))
+    [(0, 0), (0, 1)]
+    """
+    return [(0, -(n - k) % s) for n, k, s in zip(size, window_shape, strides, strict=True)]
+
+
 def avg_pool(
     inputs: jax.Array,
     window_shape: Sequence[int],

@@ -72,6 +72,32 @@ def resize(
     return image
 
 
+def bilinear_deconvolution(x: jax.Array, *, kernel: int, stride: int) -> jax.Array:
+    """`[B, H, W, C] -> [B, s (H - 1) + k, s (W - 1) + k, C]`: a transposed convolution that interpolates.
+
+    Each channel by itself, with the kernel that is 1 in the middle and falls in proportion to 0 at
+    `stride` pixels from it; outside of the map are zeros, so that values fade out at its edges.
+    The `kernel` is 2 s or 2 s - 1 wide, ValueError for others. It is computed by `resize` and has
+    no weights.
+
+    Source: Shelhamer et al. 2016, Fully Convolutional Networks for Semantic Segmentation, section
+    4.3; the kernel is upsample_filt of their surgery.py.
+
+    >>> bilinear_deconvolution(jnp.ones((1, 2, 2, 1)), kernel=4, stride=2)[0, 2, :, 0].tolist()
+    [0.25, 0.75, 1.0, 1.0, 0.75, 0.25]
+    """
+    if kernel not in (2 * stride, 2 * stride - 1):
+        raise ValueError(
+            f"a bilinear kernel is twice the stride of {stride}, or one less, got {kernel}"
+        )
+    odd = kernel % 2  # corners on corners: a whole number of steps lies between two pixels
+    cut = 1 if odd else stride // 2
+    x = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    height, width = ((n - 1) * stride + 1 if odd else n * stride for n in x.shape[1:3])
+    x = resize(x, (x.shape[0], height, width, x.shape[3]), "linear", align_corners=bool(odd))
+    return x[:, cut : height - cut, cut : width - cut]
+
+
 def _product(image: jax.Array, matrix: jax.Array, axis: int, precision: Any) -> jax.Array:
     """`[..., L, ...], [size, L] -> [..., size, ...]`."""
     return jnp.moveaxis(jnp.tensordot(matrix, image, (1, axis), precision=precision), 0, axis)

@@ -133,6 +133,11 @@ def plain(value: Any) -> Any:
     raise ValueError(f"a card cannot hold {value!r}: expected numbers, words and tuples of them")
 
 
+def differs(ours: Any, own: Any) -> bool:
+    """Whether a file has to keep a field: backbones are compared as it would hold them."""
+    return plain(ours) != plain(own) if isinstance(ours, nn.Module) else ours != own
+
+
 def save_model(
     name: str,
     path: str | pathlib.Path,
@@ -171,7 +176,7 @@ def save_model(
         field.name: plain(getattr(model, field.name))
         for field in dataclasses.fields(model)
         if field.name not in COMPUTED
-        if getattr(model, field.name) != getattr(original, field.name)
+        if differs(getattr(model, field.name), getattr(original, field.name))
     }
     extra = dict(extra or {})
     own = extra.pop("preprocessing", None)

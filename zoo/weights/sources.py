@@ -24,14 +24,17 @@ OURS = ("params/", "batch_stats/")
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
+MEASURES = {"IMAGENET1K": "ImageNet top-1", "COCO": "COCO val2017, VOC's classes: mean IoU"}
+
+
 def published(name: str, tag: str) -> tuple[str, float, dict[str, Any]]:
-    """A variant and torchvision's tag to (file, top-1 in %, preprocessing); ValueError if none."""
+    """A variant and torchvision's tag to (file, % as MEASURES say, preprocessing); ValueError if none."""
     if name not in TORCHVISION:
         raise ValueError(f"torchvision publishes no weights of {name}")
-    file, top1, *other = choose(TORCHVISION[name], tag, what=f"weights of {name}")
+    file, percent, *other = choose(TORCHVISION[name], tag, what=f"weights of {name}")
     seen: dict[str, Any] = {**SEEN, **(other[0] if other else {})}
     side, short = seen.pop("side"), seen.pop("short")
-    return file, top1, {**seen, "size": (side, side), "crop": side / short}
+    return file, percent, {**seen, "size": (side, side), "crop": side / short}
 
 
 def locate(source: str, *, name: str | None = None) -> pathlib.Path:
@@ -93,8 +96,9 @@ def describe(source: str, *, name: str | None = None) -> dict[str, Any]:
     """
     scheme, _, rest = source.partition("://")
     if scheme == "torchvision" and name is not None:
-        _, top1, preprocessing = published(name, rest)
-        return {"preprocessing": preprocessing, "reported": f"ImageNet top-1 {top1} %"}
+        _, percent, preprocessing = published(name, rest)
+        measure = MEASURES[rest.split("_")[0]]
+        return {"preprocessing": preprocessing, "reported": f"{measure} {percent} %"}
     if scheme == "hf":
         repository = "/".join(rest.split("/")[:2])
         for file, read in CONFIGS.items():

@@ -52,6 +52,20 @@ def resnet(*parts: str) -> Table:
     return rows
 
 
+def fcn_resnet() -> Table:
+    """Rows of an FCN on a ResNet of bottlenecks, its auxiliary head with it."""
+    rows: list[Row] = [
+        (f"backbone.{theirs}", f"backbone/{ours}", layout)
+        for theirs, ours, layout in resnet("reduce", "spatial", "expand")
+        if theirs != "fc"
+    ]
+    for theirs, ours in (("classifier", "head"), ("aux_classifier", "auxiliary")):
+        rows.append((f"{theirs}.0", f"{ours}/reduce/conv", "conv"))
+        rows.append((f"{theirs}.1", f"{ours}/reduce/norm", "norm"))
+        rows.append((f"{theirs}.4", f"{ours}/score", "conv"))
+    return rows
+
+
 DENSENET: Table = [
     ("features.conv0", "stem/conv", "conv"),
     ("features.norm0", "stem/norm", "norm"),
@@ -117,6 +131,7 @@ VIT: Table = [
 NAMES: dict[str, list[Table]] = {
     "alexnet": [ALEXNET],
     "densenet": [DENSENET],
+    "fcn": [fcn_resnet()],
     "mobilenet_v2": [mobilenet_v2()],
     "resnet": [resnet("first", "second"), resnet("reduce", "spatial", "expand")],
     "vgg": [

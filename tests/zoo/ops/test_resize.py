@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.ops.resize import linear_matrix, resize
+from zoo.ops.resize import bilinear_deconvolution, linear_matrix, resize
 
 CASES = {  # [B, H, W, C], H', W', method, antialias
     "nearest twice": ((2, 5, 4, 3), 10, 8, "nearest", True),
@@ -99,3 +99,25 @@ def test_mistakes():
         resize(jnp.ones((2, 2)), (4, 4), "cubic")
     with pytest.raises(ValueError, match="one number per axis"):
         resize(jnp.ones((2, 2)), (4,), "linear")
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (16, 8), (63, 32)])
+def test_bilinear_deconvolution(kernel, stride):
+    """XLA's transposed convolution with the kernel of FCN's surgery.py on the diagonal."""
+    factor = (kernel + 1) // 2
+    centre = factor - 1 if kernel % 2 else factor - 0.5
+    taps = 1 - np.abs(np.arange(kernel) - centre) / factor
+    weights = np.einsum("i,j,cd->ijcd", taps, taps, np.eye(2)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 2)).astype(np.float32)
+    full = [(kernel - 1, kernel - 1)] * 2
+    expected = jax.lax.conv_transpose(
+        x, weights, (stride, stride), full, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    ours = bilinear_deconvolution(jnp.asarray(x), kernel=kernel, stride=stride)
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_bilinear_kernels():
+    with pytest.raises(ValueError, match="twice the stride of 4, or one less, got 6"):
+        bilinear_deconvolution(jnp.zeros((1, 2, 2, 1)), kernel=6, stride=4)

@@ -119,7 +119,7 @@ def test_export_of_what_has_no_name(tensors):
 
 def test_published():
     files = [row[0] for tags in TORCHVISION.values() for row in tags.values()]
-    assert len(files) == len(set(files)) == 41
+    assert len(files) == len(set(files)) == 43
     assert all(re.fullmatch(r"\w+(-owt|_lc_swag)?-[0-9a-f]{8}\.pth", file) for file in files)
     for name, tags in TORCHVISION.items():
         for tag, (file, top1, *_) in tags.items():
@@ -133,6 +133,7 @@ def test_published():
     [
         ("resnet50", "IMAGENET1K_V1", 224, 256, "bilinear"),
         ("resnet50", "IMAGENET1K_V2", 224, 232, "bilinear"),
+        ("fcn_resnet101", "COCO_WITH_VOC_LABELS_V1", 520, 520, "bilinear"),
         ("vit_l_16", "IMAGENET1K_V1", 224, 242, "bilinear"),
         ("vit_h_14", "IMAGENET1K_SWAG_E2E_V1", 518, 518, "bicubic"),
     ],
@@ -142,6 +143,8 @@ def test_preprocessing_of_a_tag(name, tag, size, short, interpolation):
     seen = Preprocessing(**card["preprocessing"])
     assert (seen.size, seen.interpolation) == ((size, size), interpolation)
     assert round(size / seen.crop) == short
+    measure = "COCO val2017, VOC's classes: mean IoU" if "COCO" in tag else "ImageNet top-1"
+    assert card["reported"].startswith(measure)
     assert seen.mean == (0.485, 0.456, 0.406) and seen.std == (0.229, 0.224, 0.225)
 
 

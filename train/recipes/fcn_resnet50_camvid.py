@@ -1,0 +1,107 @@
+"""A segmenter of one's choice on CamVid's road scenes; torchvision's FCN unless told otherwise."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import zoo
+from train import augment, optimizers, schedules
+from train.augment import scene
+from train.data import held_out, open_masks
+from train.data.arrays import Source
+from train.run import Run, plan
+from train.tasks.segmentation import segmentation
+from zoo.preprocess import Preprocessing
+
+CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
+    "bicyclist",
+)  # fmt: skip
+IGNORED = 11
+IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=(180, 240), crop=1.0)
+
+
+def recipe(
+    *,
+    source: str = "folder:camvid",
+    model: str = "fcn_resnet50",
+    backbone: str | None = None,
+    weights: str | None = None,
+    width: int | None = None,
+    crop: int = 160,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-2,
+    batch_size: int = 8,
+    epochs: int = 80,
+    seed: int = 0,
+) -> Run:
+    """CamVid: eleven classes of road scenes, 367 images to train on.
+
+    Command: python -m train fcn_resnet50_camvid --source folder:PATH
+    On a CPU: --model unet_same --width 16. With another backbone: --backbone resnet18, and
+    --weights torchvision://IMAGENET1K_V1, a classifier's that the backbone starts from.
+    Data: PATH/{train,trainannot,val,valannot}, 11 = ignored (Brostow et al. 2009, as SegNet cut it).
+    Source: Long et al. 2015 for the net; classes by the median of frequencies, Badrinarayanan et
+    al. 2017, SegNet, section 4; random scales and crops as in DeepLab.
+    """
+    data = open_masks(source, classes=CLASSES, ignore=IGNORED, seed=seed)
+    train = data["train"]
+    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
+    fields = {name: value for name, value in (("backbone", backbone), ("width", width)) if value}
+    module = zoo.create_model(model, num_classes=len(CLASSES), **fields)
+    return Run(
+        model=module,
+        task=segmentation(
+            preprocessing=IMAGENET,
+            classes=CLASSES,
+            augment=augment.scenes(
+                partial(scene.scaled_crop, size=(crop, crop), factors=(0.75, 2.0)),
+                scene.flip,
+                scene.image_alone(partial(augment.brightness, amount=0.3)),
+                scene.image_alone(partial(augment.contrast, amount=0.3)),
+                scene.image_alone(partial(augment.saturation, amount=0.3)),
+            ),
+            class_weights=median_frequency(train),
+        ),
+        train=train,
+        evaluate=held_out(data),
+        optimizer=optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        variables=start(module, backbone, weights) if weights else None,
+        name=model,
+        preprocessing=IMAGENET,
+    )
+
+
+def median_frequency(source: Source) -> np.ndarray:
+    """Masks [H, W] of K classes -> [K] weights: the median of the classes' frequencies over each.
+
+    A class's frequency is its share of the images that it is in; one that is in none weighs 0.
+
+    Source: Eigen and Fergus 2015, section 4.3.2.
+    """
+    pixels = [
+        np.bincount(source[i]["mask"].ravel(), minlength=256)[: len(source.classes)]
+        for i in range(len(source))
+    ]
+    counts = np.stack(pixels).astype(np.float64)
+    present = counts > 0
+    frequency = counts.sum(0) / np.maximum((present * counts.sum(1, keepdims=True)).sum(0), 1)
+    median = np.median(frequency[frequency > 0])
+    return np.where(frequency > 0, median / np.maximum(frequency, 1e-12), 0.0)
+
+
+def start(module: Any, backbone: str | None, weights: str) -> dict[str, Any]:
+    """The segmenter's fresh variables with a classifier's trained ones in its backbone."""
+    if backbone is None:
+        raise ValueError("weights are a classifier's: name it, --backbone resnet50 for instance")
+    _, trained = zoo.load_model(backbone, weights, num_classes=0)
+    image = jnp.zeros((1, *IMAGENET.size, 3))
+    fresh = module.init(jax.random.key(0), image)
+    return {kind: {**tree, "backbone": trained[kind]} for kind, tree in fresh.items()}

@@ -1,0 +1,84 @@
+"""U-Net on the membranes of the ISBI 2012 challenge."""
+
+from functools import partial
+
+import numpy as np
+
+import zoo
+from train import augment, optimizers, schedules
+from train.augment import scene
+from train.border import border_weight, instances_of
+from train.data import held_out, open_masks, with_weights
+from train.data.arrays import Subset
+from train.run import Run, plan
+from train.tasks.segmentation import segmentation
+from zoo.preprocess import Preprocessing
+from zoo.tiles import flips
+
+
+def recipe(
+    *,
+    source: str = "folder:isbi2012",
+    parts: str = "0-19 / 20-24",
+    width: int = 32,
+    crop: int = 256,
+    crops: int = 16,
+    border: float = 10.0,
+    elastic: float = 10.0,
+    mirrored: bool = True,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-4,
+    batch_size: int = 4,
+    epochs: int = 10,
+    seed: int = 0,
+) -> Run:
+    """U-Net on the ISBI 2012 challenge: cells and the membranes between them, from 20 images.
+
+    Command: python -m train unet_isbi2012 --source folder:PATH
+    Data: PATH/image and PATH/label, 512 x 512, 0 = membrane, 255 = cell; neighbouring slices are
+    alike, so that blocks are held out. An epoch is `crops` crops of each image.
+    Knobs: --border is w0 of the weights between cells (0: none), --elastic the deviation of the
+    deformation in pixels (0: none), --no-mirrored leaves out the mirror images in evaluation.
+    Source: Ronneberger et al. 2015, sections 3 and 3.1; there 512 x 512 by valid convolutions and
+    SGD of momentum 0.99, here padding, BatchNorm and AdamW.
+    """
+    data = open_masks(source, classes=("membrane", "cell"), values=(0, 255), parts=parts, seed=seed)
+    preprocessing = Preprocessing(mean=(0.5,), std=(0.25,), size=(crop, crop), crop=1.0)
+    train = data["train"]
+    if border > 0:
+        train = with_weights(
+            train,
+            lambda example: border_weight(
+                instances_of(example["mask"]), w0=border, class_weights=(1.0, 1.0)
+            ),
+        )
+    train = Subset(train, np.tile(np.arange(len(train)), crops))
+    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
+    bent = [partial(scene.elastic, deviation=elastic, mode="reflect")] if elastic > 0 else []
+    return Run(
+        model=zoo.create_model("unet_same", num_classes=2, width=width),
+        task=segmentation(
+            preprocessing=preprocessing,
+            classes=train.classes,
+            augment=augment.scenes(
+                partial(scene.affine, degrees=180.0, factors=(0.8, 1.25), mode="reflect"),
+                *bent,
+                partial(scene.crop, size=(crop, crop)),
+                scene.flip,
+                scene.image_alone(partial(augment.brightness, amount=0.2)),
+                scene.image_alone(partial(augment.contrast, amount=0.2)),
+            ),
+            predict=flips if mirrored else None,
+            membrane=0,
+            palette=np.array([[0, 0, 0], [255, 255, 255]], np.uint8),
+        ),
+        train=train,
+        evaluate=held_out(data),
+        optimizer=optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        name="unet_same",
+        preprocessing=preprocessing,
+    )
