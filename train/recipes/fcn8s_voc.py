@@ -1,5 +1,6 @@
 """FCN-8s on Pascal VOC by the paper's three stages, or at once."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,21 +50,14 @@ def script(
     Ours: not run here, needs VOC and a GPU.
     """
     data = open_masks(source, size=SIZE, seed=seed)
-    train = data["train"]
     names, rounds = (("fcn8s_atonce",), 3 * epochs) if at_once else (STAGES, epochs)
-    batch_size, _ = plan(train, batch_size=batch_size, epochs=rounds)
-    preprocessing = zoo.model_card("vgg16").preprocessing._replace(size=SIZE[:2], crop=1.0)
-    task = segmentation(preprocessing=preprocessing, classes=train.classes, palette=train.palette)
     classifier = zoo.load_model("vgg16", weights)[1] if weights else None
     coarser: Any = None
     for stage, name in enumerate(names):
-        model = zoo.create_model(name, num_classes=len(train.classes))
         rate = learning_rate / 100**stage
-        run = Run(
-            model=model,
-            task=task,
-            train=train,
-            evaluate=held_out(data),
+        run = one_stage(
+            name,
+            data,
             optimizer=optax.chain(
                 optax.add_decayed_weights(weight_decay, mask=paths.decay_mask),
                 optimizers.momentum(rate, momentum=momentum, form="inside"),
@@ -72,16 +66,31 @@ def script(
             epochs=rounds,
             batch_size=batch_size,
             seed=seed,
-            variables=start(model, classifier, coarser, seed=seed),
-            name=name,
-            preprocessing=preprocessing,
         )
+        run = run._replace(variables=start(run.model, classifier, coarser, seed=seed))
         knobs = {"learning_rate": rate, "weights": weights, "epochs": rounds}
-        if not loop.fit(
-            run, workdir / name, layout=layout, recipe=Path(__file__).stem, knobs=knobs
-        ):
+        here, recipe = workdir / name, Path(__file__).stem
+        if not loop.fit(run, here, layout=layout, recipe=recipe, knobs=knobs):
             return  # interrupted
-        coarser = zoo.load_model(name, workdir / name)[1]
+        coarser = zoo.load_model(name, here)[1]
+
+
+def one_stage(name: str, data: Mapping[str, Any], **knobs: Any) -> Run:
+    """The training of one net, from fresh variables."""
+    train = data["train"]
+    plan(train, batch_size=knobs["batch_size"], epochs=knobs["epochs"])
+    preprocessing = zoo.model_card("vgg16").preprocessing._replace(size=SIZE[:2], crop=1.0)
+    return Run(
+        model=zoo.create_model(name, num_classes=len(train.classes)),
+        task=segmentation(
+            preprocessing=preprocessing, classes=train.classes, palette=train.palette
+        ),
+        train=train,
+        evaluate=held_out(data),
+        name=name,
+        preprocessing=preprocessing,
+        **knobs,
+    )
 
 
 def start(model: Any, classifier: Any, coarser: Any, *, seed: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """U-Net on the membranes of the ISBI 2012 challenge."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -44,31 +45,16 @@ def recipe(
     """
     data = open_masks(source, classes=("membrane", "cell"), values=(0, 255), parts=parts, seed=seed)
     preprocessing = Preprocessing(mean=(0.5,), std=(0.25,), size=(crop, crop), crop=1.0)
-    train = data["train"]
-    if border > 0:
-        train = with_weights(
-            train,
-            lambda example: border_weight(
-                instances_of(example["mask"]), w0=border, class_weights=(1.0, 1.0)
-            ),
-        )
+    train = with_weights(data["train"], partial(weight, border=border))
     train = Subset(train, np.tile(np.arange(len(train)), crops))
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
-    bent = [partial(scene.elastic, deviation=elastic, mode="reflect")] if elastic > 0 else []
     return Run(
         model=zoo.create_model("unet_same", num_classes=2, width=width),
         task=segmentation(
             preprocessing=preprocessing,
             classes=train.classes,
-            augment=augment.scenes(
-                partial(scene.affine, degrees=180.0, factors=(0.8, 1.25), mode="reflect"),
-                *bent,
-                partial(scene.crop, size=(crop, crop)),
-                scene.flip,
-                scene.image_alone(partial(augment.brightness, amount=0.2)),
-                scene.image_alone(partial(augment.contrast, amount=0.2)),
-            ),
+            augment=moved(crop, elastic=elastic),
             predict=flips if mirrored else None,
             membrane=0,
             palette=np.array([[0, 0, 0], [255, 255, 255]], np.uint8),
@@ -81,4 +67,22 @@ def recipe(
         seed=seed,
         name="unet_same",
         preprocessing=preprocessing,
+    )
+
+
+def weight(example: Mapping[str, np.ndarray], *, border: float) -> np.ndarray:
+    """An example -> [H, W], 1 and, between cells, up to `border` more."""
+    return border_weight(instances_of(example["mask"]), w0=border, class_weights=(1.0, 1.0))
+
+
+def moved(crop: int, *, elastic: float) -> Callable:
+    """Turned, scaled, bent, cut out and mirrored; brighter or darker."""
+    bent = [partial(scene.elastic, deviation=elastic, mode="reflect")] if elastic > 0 else []
+    return augment.scenes(
+        partial(scene.affine, degrees=180.0, factors=(0.8, 1.25), mode="reflect"),
+        *bent,
+        partial(scene.crop, size=(crop, crop)),
+        scene.flip,
+        scene.image_alone(partial(augment.brightness, amount=0.2)),
+        scene.image_alone(partial(augment.contrast, amount=0.2)),
     )
