@@ -107,6 +107,8 @@ def conv_general_dilated(
     fast = (lowering if lhs.ndim == 4 else _volumes)(lhs, rhs, shape)
     if fast is None:
         return usual(lhs, rhs)
+    # Not as a jitted function of its own, which would be traced once for layers that are alike: the
+    # gradient of a kernel that is called takes XLA:CPU twenty to sixty times as long.
     return lax.platform_dependent(lhs, rhs, cpu=lambda x, w: fast(x, w, shape), default=usual)
 
 
