@@ -161,3 +161,10 @@ def test_a_row_s_line_and_a_file_cut_by_a_kill(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "a/b": 1.0}\n{"step": 2, "a/')
     assert log.read_rows(path) == [{"step": 1, "a/b": 1.0}]
+
+
+def test_many_metrics_stand_in_rows():
+    row = {"step": 1, "epoch": 1.0} | {f"val/metric{number}": 0.5 for number in range(9)}
+    figure = plots.curves([row])
+    assert len(figure.axes) == 9
+    assert len({round(axes.get_position().y0, 2) for axes in figure.axes}) == 3

@@ -6,10 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 COLOURS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green"}
+ACROSS = 4  # panels in a row
 
 
 def curves(rows: Sequence[Mapping[str, float]], *, best: int | None = None) -> Figure:
-    """Rows of metrics.jsonl -> one panel per metric over epochs, every source in it.
+    """Rows of metrics.jsonl -> one panel per metric over epochs, every source in it; four a row.
 
     `best`: the step of the kept snapshot, marked.
     """
@@ -18,8 +19,12 @@ def curves(rows: Sequence[Mapping[str, float]], *, best: int | None = None) -> F
     )
     metrics = list(dict.fromkeys(name.split("/", 1)[1] for name in named))
     metrics.sort(key=lambda metric: (metric != "loss", metric != "accuracy", metric))
-    figure = Figure(figsize=(5.5 * len(metrics), 4), layout="constrained")
-    for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics))), metrics, strict=True):
+    lines, columns = -(-len(metrics) // ACROSS), min(len(metrics), ACROSS)
+    figure = Figure(figsize=(5.5 * columns, 4 * lines), layout="constrained")
+    panels = np.ravel(figure.subplots(lines, columns))
+    for empty in panels[len(metrics) :]:
+        empty.remove()
+    for axes, metric in zip(panels[: len(metrics)], metrics, strict=True):
         for name in (name for name in named if name.split("/", 1)[1] == metric):
             source = name.split("/", 1)[0]
             points = [(row["epoch"], row[name]) for row in rows if name in row]
