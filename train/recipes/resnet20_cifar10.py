@@ -34,7 +34,8 @@ def recipe(
     epochs: recipe resnet56_cifar10); the schedule is Loshchilov and Hutter 2017.
     Ours: 86.11 % of the 10,000 test images of CIFAR-10 (JPEG q75), seed 0, 54 minutes on two cores
     that other work shared (curves.png: 51 % after an epoch, 80 % after 12, 85.7 % after 18).
-    The last weights are kept: none are chosen on the test set.
+    One epoch of the others, the same data and seed: MobileNet v2 50.18 %, ViT-Ti 42.28 % (with
+    --batch_size 128). The last weights are kept: none are chosen on the test set.
     """
     fields = SUITED.get(model, {})
     card = zoo.model_card(model, **fields)
