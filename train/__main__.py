@@ -22,7 +22,7 @@ from train.progress import Diverged
 from train.recipes import RECIPES
 
 KNOBS = {
-    "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME",
+    "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME | digit_scenes | voc:FOLDER | coco:FOLDER",
     "model": "a name of `python -m zoo list`",
     "optimizer": "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lamb, lars, lion, muon",
     "learning_rate": "the highest rate of the schedule",
@@ -49,6 +49,17 @@ KNOBS = {
     "head_only": "train the last layer alone",
     "freeze": "patterns of whole parameter paths that stay: 'stem/.*' 'stage1_.*'",
     "layer_decay": "factor on the rate for each layer further from the head",
+    "parts": "which images of a folder train and judge: blocks as '0-19 / 20-24', or a fraction",
+    "width": "channels of a U-Net's first level",
+    "depth": "times that a U-Net halves the image",
+    "backbone": "the encoder, a name of `python -m zoo list`",
+    "crop": "side of the parts that are trained on, in pixels",
+    "crops": "parts of each image an epoch",
+    "border": "weight of the pixels between two cells; 0: as all others",
+    "elastic": "deviation of the elastic deformation, in pixels; 0: none",
+    "mirrored": "evaluate the mean over mirror images",
+    "at_once": "one training in place of three stages",
+    "momentum": "share of the last step that goes on",
     "patience": "evaluations without a better result before the run stops early",
 }
 

@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 
+from tests.train.recipes.test_masks import TRIED
 from tests.train.recipes.test_photographs import RATES, SMALL
 from tests.train.test_recipes import TRAINED
 from train.__main__ import KNOBS
@@ -11,7 +12,7 @@ from train.recipes import RECIPES
 
 
 def test_every_recipe_is_tried():
-    assert set(RECIPES) == {*TRAINED, *SMALL, "finetune"}
+    assert set(RECIPES) == {*TRAINED, *SMALL, *TRIED, "finetune"}
     assert set(SMALL) == set(RATES)
 
 

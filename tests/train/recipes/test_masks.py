@@ -13,6 +13,7 @@ from zoo.models import fcn, vgg
 from zoo.palette import voc_palette
 
 SIDE = 40
+TRIED = ("unet_digit_scenes", "unet_isbi2012", "fcn_resnet50_camvid", "fcn8s_voc")
 
 
 def write_pair(image, mask, *, values, number, mode="L"):
