@@ -1,4 +1,4 @@
-"""A small U-Net on scenes of real digits that the project draws itself: offline, in minutes."""
+"""A small U-Net on scenes of real digits that the project draws itself: offline."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ def recipe(
     learning_rate: float = 3e-3,
     weight_decay: float = 1e-2,
     batch_size: int = 16,
-    epochs: int = 8,
+    epochs: int = 40,
     seed: int = 0,
 ) -> Run:
     """U-Net on digit_scenes: which pixel belongs to which digit, on cluttered canvases.
@@ -29,7 +29,7 @@ def recipe(
     no digit of one part is in another.
     Source: Ronneberger et al. 2015, padded, with BatchNorm; dice beside the cross-entropy, for nine
     pixels of ten are background: Milletari et al. 2016, V-Net, section 3.
-    Ours: not measured to the end yet.
+    Ours: not measured to the end; --epochs 4 parts digits from background, mean IoU 0.104, no more.
     """
     data = open_masks(source, seed=seed)
     train = data["train"]
