@@ -35,7 +35,7 @@ def recipe(
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
     batch_size: int = 8,
-    epochs: int = 80,
+    epochs: int = 40,
     seed: int = 0,
 ) -> Run:
     """CamVid: eleven classes of road scenes, 367 images to train on.
@@ -46,7 +46,9 @@ def recipe(
     Data: PATH/{train,trainannot,val,valannot}, 11 = ignored (Brostow et al. 2009, as SegNet cut it).
     Source: Long et al. 2015 for the net; classes by the median of frequencies, Badrinarayanan et
     al. 2017, SegNet, section 4; random scales and crops as in DeepLab.
-    Ours: --model unet_same --width 16, seed 0: mean IoU 0.475 after 28 of 40 epochs.
+    Ours: --model unet_same --width 16, 40 epochs, seed 0: mean IoU 0.501 on val, pixels 79.6 %; sky
+    .91, building .47, pole .05, road .91, pavement .76, tree .85, sign .14, fence .29, car .49,
+    pedestrian .17, bicyclist .47; 58 minutes on two cores that other work shared.
     """
     data = open_masks(source, classes=CLASSES, ignore=IGNORED, seed=seed)
     train = data["train"]
