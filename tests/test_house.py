@@ -46,7 +46,7 @@ BELOW = {
     "train.workdir": ["train.parallel", "train.log"],
     "train.paths": [],
     "train.augment": ["zoo.ops"],
-    "train.data": ["train.border", "zoo.choice", "zoo.preprocess", "zoo.palette"],
+    "train.data": ["train.border", "zoo.choice", "zoo.preprocess", "zoo.palette", "zoo.pictures"],
     "train.optimizers": ["train.schedules", "train.paths"],
     "train.tasks": [
         "train.task",

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from train.data.order import uniform
+from zoo.pictures import flat
 
 FORMATS = {  # Pillow's names, and the endings that people give them
     "JPEG": (".jpg", ".jpeg"),
@@ -109,17 +110,6 @@ def draw_part(
     aspect = min(max(width / height, crop.ratio[0]), crop.ratio[1])
     w, h = min(width, round(height * aspect)), min(height, round(width / aspect))
     return (width - w) // 2, (height - h) // 2, w, h
-
-
-def flat(image: Image.Image, *, mode: str) -> Image.Image:
-    """The image in `mode` "L" or "RGB": 16 bits become 8, transparent pixels white."""
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips at 255
-        values = np.asarray(image).clip(0, 65535)
-        image = Image.fromarray(np.round(values / 257).astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
 
 
 def looks_readable(file: str) -> bool:
