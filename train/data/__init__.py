@@ -3,6 +3,7 @@
 from train.data.arrays import labels_of
 from train.data.balance import balance, inverse_frequency
 from train.data.batches import eval_batches, train_batches
+from train.data.boxes import open_boxes
 from train.data.cropped import held_out, open_cropped
 from train.data.digits import cache_folder
 from train.data.masks import open_masks
@@ -18,6 +19,7 @@ __all__ = [
     "held_out",
     "inverse_frequency",
     "labels_of",
+    "open_boxes",
     "open_cropped",
     "open_masks",
     "open_source",
