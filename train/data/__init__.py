@@ -1,6 +1,6 @@
 """From files to batches on the host: sources with random access, and batches of fixed shape."""
 
-from train.data.arrays import labels_of
+from train.data.arrays import joined, labels_of
 from train.data.balance import balance, inverse_frequency
 from train.data.batches import eval_batches, train_batches
 from train.data.boxes import open_boxes
@@ -18,6 +18,7 @@ __all__ = [
     "eval_batches",
     "held_out",
     "inverse_frequency",
+    "joined",
     "labels_of",
     "open_boxes",
     "open_cropped",

@@ -4,7 +4,7 @@ import collections
 import io
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, NamedTuple
 
@@ -31,6 +31,20 @@ class Annotated(NamedTuple):
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
+
+
+class Found(NamedTuple):
+    """What a folder or a set holds: the parts' records, the names of the classes, its own name.
+
+    `images` are the parts' files, where they are not those that the records name; `told` are words
+    on a part for the log.
+    """
+
+    records: dict[str, list[Annotated]]
+    classes: tuple[str, ...]
+    name: str
+    images: Mapping[str, Any] = {}
+    told: Mapping[str, Sequence[str]] = {}
 
 
 def annotated(

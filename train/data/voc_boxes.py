@@ -8,7 +8,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from train.data.box_files import Annotated, annotated, sizes_of
+from train.data.box_files import Found, annotated, sizes_of
 from train.data.photographs import ENDINGS
 from train.data.voc import CLASSES, LISTS, listed_names
 
@@ -26,10 +26,8 @@ class Object(NamedTuple):
     difficult: bool
 
 
-def find_voc_boxes(
-    folder: pathlib.Path, classes: Sequence[str] | None
-) -> tuple[dict[str, list[Annotated]], tuple[str, ...]]:
-    """PATH/Annotations/NAME.xml and PATH/JPEGImages/NAME.jpg -> ({part: records}, classes).
+def find_voc_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Found:
+    """PATH/Annotations/NAME.xml and PATH/JPEGImages/NAME.jpg -> what is found.
 
     The parts are those of PATH/ImageSets/Main/{train,val,test}.txt; only trainval.txt, where there
     is no train.txt: as "train"; without lists all files are "train". Classes, unless said, are the
@@ -80,7 +78,7 @@ def find_voc_boxes(
         things = [(thing.box, index[thing.name], thing.difficult) for thing in objects]
         records[name] = annotated(str(images[name]), upright if said == upright else stored, things)
     found = {part: [records[name] for name in of_part] for part, of_part in names.items()}
-    return found, tuple(classes)
+    return Found(found, tuple(classes), folder.resolve().name)
 
 
 def part_names(folder: pathlib.Path) -> dict[str, list[str]]:
