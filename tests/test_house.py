@@ -39,6 +39,7 @@ BELOW = {
     "train.log": [],
     "train.border": [],
     "train.metrics": ["train.border"],
+    "train.detection_metrics": [],
     "train.plots": ["zoo.palette"],
     "train.checkpoint": [],
     "train.signals": [],
@@ -51,6 +52,7 @@ BELOW = {
     "train.tasks": [
         "train.task",
         "train.metrics",
+        "train.detection_metrics",
         "train.plots",
         "train.augment",
         "zoo.losses",
