@@ -169,9 +169,8 @@ def coco_per_class(rows: Rows, *, classes: int) -> np.ndarray:
     """Rows -> COCO's AP of each class [K], nan without objects."""
     evaluation: Any = evaluated(rows, classes=classes)
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class; any area
-    figures = np.where(precision < 0, np.nan, precision)
-    seen = ~np.isnan(figures).all((0, 1))
-    return np.array([figures[..., k].mean() if seen[k] else np.nan for k in range(classes)])
+    lists = [precision[..., k] for k in range(classes)]
+    return np.array([each.mean() if (each >= 0).all() else np.nan for each in lists])
 
 
 def evaluated(rows: Rows, *, classes: int) -> Any:
