@@ -34,14 +34,17 @@ class Judged(NamedTuple):
 def collected(measured: Sequence[Rows]) -> dict[str, np.ndarray]:
     """Rows of batches with "seen" [B] -> rows of all images that were seen, by their index.
 
-    Sorted, so that equal scores fall alike whatever the devices. Detections that are not finite
-    are none.
+    Sorted, so that equal scores fall alike whatever the devices.
     """
     names = [name for name in measured[0] if name != "seen"]
     seen = np.concatenate([part["seen"] for part in measured]).astype(bool)
     rows = {name: np.concatenate([part[name] for part in measured])[seen] for name in names}
     order = np.argsort(rows["index"], kind="stable")
-    rows = {name: value[order] for name, value in rows.items()}
+    return finite({name: value[order] for name, value in rows.items()})
+
+
+def finite(rows: Rows) -> dict[str, np.ndarray]:
+    """Rows -> rows whose detections are finite numbers: others are none."""
     finite = np.isfinite(rows["scores"]) & np.isfinite(rows["boxes"]).all(-1)
     valid = rows["valid"] & finite
     return {**rows, "valid": valid, "boxes": np.where(valid[..., None], rows["boxes"], 0)}
@@ -143,6 +146,24 @@ def per_class(rows: Rows, judged: Judged) -> dict[str, np.ndarray]:
         "ap50": np.array([average_precision(*pair) for pair in pairs]),
         "ap50_voc07": np.array([average_precision(*pair, points=11) for pair in pairs]),
     }
+
+
+def curve(rows: Rows, judged: Judged, *, label: int) -> tuple[np.ndarray, np.ndarray]:
+    """-> recall [D], precision [D] of a class, from the most certain detection down."""
+    _, true = ranked(rows, judged, label=label)
+    hits = np.cumsum(true)
+    return hits / max(judged.objects[label], 1), hits / np.arange(1, len(true) + 1)
+
+
+def best_score(rows: Rows, judged: Judged) -> float:
+    """-> the score from which on detections are best believed: that of the largest F1, all classes
+    together; infinite where there are no detections."""
+    scores, true = ranked(rows, judged)
+    if not len(scores):
+        return float("inf")
+    f1 = 2 * np.cumsum(true) / (np.arange(1, len(true) + 1) + judged.objects.sum())
+    last = np.append(scores[1:] != scores[:-1], True)  # of equal scores all are believed
+    return float(scores[np.argmax(np.where(last, f1, -1.0))])
 
 
 def voc(rows: Rows, *, classes: int) -> dict[str, float]:

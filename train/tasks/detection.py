@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from train import augment as augmentation
 from train import detection_metrics as metrics
 from train.task import Task
+from train.tasks import detection_pictures as pictures
 from zoo.preprocess import Preprocessing, preprocess
 
 __all__ = ["Metric", "detection"]
@@ -106,21 +107,25 @@ def measure(
     """-> {"rows": detections and objects as train.detection_metrics has them, "parts": sums}."""
     outputs = apply(*inputs(batch, False))
     scale = batch["scale"][:, None, jnp.array([1, 0, 1, 0])]
-    found = {name: outputs[name] for name in FOUND}
-    rows = {
-        **found,
+    rows = {**rows_in(batch, outputs), "seen": batch["valid"]}
+    rows |= {name: rows[name] / scale for name in ("boxes", "truth_boxes")}
+    rows |= {"area": batch["area"]} if "area" in batch else {}
+    parts = {} if loss is None else summed(loss(outputs, taught(batch)), batch["valid"])
+    return {"rows": rows, "parts": parts}
+
+
+def rows_in(batch: Any, outputs: Any) -> dict[str, Any]:
+    """A batch and what a model says of it -> rows of train.detection_metrics, on the canvas."""
+    return {
+        **{name: outputs[name] for name in FOUND},
         "index": batch["index"],
-        "seen": batch["valid"],
-        "boxes": found["boxes"].astype(jnp.float32) / scale,
-        "scores": found["scores"].astype(jnp.float32),
-        "truth_boxes": batch["boxes"] / scale,
+        "boxes": outputs["boxes"].astype("float32"),
+        "scores": outputs["scores"].astype("float32"),
+        "truth_boxes": batch["boxes"],
         "truth_labels": batch["labels"],
         "truth_valid": batch["box_valid"],
         "crowd": batch["crowd"],
     }
-    rows |= {"area": batch["area"]} if "area" in batch else {}
-    parts = {} if loss is None else summed(loss(outputs, taught(batch)), batch["valid"])
-    return {"rows": rows, "parts": parts}
 
 
 def rows_of(measured: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -146,16 +151,25 @@ def summarize(
 def render(
     batch: Any, outputs: Any, measured: Sequence[Any], *, classes: Sequence[str], metric: Metric
 ) -> dict[str, Figure | str]:
-    """How each class does."""
+    """Boxes beside the truth, the hardest first, precision over recall, and how each class does."""
     rows = rows_of(measured)
-    return {"classes.csv": table(rows, classes=classes, metric=metric)}
-
-
-def table(rows: metrics.Rows, *, classes: Sequence[str], metric: Metric) -> str:
-    """A line of CSV per class: its counts and its average precisions; nan stays empty."""
-    each = metrics.per_class(rows, metrics.judge(rows, classes=len(classes)))
+    judged = metrics.judge(rows, classes=len(classes))
+    each = metrics.per_class(rows, judged)
+    curves = pictures.precision_recall(rows, judged, each, classes=classes)
     if metric == "coco":
         each |= {"ap": metrics.coco_per_class(rows, classes=len(classes))}
+    score = metrics.best_score(rows, judged)
+    here = {name: np.asarray(value) for name, value in rows_in(batch, outputs).items()}
+    images = np.asarray(batch["image"])
+    return {
+        "predictions.png": pictures.hardest(images, here, classes=classes, score=score),
+        "precision_recall.png": curves,
+        "classes.csv": table(each, classes),
+    }
+
+
+def table(each: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
+    """Counts and figures [K] -> a line of CSV per class; nan stays empty."""
     figures = [name for name in each if name not in CSV]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

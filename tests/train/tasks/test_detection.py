@@ -12,6 +12,7 @@ from train import detection_metrics as metrics
 from train import loop, parallel, step
 from train.data import eval_batches
 from train.log import read_rows
+from train.tasks.detection import rows_in
 
 
 def whole(source, **more):
@@ -28,15 +29,24 @@ def measured(built, batch):
     return jax.tree.map(np.asarray, jax.jit(partial(built.measure, apply))(batch))
 
 
+def told(batch):
+    """What the images tell, as a detector's outputs."""
+    rows = batch["image"][:, :8, :7, 0].astype(np.float32)
+    found = dict(boxes=rows[..., :4], scores=rows[..., 4] / 255)
+    return {**found, "labels": rows[..., 5].astype(int), "valid": rows[..., 6] > 0}
+
+
 def one_device():
     return parallel.layout("jit", devices=jax.devices()[:1])
 
 
 def test_it_trains_and_leaves_pictures(tmp_path):
     rows = loop.fit(run(), tmp_path / "run", layout=one_device())
-    told = read_rows(tmp_path / "run" / "metrics.jsonl")
-    assert told[-1]["train/much"] < told[0]["train/much"] and 0 < rows["val/ap50"] < 1
+    logged = read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert logged[-1]["train/much"] < logged[0]["train/much"] and 0 < rows["val/ap50"] < 1
     assert rows["val/loss"] == pytest.approx(rows["val/much"] + rows["val/many"])
+    for picture in ("curves.png", "predictions.png", "precision_recall.png"):
+        assert (tmp_path / "run" / picture).read_bytes().startswith(b"\x89PNG")
     table = list(csv.DictReader((tmp_path / "run" / "classes.csv").read_text().splitlines()))
     assert [row["class"] for row in table] == list(CLASSES)
     seen = whole(Told(21, seed=1))
@@ -62,15 +72,11 @@ def test_evaluation_counts_every_image_once(metric):
     ]
     found = chosen.task.summarize(parts)
     seen = whole(source)
-    told = seen["image"][:, :8, :7, 0].astype(np.float32)
     half = np.array([1, 0.5, 1, 0.5], np.float32)  # the files' pixels
     rows = dict(
         index=seen["index"],
         seen=seen["valid"],
-        boxes=told[..., :4] * half,
-        scores=told[..., 4] / np.float32(255),
-        labels=told[..., 5].astype(int),
-        valid=told[..., 6] > 0,
+        **{**told(seen), "boxes": told(seen)["boxes"] * half},
         truth_boxes=seen["boxes"] * half,
         truth_labels=seen["labels"],
         truth_valid=seen["box_valid"],
@@ -79,7 +85,9 @@ def test_evaluation_counts_every_image_once(metric):
     figures = metrics.voc if metric == "voc" else metrics.coco
     expected = figures(metrics.collected([rows]), classes=3)
     np.testing.assert_equal({name: found[name] for name in expected}, expected)
-    assert found["much"] == pytest.approx(np.mean((2 * told[..., 4].mean(-1)) ** 2) / 100, rel=1e-5)
+    assert found["much"] == pytest.approx(
+        np.mean((510 * told(seen)["scores"].mean(-1)) ** 2) / 100, rel=1e-5
+    )
     assert found["many"] == (seen["box_valid"] & ~seen["crowd"]).sum() / 21
 
 
@@ -120,8 +128,58 @@ def test_objects_are_measured_by_their_area_where_it_is_known():
     given = measured(built, batch)
     figures = built.summarize([given])
     assert np.isnan(figures["ap_small"]) and figures["ar_medium"] >= 0
-    drawn = built.render(batch, {}, [given])["classes.csv"].splitlines()
+    drawn = built.render(batch, told(batch), [given])["classes.csv"].splitlines()
     assert drawn[0] == "class,objects,detections,found,ap50,ap50_voc07,ap"
+
+
+def test_pictures_show_the_hardest_first_and_what_is_wrong():
+    """Of twelve images one misses all, one finds one and errs; the score drawn from is the best."""
+    count = 12
+    box, other, far = (2, 2, 8, 8), (10, 4, 18, 14), (12, 12, 20, 20)
+    batch = whole(Told(count))
+    batch["boxes"] = np.tile(np.array([box, other, far, box, box], np.float32), (count, 1, 1))
+    batch["labels"] = np.tile(np.arange(5) % 3, (count, 1))
+    batch["box_valid"] = np.tile(np.arange(5) < 3, (count, 1))
+    batch["crowd"] = np.tile(np.arange(5) == 2, (count, 1))
+    outputs = {name: batch[name].copy() for name in ("boxes", "labels")}
+    outputs |= {"valid": batch["box_valid"].copy(), "scores": np.full((count, 5), 0.9, np.float32)}
+    outputs["valid"][7] = False
+    outputs["labels"][5, 0] = 2
+    outputs["valid"][:, 3], outputs["scores"][:, 3] = True, 0.3  # twice: wrong, and not drawn
+    built = task()
+    rows = dict(rows_in(batch, outputs), seen=batch["valid"])
+    drawn = built.render(batch, outputs, [{"rows": rows, "parts": {}}])
+    figure = drawn["predictions.png"]
+    said = [text.get_text() for text in figure.axes[0].texts]
+    titles = [words for words in said if "number" in words]
+    assert titles[0] == "hardest: number 7, 0 of 2 found, 0 wrong"
+    assert titles[1] == "hardest: number 5, 1 of 2 found, 1 wrong"
+    assert titles[2] == "hardest: number 0, 2 of 2 found, 0 wrong"
+    assert [title.split(":")[0] for title in titles] == ["hardest"] * 6 + ["as it comes"] * 4
+    # three objects an image; detections of ten images but one, that of crowd among them
+    assert len(figure.axes[0].patches) == 30 + 27
+    dashed = [patch for patch in figure.axes[0].patches if patch.get_linestyle() == "--"]
+    assert len(dashed) == 2 + 2  # both of number 7; ring missed and cross wrong in number 5
+    assert said[:3] == ["ring", "disc", "cross"] and "cross 0.90" in said
+    assert "from a score of 0.90 on" in figure.texts[0].get_text()
+    legend = drawn["precision_recall.png"].legends[0].get_texts()
+    ap = [row.split(",")[4] for row in drawn["classes.csv"].splitlines()[1:]]
+    named = [f"{name} {float(share):.3f}" for name, share in zip(CLASSES, ap, strict=True) if share]
+    assert [text.get_text() for text in legend] == named and len(named) == 2
+    lines = drawn["precision_recall.png"].axes[0].lines
+    assert lines[0].get_xdata()[9] == pytest.approx(10 / 12)
+    assert lines[0].get_ydata()[-1] == pytest.approx(12 / 22)
+
+
+def test_pictures_of_nothing():
+    batch = whole(Told(2))
+    batch["box_valid"][:] = False
+    outputs = {**told(batch), "valid": np.zeros((2, 8), bool)}
+    built = task()
+    rows = dict(rows_in(batch, outputs), seen=batch["valid"])
+    drawn = built.render(batch, outputs, [{"rows": rows, "parts": {}}])
+    assert drawn["classes.csv"].splitlines()[1] == "ring,0,0,0,,"
+    assert not drawn["precision_recall.png"].axes[0].lines
 
 
 BAD = {
