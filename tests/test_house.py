@@ -40,6 +40,7 @@ BELOW = {
     "train.log": [],
     "train.border": [],
     "train.metrics": ["train.border"],
+    "train.detection_metrics": [],
     "train.plots": ["zoo.palette"],
     "train.checkpoint": [],
     "train.signals": [],
@@ -59,6 +60,7 @@ BELOW = {
     "train.tasks": [
         "train.task",
         "train.metrics",
+        "train.detection_metrics",
         "train.plots",
         "train.augment",
         "zoo.losses",
