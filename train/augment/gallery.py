@@ -14,11 +14,11 @@ from train.augment import (
     geometry,
     levels,
     mix,
-    mosaic,
     policies,
     scene,
     zoom,
 )
+from train.augment.mosaic import mosaic
 from train.augment.pixels import from_unit, to_unit
 
 SIDE = 160  # pixels
@@ -105,7 +105,7 @@ def four(key: jax.Array, image: jax.Array) -> jax.Array:
     """A mosaic of the image, mirrored, upside down and turned by half."""
     turns = (image, jnp.flip(image, 1), jnp.flip(image, 0), jnp.flip(image, (0, 1)))
     rows = {"boxes": jnp.zeros((4, 1, 4)), "box_valid": jnp.zeros((4, 1), bool)}
-    return mosaic.mosaic(jax.random.split(key, 4), {"image": jnp.stack(turns), **rows})["image"][0]
+    return mosaic(jax.random.split(key, 4), {"image": jnp.stack(turns), **rows})["image"][0]
 
 
 def shapes(side: int) -> np.ndarray:

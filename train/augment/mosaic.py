@@ -19,6 +19,7 @@ def mosaic(
     batch: Any,
     *,
     probability: float = 1.0,
+    objects: int | None = None,
     centre: tuple[float, float] = (0.25, 0.75),
     visible: float = VISIBLE,
 ) -> Any:
@@ -27,10 +28,12 @@ def mosaic(
     The point is drawn between `centre` of the canvas's height and of its width. Each picture is
     resized until it just covers its quarter, its aspect kept, and laid there at random; what does
     not fit is cut off. Boxes move along; those of which less than `visible` is left are no longer
-    valid. Of all of them the largest stay, as many as an example has rows. With `probability`,
+    valid. Of all of them the largest stay, as many as there are rows: `objects` in the result, an
+    example's own number unless said, which the objects of four may well exceed. With `probability`,
     else the example stays alone. "size" becomes that of the canvas, "scale" stays the example's.
 
-    Errors: ValueError without boxes, and where there are masks or one label for the image.
+    Errors: ValueError without boxes, for less rows than there are, and where there are masks or one
+    label for the image.
 
     Source: Bochkovskiy et al. 2020 (YOLOv4), section 3.4 and figure 3, which has no formula; the
     point's range is of darknet's kind (0.2 to 0.8 there).
@@ -38,8 +41,8 @@ def mosaic(
     >>> batch = {"image": jnp.ones((4, 8, 8, 3)), "boxes": jnp.ones((4, 5, 4))}
     >>> batch |= {"box_valid": jnp.ones((4, 5), bool), "labels": jnp.ones((4, 5), jnp.int32)}
     >>> keys = jax.random.split(jax.random.key(0), 4)
-    >>> {name: value.shape for name, value in mosaic(keys, batch).items()}
-    {'image': (4, 8, 8, 3), 'boxes': (4, 5, 4), 'box_valid': (4, 5), 'labels': (4, 5)}
+    >>> jax.eval_shape(mosaic, keys, batch)["boxes"].shape
+    (4, 5, 4)
     """
     if "boxes" not in batch or "box_valid" not in batch:
         raise ValueError("a mosaic is of scenes with boxes and box_valid: the batch has none")
@@ -47,6 +50,12 @@ def mosaic(
         raise ValueError(f"a mosaic has boxes alone, it cannot tell the {there[0]} of four scenes")
     names = [name for name in ("image", "boxes", "box_valid", "size", *ROWS) if name in batch]
     own = {name: batch[name] for name in names}
+    count = own["boxes"].shape[1]
+    if objects is not None and objects < count:
+        raise ValueError(f"a mosaic of {count} rows of boxes has as many or more, got {objects}")
+    for name in (name for name in ("boxes", "box_valid", *ROWS) if name in own):
+        empty = [(0, 0), (0, (objects or count) - count), *[(0, 0)] * (own[name].ndim - 2)]
+        own[name] = jnp.pad(own[name], empty)
     four = {name: jnp.stack([jnp.roll(x, n, 0) for n in range(4)], 1) for name, x in own.items()}
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     happens = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(fold(keys, 1))

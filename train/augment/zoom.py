@@ -61,7 +61,7 @@ def patch(
 
     >>> scene = {"image": jnp.ones((8, 8, 3)), "boxes": jnp.array([[2.0, 2.0, 6.0, 6.0]])}
     >>> scene["box_valid"] = jnp.array([True])
-    >>> patch(jax.random.key(0), scene)["boxes"].shape
+    >>> jax.eval_shape(patch, jax.random.key(0), scene)["boxes"].shape
     (1, 4)
     """
     if "boxes" not in scene:

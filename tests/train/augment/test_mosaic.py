@@ -64,6 +64,14 @@ def test_boxes_hold_their_pixels():
     assert checked == {0, 1, 2, 3} and 0 < alone < 2 * B
 
 
+def test_more_rows():
+    more = functools.partial(augment.mosaic, objects=4 * N)
+    out = jax.eval_shape(more, jax.random.split(jax.random.key(0), B), batch())
+    assert out["boxes"].shape == (B, 4 * N, 4) and out["crowd"].shape == (B, 4 * N)
+    with pytest.raises(ValueError, match="of 3 rows of boxes has as many or more, got 2"):
+        augment.mosaic(jax.random.split(jax.random.key(0), B), batch(), objects=2)
+
+
 def test_the_largest_rows_stay_and_crowds_go_first():
     known = batch()
     known["boxes"][:] = [[0, 0, 20, 20], [0, 0, 12, 12], [0, 0, 6, 20]]
