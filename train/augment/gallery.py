@@ -143,12 +143,9 @@ def hulls(mask: np.ndarray) -> np.ndarray:
 def framed(picture: jax.Array, boxes: jax.Array) -> jax.Array:
     """[h, w, 3] uint8, [3, 4] -> the frames of the boxes over the picture, in their shapes' colours."""
     height, width, _ = picture.shape
-    row, column = jnp.arange(height)[:, None] + 0.5, jnp.arange(width)[None] + 0.5
+    column, row = geometry.points(jnp.eye(2, 3), (height, width))
     for box, colour_of in zip(boxes, MASKS, strict=True):
-        edges = jnp.stack([column - box[0] + 0 * row, box[2] - column + 0 * row])
-        edges = jnp.concatenate(
-            [edges, jnp.stack([row - box[1] + 0 * column, box[3] - row + 0 * column])]
-        )
+        edges = jnp.stack([column - box[0], box[2] - column, row - box[1], box[3] - row])
         inner = jnp.min(edges, 0)
         on = ((inner >= 0) & (inner < 2))[..., None]
         picture = jnp.where(on, jnp.asarray(colour_of, picture.dtype)[None, None], picture)
