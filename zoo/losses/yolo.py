@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.ops.boxes import box_iou, from_centres, to_centres
-from zoo.ops.grid import cells
+from zoo.ops.grid import Cells, cells
 
 
 class Targets(NamedTuple):
@@ -46,7 +46,7 @@ def grid_targets(
     inside = (centres[:, :2] >= 0).all(1) & (centres[:, :2] <= 1).all(1)
     kept = valid & inside & (centres[:, 2:] > 0).all(1) & jnp.isfinite(centres).all(1)
     centres = jnp.where(kept[:, None], centres, jnp.zeros_like(centres))
-    scale = jnp.array([width, height], centres.dtype)
+    scale = jnp.array([[width, height]], centres.dtype)
     corner = jnp.clip(jnp.floor(centres[:, :2] * scale), jnp.zeros_like(scale), scale - 1)
     places = jnp.concatenate([centres[:, :2] * scale - corner, jnp.sqrt(centres[:, 2:])], 1)
 
@@ -125,16 +125,18 @@ def yolo_v1(
     """
     grid = outputs["grid"]
     chex.assert_rank([grid, batch["boxes"], batch["labels"]], [4, 3, 2])
-    grid = grid.astype(jnp.promote_types(grid.dtype, jnp.float32))
+    grid = grid.astype(jnp.float32) if jnp.finfo(grid.dtype).bits < 32 else grid
+    ours = cells(grid, classes=classes)
     high, wide = batch["image"].shape[1:3]
-    boxes = batch["boxes"].astype(grid.dtype) / jnp.array([wide, high, wide, high], grid.dtype)
+    sides = jnp.array([wide, high, wide, high], grid.dtype).reshape(1, 1, 4)
+    boxes = jnp.asarray(batch["boxes"], grid.dtype) / sides
     valid = batch["box_valid"]
     if "crowd" in batch:
         valid = valid & ~batch["crowd"]
 
-    def parts(grid: jax.Array, boxes: jax.Array, labels: jax.Array, valid: jax.Array) -> dict:
-        truth = grid_targets(boxes, labels, valid, grid=grid.shape[:2], classes=classes)
-        ours = cells(grid, classes=classes)
+    def parts(ours: Cells, boxes: jax.Array, labels: jax.Array, valid: jax.Array) -> dict:
+        sides = ours.classes.shape[:2]
+        truth = grid_targets(boxes, labels, valid, grid=sides, classes=classes)
         mine, iou = responsible(ours.places, truth.place)
         mine = mine & truth.object[..., None]
 
@@ -148,4 +150,4 @@ def yolo_v1(
             "class": squares(ours.classes - truth.classes, truth.object[..., None]),
         }
 
-    return jax.vmap(parts)(grid, boxes, batch["labels"], valid)
+    return jax.vmap(parts)(ours, boxes, jnp.asarray(batch["labels"]), jnp.asarray(valid))

@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
-from jax import lax
 
 from zoo.layers.backbone import adapted, stages
 from zoo.layers.conv_norm import ConvNorm
@@ -70,17 +69,16 @@ def detections(
     ours = cells(grid, classes=classes)
     high, wide = canvas
     boxes = grid_boxes(ours.places) * jnp.array([wide, high, wide, high], grid.dtype)
-    boxes = clip(boxes.reshape(-1, 4), size)
+    boxes = jnp.repeat(clip(boxes.reshape(-1, 4), size), classes, 0)
     scores = (ours.confidence[..., None] * ours.classes[..., None, :]).reshape(-1)
-    best, where = lax.top_k(scores, min(CANDIDATES, scores.size))
-    boxes, labels = boxes[where // classes], where % classes
+    labels = jnp.arange(scores.size, dtype=jnp.int32) % classes
     index, valid = batched_nms(
-        boxes, best, labels, best > threshold, threshold=overlap, count=count
+        boxes, scores, labels, scores > threshold, threshold=overlap, count=count
     )
     return {
-        "boxes": jnp.where(valid[:, None], boxes[index], jnp.zeros_like(boxes[index])),
-        "scores": jnp.where(valid, best[index], jnp.zeros_like(best[index])),
-        "labels": jnp.where(valid, labels[index], jnp.zeros_like(labels[index])),
+        "boxes": jnp.where(valid[:, None], boxes[index], 0.0),
+        "scores": jnp.where(valid, scores[index], 0.0),
+        "labels": jnp.where(valid, labels[index], 0),
         "valid": valid,
     }
 
