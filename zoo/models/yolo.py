@@ -68,8 +68,9 @@ def detections(
     """
     ours = cells(grid, classes=classes)
     high, wide = canvas
-    boxes = grid_boxes(ours.places) * jnp.array([wide, high, wide, high], grid.dtype)
-    boxes = jnp.repeat(clip(boxes.reshape(-1, 4), size), classes, 0)
+    boxes = grid_boxes(ours.places).reshape(-1, 4)
+    boxes = boxes * jnp.array([[wide, high, wide, high]], grid.dtype)
+    boxes = jnp.repeat(clip(boxes, size), classes, 0)
     scores = (ours.confidence[..., None] * ours.classes[..., None, :]).reshape(-1)
     labels = jnp.arange(scores.size, dtype=jnp.int32) % classes
     index, valid = batched_nms(
