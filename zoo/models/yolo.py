@@ -13,7 +13,7 @@ from flax.typing import Dtype
 
 from zoo.layers.backbone import adapted, stages
 from zoo.layers.conv_norm import ConvNorm
-from zoo.ops.boxes import clip
+from zoo.ops.boxes import area, clip
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.grid import cells, grid_boxes
 from zoo.ops.nms import batched_nms
@@ -55,7 +55,8 @@ def detections(
 
     A box's score for a class is its confidence times the cell's probability of the class; those
     over `threshold` count, unless a better one of the class overlaps them by more than `overlap`.
-    `size` (height, width), in pixels as `canvas`, is what boxes are clipped to. M is `count`.
+    `size` (height, width), in pixels as `canvas`, is what they are clipped to afterwards, without
+    those that lie outside. M is `count`.
 
     Source: Redmon et al. 2016, You Only Look Once, section 2.3; get_detection_boxes and do_nms_sort
     of darknet.
@@ -70,14 +71,22 @@ def detections(
     high, wide = canvas
     boxes = grid_boxes(ours.places).reshape(-1, 4)
     boxes = boxes * jnp.array([[wide, high, wide, high]], grid.dtype)
-    boxes = jnp.repeat(clip(boxes, size), classes, 0)
+    inside = clip(boxes, size)
+    # darknet's linear outputs can both be less than 0, whose product would be a score
+    seen = (ours.confidence.reshape(-1) > 0) & (area(inside) > 0)
     scores = (ours.confidence[..., None] * ours.classes[..., None, :]).reshape(-1)
     labels = jnp.arange(scores.size, dtype=jnp.int32) % classes
     index, valid = batched_nms(
-        boxes, scores, labels, scores > threshold, threshold=overlap, count=count
+        jnp.repeat(boxes, classes, 0),
+        scores,
+        labels,
+        jnp.repeat(seen, classes) & (scores > threshold),
+        threshold=overlap,
+        count=count,
     )
+    boxes = inside[index // classes]
     return {
-        "boxes": jnp.where(valid[:, None], boxes[index], 0.0),
+        "boxes": jnp.where(valid[:, None], boxes, 0.0),
         "scores": jnp.where(valid, scores[index], 0.0),
         "labels": jnp.where(valid, labels[index], 0),
         "valid": valid,
