@@ -261,7 +261,7 @@ class YOLOGrid(nn.Module):
 
     YOLO's grid on a `backbone`, of images of any size: on its stage of `stride`, two convolutions
     3x3 of `width` channels and a 1x1, so that h = H / stride. The channels of a cell, the loss and
-    the fields are YOLO's; places begin in the middle of the cell at `side` of the image's sides.
+    the fields are YOLO's; places begin in the middle of their cell, at a quarter of the image's sides.
     `dtype`, `axis_name`, `remat` and `scan` are the backbone's too. Stages that are deeper than
     `stride` have weights without a use: a backbone that ends there is better.
 
@@ -281,7 +281,6 @@ class YOLOGrid(nn.Module):
     boxes: int = 2
     stride: int = 32
     width: int = 256
-    side: float = 0.25
     threshold: float = 0.001
     overlap: float = 0.5
     detections: int = 100
@@ -317,8 +316,7 @@ class YOLOGrid(nn.Module):
                 axis_name=self.axis_name,
                 name=name,
             )(x, train=train)
-        start = [0.0] * (self.num_classes + self.boxes)
-        start += [0.5, 0.5, math.sqrt(self.side), math.sqrt(self.side)] * self.boxes
+        start = [0.0] * (self.num_classes + self.boxes) + [0.5] * (4 * self.boxes)
         outputs["grid"] = grid = nn.Conv(
             len(start),
             (1, 1),
