@@ -94,7 +94,11 @@ def detections(
 
 
 def detect(
-    model: nn.Module, grid: jax.Array, image: jax.Array, truth: Mapping[str, jax.Array] | None
+    model: nn.Module,
+    grid: jax.Array,
+    image: jax.Array,
+    *,
+    truth: Mapping[str, jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
     """`[B, H, W, 5 P + K], [B, h, w, C] -> {boxes [B, M, 4], ...}` by the fields of a YOLO.
 
@@ -103,7 +107,7 @@ def detect(
     Source: see detections.
 
     >>> grid, image = jnp.zeros((2, 1, 1, 7)), jnp.zeros((2, 8, 8, 3))
-    >>> detect(YOLO(num_classes=2, detections=5), grid, image, None)["boxes"].shape
+    >>> detect(YOLO(num_classes=2, detections=5), grid, image)["boxes"].shape
     (2, 5, 4)
     """
     canvas = image.shape[1:3]
@@ -179,7 +183,7 @@ class YOLO(nn.Module):
         if not self.num_classes:
             return outputs
         outputs["grid"] = grid = self.head(x, train=train)
-        return outputs if train else outputs | detect(self, grid, image, truth)
+        return outputs if train else outputs | detect(self, grid, image, truth=truth)
 
     def block(self, x: jax.Array, layers: tuple[Layer, ...], number: int, train: bool) -> jax.Array:
         """Convolutions from that of this number on, and a pooling before them where it is told."""
@@ -326,7 +330,7 @@ class YOLOGrid(nn.Module):
             conv_general_dilated=conv_general_dilated,
             name="cells",
         )(x)
-        return outputs if train else outputs | detect(self, grid, image, truth)
+        return outputs if train else outputs | detect(self, grid, image, truth=truth)
 
     def of_stride(self, outputs: Mapping[str, jax.Array], image: jax.Array) -> jax.Array:
         """The stage of `stride`; ValueError that tells those there are."""
