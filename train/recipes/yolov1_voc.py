@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -73,7 +74,7 @@ def recipe(
 
 
 def half(
-    outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array], *, classes: int
+    outputs: Mapping[str, Any], batch: Mapping[str, Any], *, classes: int
 ) -> dict[str, jax.Array]:
     """{"grid" [B, H, W, 5 P + K]}, batch -> {name: [B]}: what the rates of darknet are for."""
     parts = yolo_v1(outputs, batch, classes=classes)

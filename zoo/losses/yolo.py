@@ -1,7 +1,7 @@
 """The loss of YOLO's first version, as darknet has it."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -26,7 +26,7 @@ class Targets(NamedTuple):
 
 
 def grid_targets(
-    boxes: jax.Array, labels: jax.Array, valid: jax.Array, *, grid: tuple[int, int], classes: int
+    boxes: jax.Array, labels: jax.Array, valid: jax.Array, *, grid: Sequence[int], classes: int
 ) -> Targets:
     """`[N, 4], [N], [N] -> [H, W], [H, W, K], [H, W, 4]`: each object to the cell of its centre.
 
@@ -95,8 +95,8 @@ def responsible(places: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def yolo_v1(
-    outputs: Mapping[str, jax.Array],
-    batch: Mapping[str, jax.Array],
+    outputs: Mapping[str, Any],
+    batch: Mapping[str, Any],
     *,
     classes: int,
     coordinate: float = 5.0,

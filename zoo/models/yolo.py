@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import chex
 import flax.linen as nn
@@ -45,7 +45,7 @@ def detections(
     grid: jax.Array,
     size: jax.Array,
     *,
-    canvas: tuple[int, int],
+    canvas: Sequence[int],
     classes: int,
     threshold: float,
     overlap: float,
@@ -94,7 +94,7 @@ def detections(
 
 
 def detect(
-    model: nn.Module,
+    model: Any,
     grid: jax.Array,
     image: jax.Array,
     *,

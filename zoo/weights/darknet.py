@@ -14,7 +14,6 @@ import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import numpy as np
 
 from zoo.weights.names import SAME, Change
@@ -131,9 +130,7 @@ def dense(rows: np.ndarray, columns: np.ndarray, *, transposed: bool) -> Change:
     return Change(lambda x: (x.T if transposed else x)[where].T, back)
 
 
-def places(
-    expected: Mapping[str, Any], model: nn.Module, *, transposed: bool = False
-) -> list[Place]:
+def places(expected: Mapping[str, Any], model: Any, *, transposed: bool = False) -> list[Place]:
     """Shapes of a YOLO's variables by path, and itself, to what a file holds, in its order."""
     found: list[Place] = []
     width, rows = 0, None  # of the map, or the units, that the next layer reads
@@ -169,7 +166,7 @@ def places(
     return found
 
 
-def classes_of(numbers: int, expected: Mapping[str, Any], model: nn.Module) -> int:
+def classes_of(numbers: int, expected: Mapping[str, Any], model: Any) -> int:
     """How many numbers a file holds, and a YOLO with its variables' shapes, to the file's classes.
 
     ValueError where it holds those of no number of classes.
@@ -189,7 +186,7 @@ def classes_of(numbers: int, expected: Mapping[str, Any], model: nn.Module) -> i
 
 
 def to_paths(
-    row: np.ndarray, expected: Mapping[str, Any], model: nn.Module, *, transposed: bool = False
+    row: np.ndarray, expected: Mapping[str, Any], model: Any, *, transposed: bool = False
 ) -> dict[str, np.ndarray]:
     """A file's row of numbers to arrays by path, of a YOLO whose variables have these shapes."""
     arrays, start = {}, 0
@@ -201,7 +198,7 @@ def to_paths(
 
 
 def write(
-    path: pathlib.Path, arrays: Mapping[str, np.ndarray], model: nn.Module, *, seen: Any = 0
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], model: Any, *, seen: Any = 0
 ) -> None:
     """Arrays by path of a YOLO to a .weights file, there whole or not at all.
 

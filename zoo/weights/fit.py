@@ -162,9 +162,10 @@ def unrolled(
     others = {key: value for key, value in fields.items() if key != "num_classes"}
     model = create_model(name, **others)
     try:
-        own = {"num_classes": darknet.classes_of(row.size, traced(model, image, where=name), model)}
+        classes = darknet.classes_of(row.size, traced(model, image, where=name), model)
     except ValueError as error:
         raise ValueError(f"{source} does not fit {name}: {error}") from error
+    own: dict[str, Any] = {"num_classes": classes}
     model = model.clone(**own)
     expected = traced(model, image, where=name)
     transposed = how == darknet.OLD_ROW

@@ -1,6 +1,7 @@
 """YOLO's loss against darknet's detection layer, transcribed cell by cell in plain numpy."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,7 @@ def darknet(grid, truth):
     return cost, delta
 
 
-def draw(seed=0, images=4):
+def draw(seed=0, images=4) -> tuple[Any, ...]:
     """Grids and objects: some cells have two, some rows are crowds, padding, without an area."""
     random = np.random.default_rng(seed)
     grid = random.normal(0.3, 0.5, (images, H, W, 5 * P + K))
@@ -106,7 +107,7 @@ def draw(seed=0, images=4):
     return grid, boxes, labels.astype(np.int32), valid, crowd
 
 
-def batch_of(boxes, labels, valid, crowd, dtype=np.float32):
+def batch_of(boxes, labels, valid, crowd, dtype: Any = np.float32) -> dict[str, Any]:
     image = np.zeros((len(boxes), HIGH, WIDE, 3), np.uint8)
     return dict(image=image, boxes=boxes.astype(dtype), labels=labels, box_valid=valid, crowd=crowd)
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,10 @@ from zoo.registry import measure
 H, W, P, K = 3, 5, 2, 3
 HIGH, WIDE = 96, 200
 find = jax.jit(detections, static_argnames=("canvas", "classes", "threshold", "overlap", "count"))
-RULE = dict(classes=K, threshold=0.05, overlap=0.5)
-SMALL = dict(layers=((2, 3, 2), None, (3, 3, 1), None, (3, 1, 1)), hidden=4, num_classes=K)
+RULE: dict[str, Any] = dict(classes=K, threshold=0.05, overlap=0.5)
+SMALL: dict[str, Any] = dict(
+    layers=((2, 3, 2), None, (3, 3, 1), None, (3, 1, 1)), hidden=4, num_classes=K
+)
 
 
 def drawn(seed=0):

@@ -1,6 +1,7 @@
 """darknet's .weights: files laid out by hand, and run by hand as darknet runs them, in plain numpy."""
 
 import struct
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from zoo.weights.fit import flatten
 from zoo.weights.tensors import read_tensors
 
 LAYERS = ((2, 3, 2), None, None, None, (3, 1, 1), None, (4, 3, 2))  # 448 to 7
-CASES = {  # the variants, made small; what follows the convolutions
+CASES: dict[str, dict[str, Any]] = {  # the variants, made small; what follows the convolutions
     "yolov1": dict(layers=LAYERS, hidden=5),
     "yolov1_darknet": dict(layers=LAYERS, local=2),
     "yolov1_tiny": dict(layers=LAYERS),
@@ -112,8 +113,8 @@ def test_a_file_computes_what_darknet_computes(name, tmp_path):
     model, variables = zoo.load_model(name, tmp_path / "net.weights", **CASES[name])
     assert model.num_classes == K, "told by the size of the file"
     image = np.random.default_rng(1).uniform(size=(448, 448, 3)).astype(np.float32)
-    grid = jax.jit(lambda v, x: model.apply(v, x)["grid"])(variables, image[None])
-    ours = cells(grid, classes=K)
+    outputs: dict[str, jax.Array] = jax.jit(model.apply)(variables, image[None])
+    ours = cells(outputs["grid"], classes=K)
     theirs = run(layers, image.transpose(2, 0, 1))
     flat = np.concatenate([np.ravel(part) for part in ours])
     np.testing.assert_allclose(flat, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
