@@ -18,7 +18,7 @@ from zoo.weights.model_file import open_model
 from zoo.weights.sources import SOURCES
 
 WEIGHTS = (
-    "a file (safetensors, torch or npz), a run's folder, torchvision://TAG, hf://ORG/REPO or "
+    "a file (safetensors, torch, npz or darknet), a run's folder, torchvision://TAG, hf://ORG/REPO or "
     "https://...; python -m zoo show NAME lists the published ones"
 )
 
@@ -128,7 +128,9 @@ def add_convert(commands: Any) -> None:
     command.add_argument("source", metavar="SOURCE", help=WEIGHTS)
     command.add_argument("out", metavar="OUT", help="the safetensors file to write")
     command.add_argument(
-        "--to", metavar="PUBLISHER", help=f"names and layouts of one of {', '.join(SOURCES)}"
+        "--to",
+        metavar="PUBLISHER",
+        help=f"names and layouts of one of {', '.join(SOURCES)}, or darknet's .weights",
     )
     command.add_argument(
         "--force", action="store_true", help="write over a file that is there already"

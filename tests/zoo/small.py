@@ -34,6 +34,12 @@ SMALL = {
     "vgg11_bn": dict(num_classes=7, hidden=24),
     "vgg11_lrn": dict(num_classes=7, hidden=24),
     "vit_ti_16": dict(depth=2, width=24, num_classes=7, image_size=48),
+    "yolo_grid": dict(
+        backbone=ResNet((1, 1), block="basic", width=6), num_classes=3, stride=8, width=8
+    ),
+    "yolov1_darknet": dict(
+        layers=((4, 7, 2), None, (6, 3, 1), None, (6, 1, 1)), local=5, hidden=9, num_classes=3
+    ),
 }
 
 # The side of their images, where the card's would cost seconds.
@@ -54,6 +60,8 @@ SIDE = {
     "vgg11_bn": 32,
     "vgg11_lrn": 32,
     "vit_ti_16": 48,
+    "yolo_grid": 33,
+    "yolov1_darknet": 32,
 }
 
 

@@ -30,6 +30,8 @@ def giga(published: str):
 # counts of 2015 are published, the others by hand (tests/zoo/models/test_unet.py). FCN: the learned
 # weights of the authors' nets, which of CaffeNet's are those of R-CNN's with 21 outputs, their
 # multiply-adds by hand (tests/zoo/models/test_fcn.py), and both counts that torchvision publishes.
+# YOLO: arithmetic over the paper's figure and darknet's files; its grid on ResNet-18 by hand, whose
+# 11,176,512 weights and whose multiply-adds are four times those at 224 x 224.
 COUNTS = {
     "alexnet": (61_100_840, giga("0.714")),
     "alexnet_2012": (60_965_224, giga("0.724")),
@@ -107,6 +109,10 @@ COUNTS = {
     "vit_ti_16": (5_717_416, giga("1.25")),
     "wide_resnet101_2": (126_886_696, 22_753_050_624),
     "wide_resnet50_2": (68_883_240, 11_398_021_120),
+    "yolo_grid": (12_954_718, 4 * (1_814_073_344 - 512_000) + 14 * 14 * 1_777_152),
+    "yolov1": (271_703_550, giga("20.285")),
+    "yolov1_darknet": (197_301_875, giga("20.211")),
+    "yolov1_tiny": (27_095_374, giga("1.608")),
 }
 
 README = (pathlib.Path(__file__).parent.parent.parent / "README.md").read_text()
@@ -185,7 +191,7 @@ def outcome(model: nn.Module, variables, image, *, train=False):
     outputs = outputs[0] if train else outputs
     if "auxiliary_logits" in outputs:
         return outputs["logits"] + outputs["auxiliary_logits"]
-    return outputs["logits"] if "logits" in outputs else outputs["reconstruction"]
+    return next(outputs[name] for name in ("logits", "reconstruction", "grid") if name in outputs)
 
 
 @pytest.fixture(scope="module", params=SMALL)
