@@ -91,7 +91,7 @@ BELOW = {
     "train.diagnose": ["train.loop"],
     "train.bench": ["train.loop", "train.memory", "train.optimizers"],
     "train.recipes": ["train.loop", "train.tasks", "train.optimizers", "zoo.losses"],
-    "train.commands": ["train.loop", "train.tasks", "train.neighbours"],
+    "train.commands": ["train.loop", "train.tasks", "train.neighbours", "zoo.predict"],
     "train.__main__": ["train.recipes", "train.commands", "train.diagnose", "train.bench"],
 }
 
