@@ -17,7 +17,7 @@ from zoo.segment import Segmenter, classes_of, segment, segmenter, shares
 from zoo.weights.model_file import open_model
 
 WEIGHTS = (
-    "a file (safetensors, torch or npz), a run's folder, torchvision://TAG, hf://ORG/REPO or "
+    "a file (safetensors, torch, npz or darknet), a run's folder, torchvision://TAG, hf://ORG/REPO or "
     "https://...; python -m zoo show NAME lists the published ones"
 )
 
