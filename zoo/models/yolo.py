@@ -80,7 +80,7 @@ def detections(
         jnp.repeat(boxes, classes, 0),
         scores,
         labels,
-        jnp.repeat(seen, classes) & (scores > threshold),
+        valid=jnp.repeat(seen, classes) & (scores > threshold),
         threshold=overlap,
         count=count,
     )
