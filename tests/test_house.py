@@ -18,6 +18,7 @@ BELOW = {
     "zoo.heads": ["zoo.layers"],
     "zoo.models": ["zoo.heads"],
     "zoo.preprocess": ["zoo.ops"],
+    "zoo.canvas": ["zoo.preprocess"],
     "zoo.published": [],
     "zoo.registry": ["zoo.models", "zoo.preprocess", "zoo.published"],
     "zoo.fold": ["zoo.layers"],
@@ -25,11 +26,15 @@ BELOW = {
     "zoo": ["zoo.weights", "zoo.fold"],
     "zoo.show": ["zoo.registry"],
     "zoo.tiles": ["zoo.ops"],
-    "zoo.predict": ["zoo.weights", "zoo.palette", "zoo.tiles"],
+    "zoo.predict": ["zoo.weights", "zoo.palette", "zoo.tiles", "zoo.canvas"],
     "zoo.pictures": ["zoo.preprocess", "zoo.choice"],
     "zoo.segment": ["zoo.predict"],
+    "zoo.video": [],
+    "zoo.detect": ["zoo.predict", "zoo.canvas"],
+    "zoo.detect_files": ["zoo.detect", "zoo.pictures", "zoo.video"],
+    "zoo.predict_command": ["zoo.segment", "zoo.detect_files"],
     "zoo.convert": ["zoo.weights"],
-    "zoo.__main__": ["zoo", "zoo.show", "zoo.segment", "zoo.pictures", "zoo.convert"],
+    "zoo.__main__": ["zoo", "zoo.show", "zoo.predict_command", "zoo.convert"],
     "train": [],
     "train.task": [],
     "train.run": ["train.task", "zoo.preprocess"],
@@ -39,6 +44,7 @@ BELOW = {
     "train.log": [],
     "train.border": [],
     "train.metrics": ["train.border"],
+    "train.detection_metrics": [],
     "train.plots": ["zoo.palette"],
     "train.checkpoint": [],
     "train.signals": [],
@@ -46,15 +52,24 @@ BELOW = {
     "train.workdir": ["train.parallel", "train.log"],
     "train.paths": [],
     "train.augment": ["zoo.ops"],
-    "train.data": ["train.border", "zoo.choice", "zoo.preprocess", "zoo.palette", "zoo.pictures"],
+    "train.data": [
+        "train.border",
+        "zoo.choice",
+        "zoo.preprocess",
+        "zoo.palette",
+        "zoo.pictures",
+        "zoo.canvas",
+    ],
     "train.optimizers": ["train.schedules", "train.paths"],
     "train.tasks": [
         "train.task",
         "train.metrics",
+        "train.detection_metrics",
         "train.plots",
         "train.augment",
         "zoo.losses",
         "zoo.preprocess",
+        "zoo.canvas",
         "zoo.tiles",
     ],
     "train.step": ["train.task"],
@@ -76,11 +91,11 @@ BELOW = {
     "train.diagnose": ["train.loop"],
     "train.bench": ["train.loop", "train.memory", "train.optimizers"],
     "train.recipes": ["train.loop", "train.tasks", "train.optimizers", "zoo.losses"],
-    "train.commands": ["train.loop", "train.tasks", "train.neighbours"],
+    "train.commands": ["train.loop", "train.tasks", "train.neighbours", "zoo.predict"],
     "train.__main__": ["train.recipes", "train.commands", "train.diagnose", "train.bench"],
 }
 
-# zoo/pictures has Pillow besides.
+# zoo/pictures has Pillow besides, zoo/video PyAV.
 BASE = {"jax", "flax", "numpy", "chex", "safetensors", "zoo"}
 
 # An assembly may import the family of its backbone; otherwise no family imports another.
@@ -163,5 +178,5 @@ def test_no_family_imports_another():
 def test_zoo_needs_its_base_alone():
     for path in files("zoo"):
         roots = {name.split(".")[0] for name in imports(path.read_text())}
-        own = {"PIL"} if path.name == "pictures.py" else set()
+        own = {"pictures.py": {"PIL"}, "video.py": {"av"}}.get(path.name, set())
         assert roots <= BASE | own | sys.stdlib_module_names, path
