@@ -69,8 +69,9 @@ def proposals(
     boxes, large = moved(deltas[chosen], anchors[chosen])
     scores = jax.nn.sigmoid(logits[chosen].astype(boxes.dtype))
     level = np.repeat(np.arange(len(levels), dtype=np.int32), [min(before, n) for n in levels])
-    fields = dict(valid=large, threshold=threshold, count=after, plus=plus)
-    kept, valid = batched_nms(boxes, scores, jnp.asarray(level), **fields)
+    kept, valid = batched_nms(
+        boxes, scores, jnp.asarray(level), valid=large, threshold=threshold, count=after, plus=plus
+    )
     boxes, scores = boxes[kept], scores[kept]
     return (
         jnp.where(valid[:, None], boxes, jnp.zeros_like(boxes)),

@@ -1,18 +1,20 @@
 """Regions of a map, each brought to one size: RoIAlign of one map or of a pyramid, RoI pooling.
 
-Both take, for all cells of all regions at once, a first pixel of each cell, then a second, as often
-as the largest cell asks for; the gradient, to the map alone, goes back the same way. On a CPU it
-does so for ROIS regions at a time: XLA:CPU adds rows to a map much faster where what it adds is in
-the cache. Milliseconds of CPU time, float32, two cores with AVX-512, jax 0.10.1, 128 regions to
-7 x 7 x 256 with 2 x 2 samples, of a map of 38 x 63 and of one of 200 x 304 (the form: forward, its
-gradient after that):
+Each takes a first pixel of all cells, then a second, as often as the largest cell asks for; the
+gradient, to the map alone, goes back the same way. On a CPU the gradient, and pooling, go by ROIS
+regions at a time: XLA:CPU adds rows to a map much faster where what it adds is in the cache, and
+small regions take few turns. Milliseconds of CPU time, float32, two cores with AVX-512, jax 0.10.1,
+128 regions to 7 x 7 x 256, of a map of 38 x 63 and of one of 200 x 304 (forward, the gradient):
 
-    pixels of all cells, then their weighted sum         57, 55    63, 108
-    products with matrices [R, 7, H] and [R, 7, W]       26, 56    780, 750
-    a sample after another; its gradient all at once     1.5, 55   5.2, 108
-    a sample after another; its gradient by 8 regions    1.5, 5    5.2, 36
+    RoIAlign, 2 x 2 samples: all pixels, then their sum    57, 55     63, 108
+        products with matrices [R, 7, H] and [R, 7, W]     26, 56     780, 750
+        sample after sample, the gradient at once          1.5, 55    5.2, 108
+        sample after sample, the gradient by 8 regions     1.5, 6.3   5.2, 42
+    RoIAlign, as many samples as the cell has pixels       4.4, 13    17, 55
+    pooling, all regions at once                           26, 30     38, 82
+        by 8 regions                                       11, 20
 
-The most of the last 36 is the gradient's map of 62 MB itself.
+Of the 42 most are the gradient's map of 62 MB itself.
 """
 
 import functools
@@ -57,9 +59,15 @@ def roi_align(
     >>> roi_align(ramp, box, size=(1, 2), scale=0.5, aligned=True).ravel().tolist()
     [0.5, 2.5]
     """
-    level = jnp.zeros(len(boxes), jnp.int32)
-    fields = dict(size=size, scales=(scale,), sampling=sampling, aligned=aligned)
-    return pyramid_roi_align([features], boxes, level, **fields)
+    return pyramid_roi_align(
+        [features],
+        boxes,
+        jnp.zeros(len(boxes), jnp.int32),
+        size=size,
+        scales=(scale,),
+        sampling=sampling,
+        aligned=aligned,
+    )
 
 
 def pyramid_roi_align(
