@@ -26,7 +26,7 @@ from tests.golden.detection import EVALUATED, SIDE, SIZES, TRAINED, TRUTH, fille
 from tests.golden.make import describe
 
 MARGIN = 1e-4
-APART = 1e-6  # of scores that are neighbours in an order
+APART = 1e-5  # of scores that are neighbours in an order
 
 
 roi_align = sys.modules["torchvision.ops.roi_align"]
@@ -125,9 +125,7 @@ def evaluate(model: torch.nn.Module) -> tuple[dict[str, np.ndarray], dict[str, f
         placed = model.roi_heads.box_coder.decode(moves.split(split)[number], [proposals[number]])
         margins.of_detections(own, placed, SIZES[number])
     outputs = {
-        "levels": [
-            [x.numpy() for x in level.permute(0, 2, 3, 1)] for level in levels.values()
-        ],
+        "levels": [[x.numpy() for x in level.permute(0, 2, 3, 1)] for level in levels.values()],
         "rpn_logits": np.stack([x.numpy() for x in each]),
         "rpn_deltas": np.stack(
             [
@@ -138,9 +136,7 @@ def evaluate(model: torch.nn.Module) -> tuple[dict[str, np.ndarray], dict[str, f
         "proposals": np.stack([pad(x, count) for x in proposals]),
         "proposal_valid": np.stack([np.arange(count) < len(x) for x in proposals]),
         "roi_logits": np.stack([pad(x, count) for x in scores.split(split)]),
-        "roi_deltas": np.stack(
-            [pad(x.reshape(len(x), -1, 4), count) for x in moves.split(split)]
-        ),
+        "roi_deltas": np.stack([pad(x.reshape(len(x), -1, 4), count) for x in moves.split(split)]),
         "boxes": np.stack([pad(x["boxes"], most) for x in found]),
         "scores": np.stack([pad(x["scores"], most) for x in found]),
         "labels": np.stack([pad(x["labels"] - 1, most) for x in found]),

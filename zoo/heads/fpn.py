@@ -64,7 +64,5 @@ class FPN(nn.Module):
         inner = [conv((1, 1), name=f"inner{k}")(x) for k, x in enumerate(maps, 1)]
         for k in reversed(range(len(inner) - 1)):
             inner[k] = inner[k] + enlarge(inner[k + 1], inner[k].shape[1:3])
-        levels = [
-            conv((3, 3), padding=[1, 1], name=f"layer{k}")(x) for k, x in enumerate(inner, 1)
-        ]
+        levels = [conv((3, 3), padding=[1, 1], name=f"layer{k}")(x) for k, x in enumerate(inner, 1)]
         return [*levels, levels[-1][:, ::2, ::2]]

@@ -14,7 +14,7 @@ from zoo.layers.initializer import initializer
 from zoo.ops.assign import match, sample
 from zoo.ops.boxes import area, box_iou, clip, decode, encode
 from zoo.ops.nms import batched_nms
-from zoo.ops.roi import roi_align
+from zoo.ops.roi import pyramid_roi_align
 from zoo.ops.tokens import dot_general
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of a box's deltas: 1 / (0.1, 0.1, 0.2, 0.2)
@@ -32,38 +32,46 @@ def power_of_two(whole: int, part: int) -> float:
     return 2.0 ** round(math.log2(part / whole))
 
 
-def pyramid_roi_align(
+def level_of(boxes: jax.Array, *, first: int, count: int, canonical: float = 224.0) -> jax.Array:
+    """`[R, 4] -> [R]` int32: from which of `count` maps each box is cut, 0 the one of stride 2^`first`.
+
+    The larger the box, the deeper: `floor(4 + log2(sqrt(area) / canonical))`, as far as the maps
+    reach, counts from stride 1.
+
+    Source: Lin et al. 2017, Feature Pyramid Networks, equation 1; torchvision's LevelMapper.
+
+    >>> boxes = jnp.array([[0.0, 0, 224, 224], [0, 0, 111, 111], [0, 0, 9, 9]])
+    >>> level_of(boxes, first=2, count=4).tolist()
+    [2, 0, 0]
+    """
+    side = jnp.sqrt(area(boxes))
+    level = jnp.floor(4 + jnp.log2(jnp.maximum(side, 1e-6) / canonical) + 1e-6)
+    return (jnp.clip(level, first, first + count - 1) - first).astype(jnp.int32)
+
+
+def cut_out(
     maps: Sequence[jax.Array],
     boxes: jax.Array,
     *,
     canvas: tuple[int, int],
     size: tuple[int, int],
-    sampling: int = 2,
     canonical: float = 224.0,
 ) -> jax.Array:
-    """`[[h, w, C], ...], [R, 4] -> [R, *size, C]`: each box out of the map that its area tells.
+    """`[[h, w, C], ...], [R, 4] -> [R, *size, C]`: each box by RoIAlign out of the map of its level.
 
-    The deeper one, the larger it is: `floor(4 + log2(sqrt(area) / canonical))`, as long as the maps
-    reach; 4 is the map of stride 16. `canvas` (H, W) is the image that the maps are of.
+    `canvas` (H, W) is the image that the maps are of; there are four samples in each cell.
 
-    Source: Lin et al. 2017, Feature Pyramid Networks, equation 1; torchvision's MultiScaleRoIAlign.
+    Source: torchvision's MultiScaleRoIAlign; `level_of` chooses.
 
     >>> maps = [jnp.zeros((8, 8, 1)), jnp.ones((4, 4, 1))]
     >>> boxes = jnp.array([[0.0, 0, 16, 16], [0, 0, 32, 32]])
-    >>> fields = dict(canvas=(32, 32), size=(1, 1), canonical=64.0)
-    >>> pyramid_roi_align(maps, boxes, **fields).ravel().tolist()
+    >>> cut_out(maps, boxes, canvas=(32, 32), size=(1, 1), canonical=64.0).ravel().tolist()
     [0.0, 1.0]
     """
-    scales = [power_of_two(canvas[0], x.shape[0]) for x in maps]
+    scales = tuple(power_of_two(canvas[0], x.shape[0]) for x in maps)
     first = -round(math.log2(scales[0]))
-    side = jnp.sqrt(area(boxes))
-    level = jnp.floor(4 + jnp.log2(jnp.maximum(side, 1e-6) / canonical) + 1e-6)
-    level = jnp.clip(level, first, first + len(maps) - 1).astype(jnp.int32) - first
-    found: Any = 0
-    for k, (x, scale) in enumerate(zip(maps, scales, strict=True)):
-        pooled = roi_align(x, boxes, size=size, scale=scale, sampling=sampling)
-        found = found + jnp.where((level == k)[:, None, None, None], pooled, 0)
-    return found
+    level = level_of(boxes, first=first, count=len(maps), canonical=canonical)
+    return pyramid_roi_align(maps, boxes, level, size=size, scales=scales)
 
 
 @final

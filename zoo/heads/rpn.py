@@ -85,7 +85,9 @@ def pyramid_anchors(
     [8, 2]
     """
     if len(maps) != len(sizes):
-        raise ValueError(f"sizes of anchors are one tuple for each of {len(maps)} maps, got {sizes}")
+        raise ValueError(
+            f"sizes of anchors are one tuple for each of {len(maps)} maps, got {sizes}"
+        )
     rows = []
     for x, own in zip(maps, sizes, strict=True):
         h, w = x.shape[1:3]
@@ -182,7 +184,7 @@ def anchor_samples(
     if inside is not None:
         height, width = inside.astype(anchors.dtype)
         ends = jnp.stack([width, height]) - plus
-        within = jnp.all((anchors[:, :2] >= 0) & (anchors[:, 2:] <= ends), 1)
+        within = jnp.all((anchors[:, :2] >= 0) & (anchors[:, 2:] <= ends[None]), 1)
         iou = jnp.where(within, iou, -1.0)  # nobody's best either
     matched = match(iou, valid, high=high, low=low)
     indices, positive, drawn = sample(

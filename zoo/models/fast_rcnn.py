@@ -36,7 +36,7 @@ class FastRCNN(nn.Module):
     random stream `sample`. Targets are divided by `deviations`; pixels are part of a box on
     both sides.
 
-    `dtype`, `axis_name`, `remat` and `scan` are the backbone's too. `num_classes=0` leaves all but
+    `dtype`, `axis_name` and `scan` are the backbone's too. `num_classes=0` leaves all but
     the stages out.
 
     Source: Girshick 2015, Fast R-CNN, sections 2 and 3; the authors' code, whose deviations are
@@ -62,7 +62,6 @@ class FastRCNN(nn.Module):
     score: float = 0.05
     nms: float = 0.3
     detections: int = 100
-    remat: bool = False
     scan: bool = False
     dtype: Dtype = jnp.float32
     axis_name: str | None = None

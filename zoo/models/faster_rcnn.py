@@ -14,9 +14,9 @@ from zoo.heads.fpn import FPN
 from zoo.heads.roi import (
     WEIGHTS,
     BoxHead,
+    cut_out,
     detections,
     power_of_two,
-    pyramid_roi_align,
     roi_samples,
 )
 from zoo.heads.rpn import RPNHead, anchor_samples, propose, pyramid_anchors
@@ -57,7 +57,7 @@ class FasterRCNN(nn.Module):
     `roi_labels` (0 the background), `roi_targets`, `roi_valid`. They are drawn with the random
     stream `sample`. Both parts learn at once; no gradient flows through the proposals.
 
-    `dtype`, `axis_name`, `remat` and `scan` are the backbone's too. `num_classes=0` leaves all but
+    `dtype`, `axis_name` and `scan` are the backbone's too. `num_classes=0` leaves all but
     the stages out.
 
     Source: Ren et al. 2015, Faster R-CNN, approximate joint training, as in py-faster-rcnn's
@@ -96,7 +96,6 @@ class FasterRCNN(nn.Module):
     score: float = 0.05
     nms: float = 0.5
     detections: int = 100
-    remat: bool = False
     scan: bool = False
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
@@ -203,7 +202,7 @@ class FasterRCNN(nn.Module):
         """`[[B, h, w, D], ...], [B, R, 4] -> [B, R, K + 1], [B, R, K + 1, 4]`."""
         size = (self.pool, self.pool)
         if self.pyramid:
-            cut = partial(pyramid_roi_align, canvas=canvas, size=size, canonical=self.canonical)
+            cut = partial(cut_out, canvas=canvas, size=size, canonical=self.canonical)
             pooled = jax.vmap(cut)(levels[:-1], rois)
             fields = {}
         else:
