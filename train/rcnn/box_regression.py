@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from train.rcnn.svm import scale_of
@@ -37,11 +37,12 @@ def fit_boxes(
     classes = iou.shape[1]
     weight = np.zeros((classes, 4, features.shape[1] + 1), np.float32)
     mean = np.zeros((classes, 4), np.float32)
+    ways = np.asarray(jax.jit(encode)(nearest, box[:, None]))
     for label in range(classes):
         near = np.flatnonzero(iou[:, label] >= NEAR)
         if not len(near):
             continue
-        offsets = np.asarray(encode(jnp.asarray(nearest[near, label]), jnp.asarray(box[near])))
+        offsets = ways[near, label]
         mean[label] = offsets.mean(0)
         machine = Ridge(alpha=PENALTY, fit_intercept=False, solver="cholesky")
         machine.fit(with_one(features[near] * scale), offsets - mean[label])
@@ -53,7 +54,7 @@ def moved(regressor: Regressor, features: np.ndarray, box: np.ndarray) -> np.nda
     """Features [R, D], boxes [R, 4] -> boxes [R, K, 4] of each class."""
     rows = with_one(features * regressor.scale)
     offsets = np.einsum("rd,kod->rko", rows, regressor.weight) + regressor.mean
-    return np.asarray(decode(jnp.asarray(offsets), jnp.asarray(box)[:, None]))
+    return np.asarray(jax.jit(decode)(offsets, box[:, None]))
 
 
 def with_one(features: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from train.recipes import (
     denoising_autoencoder_mnist,
     densenet_cifar10,
     densenet_imagenet,
+    fast_rcnn_bccd,
     fcn8s_voc,
     fcn_resnet50_camvid,
     finetune,
@@ -20,6 +21,7 @@ from train.recipes import (
     mobilenet_v1_imagenet,
     mobilenet_v2_imagenet,
     perceptron_digits,
+    rcnn_bccd,
     resnet20_cifar10,
     resnet56_cifar10,
     resnet_imagenet,
@@ -53,5 +55,7 @@ RECIPES = {
     "unet_isbi2012": unet_isbi2012.recipe,
     "fcn_resnet50_camvid": fcn_resnet50_camvid.recipe,
     "fcn8s_voc": fcn8s_voc.script,
+    "fast_rcnn_bccd": fast_rcnn_bccd.recipe,
+    "rcnn_bccd": rcnn_bccd.script,
     "finetune": finetune.recipe,
 }

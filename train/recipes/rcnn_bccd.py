@@ -28,6 +28,7 @@ from train.tasks.detection import detection
 from zoo.canvas import Canvas
 
 CANVAS = Canvas((480, 640))
+DEPTHS = (2, 2, 2)  # blocks of the small ResNet: three stages, the last of stride 16
 CONTEXT = 16 / 227  # of a warped region's side
 EPOCH = 100  # batches
 JUDGED = 1024  # regions on which the CNN is measured while it trains
@@ -52,7 +53,7 @@ def script(
     learning_rate: float = 0.05,
     weight_decay: float = 5e-4,
     batch_size: int = 128,
-    epochs: int = 10,
+    epochs: int = 20,
     seed: int = 0,
 ) -> None:
     """R-CNN on blood cells: selective search, a CNN on warped regions, SVMs, box regression.
@@ -120,7 +121,7 @@ def fine_tuning(
     knobs: Mapping[str, Any],
 ) -> Run:
     """The CNN's training as a classifier of regions, its classes after the background."""
-    fields = {} if width is None else {"width": width}
+    fields = {} if width is None else {"width": width, "depths": DEPTHS}
     seen = zoo.model_card(model, **fields).preprocessing
     seen = seen._replace(size=(size["size"],) * 2, crop=1.0)
     fill = mean_colour(seen.mean)

