@@ -23,3 +23,14 @@ def voc_palette(classes: int) -> np.ndarray:
             bit = (numbers >> (3 * place + channel)) & 1
             colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
     return colours
+
+
+def box_palette(classes: int) -> np.ndarray:
+    """Number of classes -> [K, 3] uint8, the colours of boxes, which recur from the 255th on.
+
+    Those of `voc_palette` from 1 on, where classes of Pascal VOC's masks begin.
+
+    >>> box_palette(2).tolist()
+    [[128, 0, 0], [0, 128, 0]]
+    """
+    return voc_palette(256)[1 + np.arange(classes) % 254]

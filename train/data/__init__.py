@@ -1,8 +1,9 @@
 """From files to batches on the host: sources with random access, and batches of fixed shape."""
 
-from train.data.arrays import labels_of
+from train.data.arrays import joined, labels_of
 from train.data.balance import balance, inverse_frequency
 from train.data.batches import eval_batches, train_batches
+from train.data.boxes import open_boxes
 from train.data.cropped import held_out, open_cropped
 from train.data.digits import cache_folder
 from train.data.masks import open_masks
@@ -17,7 +18,9 @@ __all__ = [
     "eval_batches",
     "held_out",
     "inverse_frequency",
+    "joined",
     "labels_of",
+    "open_boxes",
     "open_cropped",
     "open_masks",
     "open_source",

@@ -12,7 +12,9 @@ class Source(Protocol):
     `name` says in logs and under pictures what is read; `classes` are the names of the labels.
     A source pickles. One that knows its labels without reading its examples carries them as
     `labels` [N], one that must not mix two parts of a split has `select(indices)`, and one whose
-    examples differ from draw to draw in training has `draw(i, number=, seed=)`.
+    examples differ from draw to draw in training has `draw(i, number=, seed=)`. One whose batches
+    differ in shape has `groups` [N], which batches do not mix, and `of_batch(group, batch=, seed=)`,
+    the source of a batch's own shape.
     """
 
     @property
@@ -91,6 +93,87 @@ class Subset(Wrapper):
 
     def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
         return draw(self.source, int(self.indices[i]), number=number, seed=seed)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        groups = groups_of(self.source)
+        return None if groups is None else groups[self.indices]
+
+    def of_batch(self, group: int, *, batch: int, seed: int) -> "Subset":
+        return Subset(of_batch(self.source, group, batch=batch, seed=seed), self.indices)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Joined:
+    """The examples of several sources with the same classes, one source after the other."""
+
+    sources: tuple[Source, ...]
+
+    @property
+    def name(self) -> str:
+        return " + ".join(dict.fromkeys(source.name for source in self.sources))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.sources[0].classes
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))
+
+    def place(self, i: int) -> tuple[Source, int]:
+        """The source that holds example i, and its number there."""
+        ends = np.cumsum([len(source) for source in self.sources])
+        which = int(np.searchsorted(ends, i, side="right"))
+        if not 0 <= i < ends[-1]:
+            raise IndexError(f"{self.name}: there are {ends[-1]} examples, none is number {i}")
+        return self.sources[which], i - int(ends[which]) + len(self.sources[which])
+
+    def __getitem__(self, i: int, /) -> dict[str, np.ndarray]:
+        source, own = self.place(i)
+        return source[own]
+
+    def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
+        source, own = self.place(i)
+        return draw(source, own, number=number, seed=seed)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        groups = [g for s in self.sources if (g := groups_of(s)) is not None]
+        return np.concatenate(groups) if len(groups) == len(self.sources) else None
+
+    def of_batch(self, group: int, *, batch: int, seed: int) -> "Joined":
+        parts = [of_batch(source, group, batch=batch, seed=seed) for source in self.sources]
+        return Joined(tuple(parts))
+
+
+def joined(*sources: Source) -> Joined:
+    """Several sources as one, such as "train" and "val"; ValueError where their classes differ.
+
+    >>> pair = Arrays(np.zeros([2, 4, 4, 1], np.uint8), np.int32([1, 0]), "pair", ("no", "yes"))
+    >>> both = joined(pair, pair)
+    >>> len(both), int(both[2]["label"])
+    (4, 1)
+    """
+    if not sources:
+        raise ValueError("there is no source to join")
+    for source in sources:
+        if source.classes != sources[0].classes:
+            raise ValueError(
+                f"{source.name} and {sources[0].name} differ in their classes: say the same classes "
+                "for both"
+            )
+    return Joined(sources)
+
+
+def groups_of(source: Source) -> np.ndarray | None:
+    """Groups [N] that a batch does not mix, or None."""
+    return getattr(source, "groups", None)
+
+
+def of_batch(source: Source, group: int, *, batch: int, seed: int) -> Source:
+    """The source of the shape that a batch of that group has: itself for most."""
+    own = getattr(source, "of_batch", None)
+    return source if own is None else own(group, batch=batch, seed=seed)
 
 
 def draw(source: Source, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:

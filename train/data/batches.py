@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from train.data.arrays import Source, draw
-from train.data.order import permutation
+from train.data.arrays import Source, draw, groups_of, of_batch
+from train.data.order import grouped, permutation
 
 Batch = dict[str, np.ndarray]
 THREADS = min(8, os.cpu_count() or 1)  # that read ahead
@@ -30,7 +30,8 @@ def train_batches(
     Batch i is a pure function of (seed, i): epoch e is a fresh permutation from (seed, e), whose
     remainder of fewer than `batch_size` examples is dropped. `index` [B] int32 is the example's
     number in the run, i * batch_size + its position in the batch; `valid` [B] is True throughout.
-    A source with `draw` is asked with that number, so that a restart draws the same.
+    A source with `draw` is asked with that number, so that a restart draws the same. Of one with
+    `groups` each batch is of a single group (`order.grouped`), and `of_batch` gives its shape.
     Process p of P gets rows p B / P to (p + 1) B / P of the same batch. Closing the iterator stops
     its threads.
 
@@ -49,13 +50,20 @@ def train_batches(
         )
     per_epoch = len(source) // batch_size
     # Two, because the threads read ahead over the end of an epoch.
-    order = functools.lru_cache(maxsize=2)(functools.partial(permutation, len(source), seed))
+    groups = groups_of(source)
+    if groups is None:
+        ordered = functools.partial(permutation, len(source), seed)
+    else:
+        ordered = functools.partial(grouped, groups, batch_size, seed)
+    order = functools.lru_cache(maxsize=2)(ordered)
 
     def load(i: int) -> Batch:
         epoch, batch = divmod(i, per_epoch)
         indices, numbers = order(epoch)[batch * batch_size + position], i * batch_size + position
+        group = 0 if groups is None else int(groups[indices[0]])
+        shaped = of_batch(source, group, batch=i, seed=seed)
         pairs = zip(indices.tolist(), numbers.tolist(), strict=True)
-        examples = stack(source, [draw(source, j, number=n, seed=seed) for j, n in pairs])
+        examples = stack(source, [draw(shaped, j, number=n, seed=seed) for j, n in pairs])
         # Wraps after 2**31 examples; it seeds augmentation, so a repeat that far away is harmless.
         index = numbers.astype(np.int32)
         return examples | {"index": index, "valid": np.ones(len(index), bool)}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as pycocotools
 
-from train.data.mask_files import IGNORED, MOST, Pair, read_image
+from train.data.mask_files import IGNORED, MOST, Pair, check_equal, read_image
 from train.data.photographs import LARGEST
 
 rle: Any = pycocotools  # whose stubs know a part of what it takes
@@ -38,7 +38,8 @@ class Instances:
 
     def __call__(self, record: Record) -> Pair:
         shape = record.height, record.width
-        image = read_image(record.file, of=shape, name=record.file, mask=self.annotations)
+        image = read_image(record.file, of=shape, name=record.file)
+        check_equal(image.size[::-1], shape, name=record.file, mask=self.annotations)
         mask, numbers = np.zeros(shape, np.uint8), np.zeros(shape, np.int32)
         parts = []
         for number, annotation in enumerate(record.annotations, start=1):
@@ -95,11 +96,12 @@ class Coco(NamedTuple):
     classes: tuple[str, ...]
 
 
-def find_coco(folder: pathlib.Path, *, instances: bool) -> Coco:
+def find_coco(folder: pathlib.Path, *, instances: bool, masks: bool = True) -> Coco:
     """PATH/annotations/instances_{train,val,test}*.json -> their records, as far as there are.
 
     The images of instances_NAME.json lie in PATH/NAME, PATH/images/NAME, PATH/images or PATH.
     Category ids, in order, become classes 1 to K - 1. Images without an instance are background.
+    What is not for `masks` may have more classes than these have values.
 
     Raises FileNotFoundError for a missing folder or image, ValueError for a malformed file.
 
@@ -130,8 +132,9 @@ def find_coco(folder: pathlib.Path, *, instances: bool) -> Coco:
     first, *others = categories.values()
     if any(other != first for other in others):
         raise ValueError(f"coco: the annotation files in {folder} differ in their categories")
-    if not 1 <= len(first) < MOST:
-        raise ValueError(f"coco: expected 1 to {MOST - 1} categories, {folder} has {len(first)}")
+    most = MOST - 1 if masks else 10**6
+    if not 1 <= len(first) <= most:
+        raise ValueError(f"coco: expected 1 to {most} categories, {folder} has {len(first)}")
     return Coco(records, readers, ("background", *(first[i] for i in sorted(first))))
 
 

@@ -167,10 +167,10 @@ def read_mask(file: File, *, wanted: Meaning, name: str) -> np.ndarray:
     return mask
 
 
-def read_image(file: File, *, of: tuple[int, ...], name: str, mask: str) -> Image.Image:
-    """An image file -> upright, if its mask of shape `of` = (h, w) is, else as it is stored.
+def read_image(file: File, *, of: tuple[int, ...], name: str) -> Image.Image:
+    """An image file -> upright, if that is of the shape `of` = (h, w), else as it is stored.
 
-    Raises ValueError in one line: unreadable, or of another size than its mask.
+    Raises ValueError in one line that begins with `name` where it is unreadable.
     """
     try:
         with Image.open(file, formats=list(FORMATS)) as opened:
@@ -184,7 +184,6 @@ def read_image(file: File, *, of: tuple[int, ...], name: str, mask: str) -> Imag
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{name} is unreadable as an image ({reason})") from error
-    check_equal((image.height, image.width), of, name=name, mask=mask)
     return image
 
 
@@ -247,7 +246,8 @@ class FilePair:
         image, mask, instances, *names = record
         of_image, of_mask = names or (image, mask)
         indices = read_mask(opened(mask), wanted=self.wanted, name=of_mask)
-        found = read_image(opened(image), of=indices.shape, name=of_image, mask=of_mask)
+        found = read_image(opened(image), of=indices.shape, name=of_image)
+        check_equal(found.size[::-1], indices.shape, name=of_image, mask=of_mask)
         if not ((indices > 0) & (indices != IGNORED)).any():
             self.tell(of_mask)
         if instances is None:

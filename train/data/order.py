@@ -2,6 +2,8 @@
 
 import numpy as np
 
+GROUPED = 3  # ends the key of the order of batches
+
 
 def permutation(length: int, *key: int) -> np.ndarray:
     """0..length-1 in the random order that the integers of `key` name: [N] int64.
@@ -15,6 +17,32 @@ def permutation(length: int, *key: int) -> np.ndarray:
     if any(part < 0 for part in key):
         raise ValueError(f"a seed is 0 or more; got {min(key)}")
     return np.argsort(np.random.PCG64(key).random_raw(length), kind="stable")
+
+
+def grouped(groups: np.ndarray, batch_size: int, *key: int) -> np.ndarray:
+    """Groups [N] -> a random order in batches of one group each, [N // B * B] int64.
+
+    As many batches as without groups. So where the groups' remainders would make a batch together,
+    the largest ones are filled up with examples of their group that come twice; what is left is
+    dropped, as the remainder of an order is.
+
+    Source: torchvision's GroupedBatchSampler (references/detection).
+
+    >>> order = grouped(np.array([0, 0, 0, 1, 1, 1]), 2, 0, 1)
+    >>> sorted(sorted(batch) for batch in (order // 3).reshape(3, 2).tolist()) in (
+    ...     [[0, 0], [0, 0], [1, 1]], [[0, 0], [1, 1], [1, 1]])
+    True
+    """
+    drawn = permutation(len(groups), *key)
+    batches, rests = [], []
+    for group in np.unique(groups):
+        own = drawn[groups[drawn] == group]
+        whole = len(own) // batch_size * batch_size
+        batches += own[:whole].reshape(-1, batch_size).tolist()
+        rests.append((whole - len(own), np.resize(np.roll(own, -whole), batch_size).tolist()))
+    rests.sort(key=lambda rest: rest[0])  # stable: of equal ones the first group
+    batches += [batch for _, batch in rests[: len(groups) // batch_size - len(batches)]]
+    return np.array(batches)[permutation(len(batches), *key, GROUPED)].reshape(-1)
 
 
 def uniform(count: int, *key: int) -> np.ndarray:

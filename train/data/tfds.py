@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import constants
 
 from train.data.arrays import check_labels
 from train.data.photographs import CROPS, Crop, Size, check_size, photograph
@@ -108,7 +109,18 @@ def find(name: str, data_dir: str | None) -> Any:
         near = ", ".join(difflib.get_close_matches(name.split("/")[0], known)) or "nothing like it"
         raise ValueError(f"tfds:{name} is no set of TensorFlow Datasets; it has {near}") from error
     except Exception as error:  # a wrong config, version or spelling, each in its own class
+        if "No module named 'tensorflow'" in str(error):  # the code of some sets needs it
+            return prepared(name, data_dir)
         raise ValueError(f"tfds:{name} cannot be opened: {shortened(error)}") from error
+
+
+def prepared(name: str, data_dir: str | None) -> Any:
+    """The builder that files alone make, of any version; raises ValueError where there are none."""
+    try:
+        return tfds.builder(f"{name}:*.*.*", data_dir=data_dir)
+    except Exception as error:
+        where = data_dir or constants.DATA_DIR
+        raise unprepared(where, name, "TensorFlow is not installed") from error
 
 
 def prepare(builder: Any, name: str) -> None:
@@ -116,17 +128,17 @@ def prepare(builder: Any, name: str) -> None:
     of_library = type(builder).__module__.startswith("tensorflow_datasets.")
     if of_library and importlib.util.find_spec("tensorflow") is None:
         # Not tried: it would fail after the whole download, or after minutes of retries.
-        raise unprepared(builder, name, "TensorFlow is not installed")
+        raise unprepared(builder.data_dir, name, "TensorFlow is not installed")
     try:
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # no network, no space, a site that moved, a missing module
-        raise unprepared(builder, name, shortened(error)) from error
+        raise unprepared(builder.data_dir, name, shortened(error)) from error
 
 
-def unprepared(builder: Any, name: str, reason: str) -> ValueError:
+def unprepared(where: Any, name: str, reason: str) -> ValueError:
     """The error that says why a set is not there and how to get it."""
     return ValueError(
-        f"tfds:{name} is not prepared in {builder.data_dir} and cannot be here ({reason}); where "
+        f"tfds:{name} is not prepared in {where} and cannot be here ({reason}); where "
         'there is a network: pip install "flax-zoo[tf]" && python -c "import tensorflow_datasets as '
         f"tfds; tfds.builder('{name}').download_and_prepare(file_format='array_record')\""
     )

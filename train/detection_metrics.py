@@ -1,0 +1,228 @@
+"""How well boxes are found: Pascal VOC's average precision, and COCO's twelve figures.
+
+Rows are a dict of arrays, of I images, M detections and N objects each, in one pixel grid:
+"index" [I] int, "boxes" [I, M, 4], "scores" [I, M], "labels" [I, M] int, "valid" [I, M] bool;
+"truth_boxes" [I, N, 4], "truth_labels" [I, N] int, "truth_valid" [I, N] bool, "crowd" [I, N] bool
+(VOC's difficult objects, COCO's crowds: to find them is neither right nor wrong), and perhaps "area"
+[I, N], which COCO measures the size of objects by, else it is their box's.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Rows = Mapping[str, np.ndarray]
+CHUNK = 64  # images whose overlaps are in memory together
+COCO_NAMES = (
+    *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+    *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
+)
+
+
+class Judged(NamedTuple):
+    """`verdict` [I, M] int8: 1 true, 0 false, -1 neither. `owner` [I, M]: the object that it meets.
+
+    Where a detection meets none, its owner is -1; `objects` [K] are those to be found.
+    """
+
+    verdict: np.ndarray
+    owner: np.ndarray
+    objects: np.ndarray
+
+
+def collected(measured: Sequence[Rows]) -> dict[str, np.ndarray]:
+    """Rows of batches with "seen" [B] -> rows of all images that were seen, by their index.
+
+    Sorted, so that equal scores fall alike whatever the devices.
+    """
+    names = [name for name in measured[0] if name != "seen"]
+    seen = np.concatenate([part["seen"] for part in measured]).astype(bool)
+    rows = {name: np.concatenate([part[name] for part in measured])[seen] for name in names}
+    order = np.argsort(rows["index"], kind="stable")
+    return finite({name: value[order] for name, value in rows.items()})
+
+
+def finite(rows: Rows) -> dict[str, np.ndarray]:
+    """Rows -> rows whose detections are finite numbers: others are none."""
+    finite = np.isfinite(rows["scores"]) & np.isfinite(rows["boxes"]).all(-1)
+    valid = rows["valid"] & finite
+    return {**rows, "valid": valid, "boxes": np.where(valid[..., None], rows["boxes"], 0)}
+
+
+def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[..., M, 4], [..., N, 4] -> IoU [..., M, N] float64, 0 of boxes without an area.
+
+    >>> overlaps(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [5, 5, 5, 5]])).round(3).tolist()
+    [[0.333, 0.0]]
+    """
+    a, b = a[..., :, None, :].astype(np.float64), b[..., None, :, :].astype(np.float64)
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    both = np.prod(np.maximum(high - low, 0), -1)
+    areas = [np.prod(np.maximum(x[..., 2:] - x[..., :2], 0), -1) for x in (a, b)]
+    union = areas[0] + areas[1] - both
+    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+
+
+def judge(rows: Rows, *, classes: int, iou: float = 0.5) -> Judged:
+    """Which detections are true: each meets the object of its class that it overlaps most.
+
+    True where they overlap by `iou` or more and no detection of a higher score met that object
+    before; neither where the object is crowd; else false. Equal scores go by their order.
+
+    Source: VOCevaldet.m of Pascal VOC's development kit. Its boxes hold their last pixel; here they
+    end where it ends, so that nothing is added to widths.
+    """
+    count, most = rows["truth_valid"].shape
+    valid, scores = rows["valid"], rows["scores"]
+    best, owner = np.zeros(valid.shape), np.full(valid.shape, -1)
+    for first in range(0, count if most else 0, CHUNK):
+        part = slice(first, first + CHUNK)
+        same = rows["labels"][part, :, None] == rows["truth_labels"][part, None]
+        same &= rows["truth_valid"][part, None]
+        found = np.where(same, overlaps(rows["boxes"][part], rows["truth_boxes"][part]), -1.0)
+        best[part], owner[part] = found.max(-1), found.argmax(-1)
+    owner = np.where(valid & (best >= iou), owner, -1)
+    meets = owner >= 0
+    crowd = meets & np.take_along_axis(rows["crowd"], np.maximum(owner, 0), 1) if most else meets
+    verdict = np.where(valid & ~crowd, 0, -1).astype(np.int8)
+    order = np.argsort(-scores, axis=None, kind="stable")
+    order = order[(meets & ~crowd).ravel()[order]]
+    numbers = (owner + most * np.arange(count)[:, None]).ravel()[order]
+    _, before = np.unique(numbers, return_index=True)
+    verdict.ravel()[order[before]] = 1
+    wanted = rows["truth_labels"][rows["truth_valid"] & ~rows["crowd"]]
+    return Judged(verdict, owner, np.bincount(wanted, minlength=classes)[:classes])
+
+
+def ranked(
+    rows: Rows, judged: Judged, *, label: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """-> scores [D] from the highest down, whether they are true [D]; of one class, or of all."""
+    counted = judged.verdict >= 0
+    if label is not None:
+        counted &= rows["labels"] == label
+    scores, true = rows["scores"][counted], judged.verdict[counted] == 1
+    order = np.argsort(-scores, kind="stable")
+    return scores[order], true[order]
+
+
+def average_precision(true: np.ndarray, objects: int, *, points: int | None = None) -> float:
+    """Detections [D] bool, the most certain first, and the number of objects -> AP; nan of none.
+
+    The area under precision over recall, made to fall; with `points` 11 the mean precision at
+    recalls 0, 0.1 ... 1. These are compared as whole numbers: the development kit's 0.3 is a little
+    above 3 / 10.
+
+    Source: Pascal VOC's development kits of 2010 (area) and 2007 (11 points).
+
+    >>> true = np.array([True, False, True])
+    >>> round(average_precision(true, 4), 4), round(average_precision(true, 4, points=11), 4)
+    (0.4167, 0.4545)
+    """
+    if not objects:
+        return float("nan")
+    hits = np.cumsum(true)
+    precision = hits / np.arange(1, len(true) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    if points is None:
+        return float(precision[true].sum() / objects)
+    steps = np.arange(points) * objects
+    first = np.searchsorted(hits * (points - 1), steps)
+    return float(np.append(precision, 0.0)[first].sum() / points)
+
+
+def per_class(rows: Rows, judged: Judged) -> dict[str, np.ndarray]:
+    """-> {"objects", "detections", "found" [K] int, "ap50", "ap50_voc07" [K]}, nan without objects.
+
+    Detections of crowd objects are not counted.
+    """
+    lists = [ranked(rows, judged, label=label)[1] for label in range(len(judged.objects))]
+    pairs = list(zip(lists, judged.objects.tolist(), strict=True))
+    return {
+        "objects": judged.objects,
+        "detections": np.array([len(true) for true in lists]),
+        "found": np.array([int(true.sum()) for true in lists]),
+        "ap50": np.array([average_precision(*pair) for pair in pairs]),
+        "ap50_voc07": np.array([average_precision(*pair, points=11) for pair in pairs]),
+    }
+
+
+def curve(rows: Rows, judged: Judged, *, label: int) -> tuple[np.ndarray, np.ndarray]:
+    """-> recall [D], precision [D] of a class, from the most certain detection down."""
+    _, true = ranked(rows, judged, label=label)
+    hits = np.cumsum(true)
+    return hits / max(judged.objects[label], 1), hits / np.arange(1, len(true) + 1)
+
+
+def best_score(rows: Rows, judged: Judged) -> float:
+    """-> the score from which on detections are best believed: that of the largest F1, all classes
+    together; infinite where there are no detections."""
+    scores, true = ranked(rows, judged)
+    if not len(scores):
+        return float("inf")
+    f1 = 2 * np.cumsum(true) / (np.arange(1, len(true) + 1) + judged.objects.sum())
+    last = np.append(scores[1:] != scores[:-1], True)  # of equal scores all are believed
+    return float(scores[np.argmax(np.where(last, f1, -1.0))])
+
+
+def voc(rows: Rows, *, classes: int) -> dict[str, float]:
+    """Rows -> {"ap50", "ap50_voc07"}: means over the classes that have objects; nan of none."""
+    figures = per_class(rows, judge(rows, classes=classes))
+    seen = figures["objects"] > 0
+    names = ("ap50", "ap50_voc07")
+    return {name: float(figures[name][seen].mean()) if seen.any() else np.nan for name in names}
+
+
+def coco(rows: Rows, *, classes: int) -> dict[str, float]:
+    """Rows -> COCO's twelve figures, named as in COCO_NAMES; nan where there is no such object.
+
+    "ap" is the mean over IoU 0.5, 0.55 ... 0.95. Boxes must be in the pixels of the files, for
+    small, medium and large are areas up to 32², 96² and more.
+
+    Source: pycocotools' COCOeval, computed by faster-coco-eval.
+    """
+    stats = evaluated(rows, classes=classes).stats[: len(COCO_NAMES)]
+    return {n: float(v) if v >= 0 else np.nan for n, v in zip(COCO_NAMES, stats, strict=True)}
+
+
+def coco_per_class(rows: Rows, *, classes: int) -> np.ndarray:
+    """Rows -> COCO's AP of each class [K], nan without objects."""
+    evaluation: Any = evaluated(rows, classes=classes)
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class; any area
+    lists = [precision[..., k] for k in range(classes)]
+    return np.array([each.mean() if (each >= 0).all() else np.nan for each in lists])
+
+
+def evaluated(rows: Rows, *, classes: int) -> Any:
+    """Rows -> faster-coco-eval's evaluation, done."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    images = [{"id": number + 1} for number in range(len(rows["valid"]))]
+    categories = [{"id": label + 1, "name": str(label)} for label in range(classes)]
+    areas = rows.get("area", box_areas(rows["truth_boxes"]))
+    objects = [
+        {"id": number, "iscrowd": int(rows["crowd"][place]), "area": float(areas[place]), **entry}
+        for number, (place, entry) in enumerate(entries(rows, "truth_"), 1)
+    ]
+    found = [{**entry, "score": float(rows["scores"][at])} for at, entry in entries(rows, "")]
+    truth = COCO({"images": images, "categories": categories, "annotations": objects, "info": {}})
+    evaluation = COCOeval_faster(truth, truth.loadRes(found), iouType="bbox")
+    evaluation.run()
+    return evaluation
+
+
+def entries(rows: Rows, prefix: str) -> list[tuple[tuple[int, int], dict[str, Any]]]:
+    """The valid detections, or with "truth_" objects -> [(their place, COCO's entry of each)]."""
+    boxes, labels = rows[f"{prefix}boxes"].astype(np.float64), rows[f"{prefix}labels"]
+    places = [(int(i), int(j)) for i, j in np.argwhere(rows[f"{prefix}valid"])]
+    sides = np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
+    return [
+        (at, dict(image_id=at[0] + 1, category_id=int(labels[at]) + 1, bbox=sides[at].tolist()))
+        for at in places
+    ]
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """[..., 4] -> [...]."""
+    return np.prod(boxes[..., 2:].astype(np.float64) - boxes[..., :2], -1)

@@ -1,0 +1,103 @@
+"""Images twice, with boxes drawn on them: what is there, and what is found; precision over recall."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from train.plots.confused import shortened
+from train.plots.grids import tiles, whole
+from train.plots.scenes import SIDE, averaged, shown
+
+ACROSS = 2  # images in a row, each of two tiles
+INCHES = 2.9  # width of a tile
+NAMED = 20  # classes up to which every curve has a colour and a name
+BRIGHT = 140  # of 255, from which on words are black
+
+
+class Frame(NamedTuple):
+    """A box (x0, y0, x1, y1) in pixels, its words, its colour (three of 255), dashed or not."""
+
+    box: Sequence[float]
+    words: str
+    colour: Sequence[int]
+    dashed: bool
+
+
+def framed(
+    images: np.ndarray,
+    truth: Sequence[Sequence[Frame]],
+    found: Sequence[Sequence[Frame]],
+    titles: Sequence[str],
+    *,
+    note: str,
+) -> Figure:
+    """Images [B, H, W, C] (uint8, or floats in [0, 1]), frames of each twice -> pairs of pictures.
+
+    Left of each pair is the truth. `note` stands at the top.
+    """
+    step = max(1, -(-max(images.shape[1:3]) // SIDE))
+    small = averaged(np.stack([shown(image) for image in images]), step)
+    height, width = small.shape[1:3]
+    strip, gap = round(0.2 * width / INCHES) + 1, round(0.03 * width) + 1
+    pairs = small.repeat(2, axis=0)
+    canvas, corners = tiles(pairs, columns=2 * ACROSS, strip=strip, gap=gap)
+    figure = whole(canvas, inches=INCHES * 2 * ACROSS)
+    axes = figure.axes[0]
+    sides = [frames for pair in zip(truth, found, strict=True) for frames in pair]
+    for corner, frames in zip(corners, sides, strict=True):
+        for frame in frames:
+            draw(axes, frame, corner, (height, width), step)
+    for (top, left), title in zip(corners[::2], titles, strict=True):
+        axes.text(left, top - 0.2 * strip, title, fontsize=8, va="bottom")
+    figure.text(0.01, 1 - 0.06 / figure.get_figheight(), note, fontsize=9, va="top")
+    return figure
+
+
+def draw(
+    axes: Axes, frame: Frame, corner: tuple[int, int], size: tuple[int, int], step: int
+) -> None:
+    """A frame on the tile of (height, width) whose (top, left) is `corner`, cut to it."""
+    (top, left), (height, width) = corner, size
+    limits = np.array([width, height, width, height])
+    x0, y0, x1, y1 = (np.clip(np.asarray(frame.box) / step, 0, limits) - 0.5).tolist()
+    colour = [channel / 255 for channel in frame.colour]
+    style: dict[str, Any] = dict(linewidth=1.3, linestyle="--" if frame.dashed else "-")
+    place = (left + x0, top + y0)
+    axes.add_patch(Rectangle(place, x1 - x0, y1 - y0, fill=False, edgecolor=colour, **style))
+    right = x0 + x1 > width  # words then end where the box does, and stay on the tile
+    axes.text(
+        left + (x1 if right else x0),
+        top + y0,
+        frame.words,
+        fontsize=5,
+        color="black" if np.mean(frame.colour) > BRIGHT else "white",
+        ha="right" if right else "left",
+        va="bottom" if y0 > 0.06 * height else "top",
+        bbox=dict(facecolor=colour, edgecolor="none", pad=0.6),
+    )
+
+
+def precision_recall(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], figures: Sequence[float], *, title: str
+) -> Figure:
+    """{class: (recall [D], precision [D])}, the average precision of each -> one line for each.
+
+    Up to twenty classes have a colour and a name, above they are grey.
+    """
+    many = len(curves) > NAMED
+    figure = Figure(figsize=(7.5 if many else 9.5, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_prop_cycle(color=colormaps["tab20"](range(NAMED)))
+    for (name, (recall, precision)), share in zip(curves.items(), figures, strict=True):
+        kind: dict[str, Any] = dict(color="grey", alpha=0.4, linewidth=0.8) if many else {}
+        axes.plot(recall, precision, label=f"{shortened(name)} {share:.3f}", **kind)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)
+    axes.grid(alpha=0.3)
+    if curves and not many:
+        figure.legend(loc="outside right upper", fontsize=9, title="average precision")
+    return figure

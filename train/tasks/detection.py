@@ -1,0 +1,181 @@
+"""One image, boxes around objects and the class of each."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from train import augment as augmentation
+from train import detection_metrics as metrics
+from train.task import Task
+from train.tasks import detection_pictures as pictures
+from zoo.preprocess import Preprocessing, preprocess
+
+__all__ = ["Metric", "detection"]
+Metric = Literal["voc", "coco"]
+FOUND = ("boxes", "scores", "labels", "valid")  # what detectors give
+CSV = ("objects", "detections", "found")  # counts of classes.csv; its figures follow
+
+
+def detection(
+    *,
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    loss: Callable,
+    augment: Callable = augmentation.nothing,
+    truth: bool = False,
+    metric: Metric = "voc",
+) -> Task:
+    """Batches {"image" [B, H, W, C] uint8, "boxes" [B, N, 4], "labels" [B, N], "box_valid" [B, N],
+    "crowd" [B, N], "size" [B, 2], "scale" [B, 2]} and models with "boxes" [B, M, 4], "scores",
+    "labels" and "valid" [B, M].
+
+    Images lie in the top left corner of their canvas, "size" high and wide, "scale" (y, x) times as
+    large as their files; the model sees zeros beyond them. Crowd objects are neither trained on nor
+    counted.
+
+    loss: outputs, batch -> {name: [B]}, whose sum is the loss; its batch has no crowd objects.
+    truth: hands the model {"boxes", "labels", "box_valid", "size"} in training and {"size"} in
+        evaluation, where such a model then has no loss.
+    metric: "voc" for ap50 (area) and ap50_voc07 (11 points), the means over classes of the average
+        precision at IoU 0.5; "coco" for the twelve of train.detection_metrics.COCO_NAMES.
+
+    Boxes are compared in the pixels of the files; an "area" [B, N], where batches have one, is what
+    COCO measures objects by. Metrics: loss and its parts, and those.
+    Errors: ValueError in one line for knobs that cannot be.
+
+    Source: see train.detection_metrics.
+    """
+    if not classes:
+        raise ValueError("a detector tells apart one class or more; got none")
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric is one of {', '.join(get_args(Metric))}; got {metric!r}")
+    seen = partial(inputs, preprocessing=preprocessing, truth=truth)
+    figures = dict(classes=tuple(classes), metric=metric)
+    return Task(
+        augment=augment,
+        inputs=seen,
+        loss=partial(total_loss, loss=loss),
+        measure=partial(measure, inputs=seen, loss=None if truth else loss),
+        summarize=partial(summarize, **figures),
+        render=partial(render, **figures),
+    )
+
+
+def inputs(batch: Any, train: bool, *, preprocessing: Preprocessing, truth: bool) -> tuple:
+    """-> (images [B, H, W, C], normalised, 0 beyond them), or with `truth` (images, truth)."""
+    image = batch["image"]
+    whole = preprocessing._replace(size=image.shape[1:3], crop=1.0)
+    rows, columns = jnp.arange(image.shape[1]), jnp.arange(image.shape[2])
+    height, width = batch["size"][:, :1], batch["size"][:, 1:]
+    inside = (rows[None] < height)[:, :, None] & (columns[None] < width)[:, None]
+    image = jnp.where(inside[..., None], preprocess(image, whole), 0.0)
+    if not truth:
+        return (image,)
+    names = ("boxes", "labels", "box_valid", "size") if train else ("size",)
+    return image, {name: taught(batch)[name] for name in names}
+
+
+def taught(batch: Any) -> dict[str, Any]:
+    """A batch without its crowd objects."""
+    return {**batch, "box_valid": batch["box_valid"] & ~batch["crowd"]}
+
+
+def total_loss(
+    outputs: Any, batch: Any, *, loss: Callable
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Sums over the images: of the loss, of their number, and of the loss' parts."""
+    parts = summed(loss(outputs, taught(batch)), batch["valid"])
+    weight = jnp.sum(batch["valid"], dtype=jnp.float32)
+    return sum(parts.values(), jnp.zeros(())), weight, parts
+
+
+def summed(parts: Mapping[str, jax.Array], valid: jax.Array) -> dict[str, jax.Array]:
+    """{name: [B]}, [B] -> {name: []}, without the padding."""
+    return {name: jnp.sum(jnp.where(valid, each, 0.0)) for name, each in parts.items()}
+
+
+def measure(
+    apply: Callable, batch: Any, *, inputs: Callable, loss: Callable | None
+) -> dict[str, Any]:
+    """-> {"rows": detections and objects as train.detection_metrics has them, "parts": sums}."""
+    outputs = apply(*inputs(batch, False))
+    scale = batch["scale"][:, None, jnp.array([1, 0, 1, 0])]
+    rows = {**rows_in(batch, outputs), "seen": batch["valid"]}
+    rows |= {name: rows[name] / scale for name in ("boxes", "truth_boxes")}
+    rows |= {"area": batch["area"]} if "area" in batch else {}
+    parts = {} if loss is None else summed(loss(outputs, taught(batch)), batch["valid"])
+    return {"rows": rows, "parts": parts}
+
+
+def rows_in(batch: Any, outputs: Any) -> dict[str, Any]:
+    """A batch and what a model says of it -> rows of train.detection_metrics, on the canvas."""
+    return {
+        **{name: outputs[name] for name in FOUND},
+        "index": batch["index"],
+        "boxes": outputs["boxes"].astype("float32"),
+        "scores": outputs["scores"].astype("float32"),
+        "truth_boxes": batch["boxes"],
+        "truth_labels": batch["labels"],
+        "truth_valid": batch["box_valid"],
+        "crowd": batch["crowd"],
+    }
+
+
+def rows_of(measured: Sequence[Any]) -> dict[str, np.ndarray]:
+    """What batches gave, together and in order: rows of train.detection_metrics."""
+    return metrics.collected([part["rows"] for part in measured])
+
+
+def summarize(
+    measured: Sequence[Any], *, classes: Sequence[str], metric: Metric
+) -> dict[str, float]:
+    """Sums and rows of batches -> {"loss", its parts, and the metric's figures}."""
+    rows = rows_of(measured)
+    count = len(rows["index"])
+    parts = {
+        name: float(np.sum([part["parts"][name] for part in measured], dtype=np.float64) / count)
+        for name in measured[0]["parts"]
+    }
+    losses = {"loss": sum(parts.values()), **parts} if parts else {}
+    figures = metrics.voc if metric == "voc" else metrics.coco
+    return losses | figures(rows, classes=len(classes))
+
+
+def render(
+    batch: Any, outputs: Any, measured: Sequence[Any], *, classes: Sequence[str], metric: Metric
+) -> dict[str, Figure | str]:
+    """Boxes beside the truth, the hardest first, precision over recall, and how each class does."""
+    rows = rows_of(measured)
+    judged = metrics.judge(rows, classes=len(classes))
+    each = metrics.per_class(rows, judged)
+    curves = pictures.precision_recall(rows, judged, each, classes=classes)
+    if metric == "coco":
+        each |= {"ap": metrics.coco_per_class(rows, classes=len(classes))}
+    score = metrics.best_score(rows, judged)
+    here = {name: np.asarray(value) for name, value in rows_in(batch, outputs).items()}
+    images = np.asarray(batch["image"])
+    return {
+        "predictions.png": pictures.hardest(images, here, classes=classes, score=score),
+        "precision_recall.png": curves,
+        "classes.csv": table(each, classes),
+    }
+
+
+def table(each: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
+    """Counts and figures [K] -> a line of CSV per class; nan stays empty."""
+    figures = [name for name in each if name not in CSV]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", *CSV, *figures])
+    for number, name in enumerate(classes):
+        shares = [each[figure][number] for figure in figures]
+        cells = ["" if np.isnan(share) else f"{share:.4f}" for share in shares]
+        writer.writerow([name, *(each[count][number] for count in CSV), *cells])
+    return text.getvalue()
