@@ -41,7 +41,10 @@ class Search(NamedTuple):
     count: int = 600
 
 
-def selective_search(image: np.ndarray, search: Search = Search()) -> np.ndarray:
+FAST = Search()
+
+
+def selective_search(image: np.ndarray, search: Search = FAST) -> np.ndarray:
     """Picture [h, w, 1 or 3] uint8 -> boxes [N, 4] float32 in its pixels, N up to `search.count`.
 
     The "fast mode": regions of two segmentations in two colour spaces, joined by two measures of
@@ -109,7 +112,7 @@ def distinct(boxes: np.ndarray, iou: float) -> np.ndarray:
 
 
 def cached_search(
-    image: np.ndarray, search: Search = Search(), *, folder: pathlib.Path | None = None
+    image: np.ndarray, search: Search = FAST, *, folder: pathlib.Path | None = None
 ) -> np.ndarray:
     """`selective_search`, of each picture and each way to search once: boxes [N, 4] float32.
 
@@ -149,7 +152,7 @@ class Proposed(Wrapper):
         }
 
 
-def propose(source: Source, search: Search = Search()) -> Proposed:
+def propose(source: Source, search: Search = FAST) -> Proposed:
     """A detection source -> the same with proposals, searched on all cores, or read from the cache.
 
     Each picture is searched as it lies on its canvas, without what is beyond it.

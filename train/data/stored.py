@@ -3,13 +3,20 @@
 import logging
 import os
 import pathlib
+import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 logger = logging.getLogger("train")
 Entries = Mapping[str, np.ndarray]
+DAMAGES = (  # what zip files, their streams and numpy's headers raise
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, SyntaxError),
+    *(NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error),
+)
 
 
 def stored(
@@ -38,7 +45,7 @@ def read(file: pathlib.Path) -> dict[str, np.ndarray] | None:
             return {name: opened[name] for name in opened.files}
     except FileNotFoundError:
         return None
-    except Exception as error:  # zipfile, zlib and numpy each raise their own kinds
+    except DAMAGES as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         logger.warning("%s is damaged and made anew (%s)", file, reason)
         return None

@@ -1,6 +1,5 @@
 """Scores and boxes of all regions -> the detections of each picture."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

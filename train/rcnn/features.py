@@ -10,7 +10,6 @@ import numpy as np
 
 from train.data import eval_batches
 from train.rcnn.regions import Warped
-from zoo.layers.backbone import stages
 from zoo.ops.pooling import max_pool
 from zoo.preprocess import Preprocessing, preprocess
 
@@ -24,7 +23,7 @@ def described(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     stage's with its places, after a pooling of 3 x 3 by strides of 2 where it is wider than 7:
     AlexNet's pool5.
     """
-    *_, last = stages(outputs).values()
+    last = outputs[max(name for name in outputs if name.startswith("stage"))]
     if max(last.shape[1:3]) > WIDEST:
         last = max_pool(last, (3, 3), (2, 2), "VALID")
     code = outputs["fc7"] if "fc7" in outputs else outputs["pooled"]

@@ -109,7 +109,7 @@ class Warped(Wrapper):
             context=self.context,
             fill=self.fill,
         )
-        return {"image": image, "label": np.int32(label)}
+        return {"image": image, "label": np.array(label, np.int32)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

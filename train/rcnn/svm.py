@@ -1,6 +1,6 @@
 """A linear SVM for each class, against the negatives that it finds hard."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,14 +35,14 @@ def scores(machines: Machines, features: np.ndarray) -> np.ndarray:
     return (features * machines.scale) @ machines.weight.T + machines.bias
 
 
-def scale_of(features: np.ndarray) -> np.float32:
-    """Features [R, D] -> the factor by which their mean length becomes 20.
+def scale_of(features: np.ndarray) -> np.ndarray:
+    """Features [R, D] -> [], the factor by which their mean length becomes 20.
 
     >>> float(scale_of(np.float32([[3, 4], [0, 15]])))
     2.0
     """
     mean = np.linalg.norm(features, axis=1).mean()
-    return np.float32(NORM / mean if mean > 0 else 1.0)
+    return np.array(NORM / mean if mean > 0 else 1.0, np.float32)
 
 
 def fit(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, float]:
@@ -52,17 +52,13 @@ def fit(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, float]:
     """
     from sklearn.svm import LinearSVC  # a second to import
 
-    machine = LinearSVC(
-        C=COST,
-        loss="hinge",
-        intercept_scaling=BIAS,
-        class_weight={1: WEIGHT},
-        random_state=0,
-        max_iter=10_000,
-    )
+    options: dict[str, Any] = dict(loss="hinge", random_state=0, max_iter=10_000)
+    options |= dict(C=COST, intercept_scaling=BIAS, class_weight={1: WEIGHT})
+    machine = LinearSVC(**options)
     labels = np.repeat([1, -1], [len(positive), len(negative)])
     machine.fit(np.concatenate([positive, negative]), labels)
-    return machine.coef_[0].astype(np.float32), float(machine.intercept_[0])
+    fitted: Any = machine  # scikit-learn says that a bias may be a number
+    return fitted.coef_[0].astype(np.float32), float(fitted.intercept_[0])
 
 
 def train_svms(

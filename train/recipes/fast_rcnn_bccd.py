@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import zoo
-from train import augment, optimizers, schedules
+from train import optimizers, schedules
 from train.data import held_out, open_boxes
 from train.data.selective_search import propose
 from train.recipes.rcnn_bccd import CANVAS, DEPTHS
@@ -67,3 +67,21 @@ def recipe(
         name="fast_rcnn_vgg16",
         preprocessing=seen,
     )
+
+
+def mirrored(key: jax.Array, example: dict[str, Any]) -> dict[str, Any]:
+    """Key [], example -> example, mirrored left to right as often as not, with all that is in it."""
+    turned = jax.random.bernoulli(key)
+    width = example["image"].shape[1]
+
+    def across(boxes: jax.Array, valid: jax.Array) -> jax.Array:
+        x0, y0, x1, y1 = jnp.moveaxis(boxes, -1, 0)
+        other = jnp.stack([width - x1, y0, width - x0, y1], -1)
+        return jnp.where((turned & valid)[:, None], other, boxes)
+
+    return {
+        **example,
+        "image": jnp.where(turned, example["image"][:, ::-1], example["image"]),
+        "boxes": across(example["boxes"], example["box_valid"]),
+        "proposals": across(example["proposals"], example["proposal_valid"]),
+    }

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -26,6 +27,7 @@ from train.run import Run, plan
 from train.tasks.classification import classification
 from train.tasks.detection import detection
 from zoo.canvas import Canvas
+from zoo.preprocess import Preprocessing
 
 CANVAS = Canvas((480, 640))
 DEPTHS = (2, 2, 2)  # blocks of the small ResNet: three stages, the last of stride 16
@@ -78,28 +80,30 @@ def script(
     if (finished := workdirs.claim(workdir, identity, layout)) is not None:
         logs.closing_table(f"{workdir} is finished", finished)
         return
-    sources = open_boxes(source, canvas=CANVAS, seed=seed)
-    train = propose(sources["train"])
-    ((_, held),) = held_out(sources).items()
-    held = propose(held)
-    size = dict(size=image_size, context=round(CONTEXT * image_size))
-    run = fine_tuning(train, held, size, model=model, weights=weights, width=width, knobs=knobs)
+    data = open_boxes(source, canvas=CANVAS, seed=seed)
+    train, (held, *_) = propose(data["train"]), map(propose, held_out(data).values())
+    fields = {} if width is None else {"width": width, "depths": DEPTHS}
+    seen = zoo.model_card(model, **fields).preprocessing
+    seen = seen._replace(size=(image_size,) * 2, crop=1.0)
+    warped = partial(
+        Warped, size=image_size, context=round(CONTEXT * image_size), fill=mean_colour(seen.mean)
+    )
+    regions = regions_of(train)
+    drawn = Drawn(warped(train, regions), batch_size * EPOCH, batch_size)
+    judged = Drawn(warped(held, regions_of(held)), JUDGED, batch_size)
+    module, variables = start(model, weights, num_classes=len(drawn.classes), **fields)
+    run = fine_tuning(module, drawn, judged, preprocessing=seen, knobs=knobs)
+    run = run._replace(variables=variables, name=model, seed=seed)
     if not loop.fit(run, workdir / "cnn", layout=layout, recipe=Path(__file__).stem, knobs=knobs):
         return  # interrupted
     cnn, variables = zoo.load_model(model, workdir / "cnn")
-    describe = partial(
-        features.describe, cnn, variables, preprocessing=run.preprocessing, batch_size=AT_ONCE
-    )
-    fill = mean_colour(run.preprocessing.mean)
+    describe = partial(features.describe, cnn, variables, preprocessing=seen, batch_size=AT_ONCE)
     keep = partial(keep_stage, workdir)
-    regions = regions_of(train)
-    warped = Warped(train, regions, **size, fill=fill)
-    said = keep("features", lambda: training_features(describe, warped))
+    said = keep("features", lambda: training_features(describe, warped(train, regions)))
     heads = keep("heads", lambda: fit_heads(said, regions))
-    regions = regions_of(held, objects=False)
-    warped = Warped(held, regions, **size, fill=fill)
-    found = keep("found", lambda: find(describe, warped, held, heads))
-    finish(workdir, held, found, run=run)
+    asked = warped(held, regions_of(held, objects=False))
+    found = keep("found", lambda: find(describe, asked, held, heads))
+    finish(workdir, held, found, preprocessing=seen)
 
 
 def keep_stage(workdir: Path, name: str, compute: Any) -> dict[str, np.ndarray]:
@@ -111,41 +115,31 @@ def keep_stage(workdir: Path, name: str, compute: Any) -> dict[str, np.ndarray]:
 
 
 def fine_tuning(
-    train: Proposed,
-    held: Proposed,
-    size: Mapping[str, int],
+    module: nn.Module,
+    drawn: Drawn,
+    judged: Drawn,
     *,
-    model: str,
-    weights: str | None,
-    width: int | None,
+    preprocessing: Preprocessing,
     knobs: Mapping[str, Any],
 ) -> Run:
     """The CNN's training as a classifier of regions, its classes after the background."""
-    fields = {} if width is None else {"width": width, "depths": DEPTHS}
-    seen = zoo.model_card(model, **fields).preprocessing
-    seen = seen._replace(size=(size["size"],) * 2, crop=1.0)
-    fill = mean_colour(seen.mean)
     batch, epochs = knobs["batch_size"], knobs["epochs"]
-    drawn = Drawn(Warped(train, regions_of(train), **size, fill=fill), batch * EPOCH, batch)
-    judged = Drawn(Warped(held, regions_of(held), **size, fill=fill), JUDGED, batch)
     _, steps = plan(drawn, batch_size=batch, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(knobs["learning_rate"], steps=steps), steps // 20)
-    module, variables = start(model, weights, num_classes=len(drawn.classes), **fields)
+    decay = knobs["weight_decay"]
     return Run(
         model=module,
         task=classification(
-            preprocessing=seen, classes=drawn.classes, augment=augment.images(augment.flip)
+            preprocessing=preprocessing,
+            classes=drawn.classes,
+            augment=augment.images(augment.flip),
         ),
         train=drawn,
         evaluate={"val": judged},
-        optimizer=optimizers.create_optimizer(
-            "momentum", rate, weight_decay=knobs["weight_decay"]
-        ),
+        optimizer=optimizers.create_optimizer("momentum", rate, weight_decay=decay),
         epochs=epochs,
         batch_size=batch,
-        variables=variables,
-        name=model,
-        preprocessing=seen,
+        preprocessing=preprocessing,
     )
 
 
@@ -165,9 +159,7 @@ def fit_heads(said: Arrays, regions: Regions) -> Arrays:
     """-> the fields of Machines, and those of Regressor after "box_"."""
     near = said["near"]
     iou = np.where(regions.crowd[:, None], 1.0, regions.iou)  # no negatives
-    machines, kept = svm.train_svms(
-        said["code"], image=regions.image, iou=iou, truth=regions.truth
-    )
+    machines, kept = svm.train_svms(said["code"], image=regions.image, iou=iou, truth=regions.truth)
     log.info("hard negatives of each class: %s", ", ".join(map(str, kept)))
     boxes = box_regression.fit_boxes(
         said["map"], box=regions.box[near], iou=regions.iou[near], nearest=regions.nearest[near]
@@ -210,11 +202,9 @@ def find(describe: Any, warped: Warped, held: Proposed, heads: Arrays) -> Arrays
     return found
 
 
-def finish(workdir: Path, held: Proposed, found: Arrays, *, run: Run) -> None:
+def finish(workdir: Path, held: Proposed, found: Arrays, *, preprocessing: Preprocessing) -> None:
     """Measures each way as the other detectors are measured; writes results.csv and the pictures."""
-    task = detection(
-        preprocessing=run.preprocessing, classes=held.classes, loss=nothing, truth=True
-    )
+    task = detection(preprocessing=preprocessing, classes=held.classes, loss=nothing, truth=True)
     batches = list(eval_batches(held, batch_size=8))
     results: dict[str, float] = {"proposals/recall": recall(held)}
     for way in WAYS:
@@ -233,8 +223,10 @@ def finish(workdir: Path, held: Proposed, found: Arrays, *, run: Run) -> None:
     if parallel.is_main():
         lines = ["figure,value", *(f"{name},{value:.4f}" for name, value in results.items())]
         plots.save("\n".join(lines) + "\n", workdir / "results.csv")
-        whole = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
-        shown = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+        seen = jax.tree.map(
+            lambda *parts: np.concatenate(parts), *zip(batches, outputs, strict=True)
+        )
+        whole, shown = jax.tree.map(lambda x: x[seen[0]["valid"]], seen)
         for name, drawing in task.render(whole, shown, measured).items():
             plots.save(drawing, workdir / name)
         workdirs.mark_finished(workdir, results)

@@ -27,7 +27,9 @@ def test_the_closed_form():
     found = box_regression.fit_boxes(
         features, box=box, iou=iou, nearest=np.stack([nearest, nearest + 1], 1)
     )
-    for label, (rows, target) in enumerate([(slice(0, 200), nearest), (slice(120, 200), nearest + 1)]):
+    for label, (rows, target) in enumerate(
+        [(slice(0, 200), nearest), (slice(120, 200), nearest + 1)]
+    ):
         rows = np.flatnonzero(iou[:, label] >= 0.6) if label else rows
         wanted = offsets(target[rows].astype(float), box[rows].astype(float))
         x = np.c_[features[rows] * scale_of(features), np.ones(len(wanted))].astype(float)
@@ -50,7 +52,9 @@ def test_features_that_know_the_way_bring_boxes_there():
         features, box=box, iou=np.full((200, 1), 0.8), nearest=nearest[:, None]
     )
     moved = box_regression.moved(found, features, box)[:, 0]
-    assert np.abs(moved - nearest).max() < 0.2 * np.abs(box - nearest).max()  # the penalty holds back
+    assert (
+        np.abs(moved - nearest).max() < 0.2 * np.abs(box - nearest).max()
+    )  # the penalty holds back
 
 
 def test_a_class_without_regions_leaves_boxes():

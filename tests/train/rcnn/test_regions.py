@@ -112,7 +112,12 @@ def test_detections(source):
     found = detections(source, image=regions.image, scores=scores, boxes=boxes)
     assert found["boxes"].shape == (2, 100, 4) and found["labels"].dtype == np.int32
     first = {name: value[0] for name, value in found.items()}
-    assert first["scores"][:4].tolist() == [3, 2.5, 1, 0] and first["labels"][:4].tolist() == [1, 0, 1, 1]
+    assert first["scores"][:4].tolist() == [3, 2.5, 1, 0] and first["labels"][:4].tolist() == [
+        1,
+        0,
+        1,
+        1,
+    ]
     np.testing.assert_array_equal(first["boxes"][0], PROPOSALS[1])
     np.testing.assert_array_equal(first["boxes"][1], [40, 12, 64, 40])
     assert first["valid"].sum() < 15 and np.isfinite(found["scores"][found["valid"]]).all()

@@ -118,19 +118,24 @@ def test_fast_rcnn(blocks):
     two_steps(run._replace(model=run.model.clone(hidden=8, roi_count=8, pool=2)))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_mirrored(blocks, seed):
+def test_mirrored(blocks):
     """What is in a box stays in it, and so in a proposal."""
     source = RECIPES["fast_rcnn_bccd"](source=blocks, **{**KNOBS, "batch_size": 2}).train
-    before = source[0]
-    after = jax.tree.map(np.asarray, fast_rcnn_bccd.mirrored(jax.random.key(seed), before))
-    assert np.array_equal(after["image"], before["image"][:, ::-1]) == (seed in FLIPPED)
-    for name in ("boxes", "proposals"):
-        for old, new in zip(before[name].astype(int), after[name].astype(int), strict=True):
-            parts = [
-                example["image"][box[1] : box[3], box[0] : box[2]].mean((0, 1))
-                for example, box in ((before, old), (after, new))
-                if old.any()
-            ]
-            if parts:
-                np.testing.assert_allclose(*parts)
+    before, flipped = source[0], 0
+    for seed in range(8):
+        after = jax.tree.map(np.asarray, fast_rcnn_bccd.mirrored(jax.random.key(seed), before))
+        turned = not np.array_equal(after["image"], before["image"])
+        flipped += turned
+        for name, valid in (("boxes", "box_valid"), ("proposals", "proposal_valid")):
+            pairs = zip(before[name][before[valid]], after[name][before[valid]], strict=True)
+            for old, new in pairs:
+                part, other = (
+                    example["image"][y0:y1, x0:x1]
+                    for example, (x0, y0, x1, y1) in (
+                        (before, old.astype(int)),
+                        (after, new.astype(int)),
+                    )
+                )
+                np.testing.assert_array_equal(part[:, ::-1] if turned else part, other)
+            assert not after[name][~before[valid]].any()
+    assert 0 < flipped < 8
