@@ -1,6 +1,7 @@
 """What holds for every test, and, by the environment, for the processes that tests start."""
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
@@ -16,7 +17,15 @@ QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passe
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}".strip()
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "float32")  # a GPU's own choice is tensor-float
+
+
+@pytest.fixture(autouse=True, scope="module")
+def silent():
+    """The lines of a module's runs do not go into the examples of other modules."""
+    yield
+    logging.getLogger("train").handlers.clear()

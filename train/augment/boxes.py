@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from zoo.ops.boxes import area
+
 Scene = dict[str, Any]
 Extent = tuple[Any, Any]  # height and width: numbers, or float32 [] where the scene says its size
 
@@ -40,12 +42,6 @@ def settled(
     left, whole = area(cut), area(boxes) if whole is None else whole
     valid = scene["box_valid"] & (left > 0) & (left >= visible * whole)
     return {**scene, "boxes": jnp.where(valid[:, None], cut, 0.0), "box_valid": valid}
-
-
-def area(boxes: jax.Array) -> jax.Array:
-    """[..., 4] -> [...], 0 where a box has no width or height."""
-    width = jnp.maximum(boxes[..., 2] - boxes[..., 0], 0.0)
-    return width * jnp.maximum(boxes[..., 3] - boxes[..., 1], 0.0)
 
 
 def hulls(boxes: jax.Array, matrix: jax.Array) -> jax.Array:

@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from train.augment import boxes, geometry
+from train.augment import geometry
 from train.augment.pixels import from_unit, to_unit
 from train.augment.scene import VISIBLE
+from zoo.ops.boxes import area
 
 ROWS = ("labels", "crowd")  # beside boxes and box_valid
 ENTRIES = {"boxes", "box_valid", "size"}
@@ -120,8 +121,8 @@ def gathered(four: Any, moved: jax.Array, quarters: jax.Array, *, visible: float
         jnp.tile(quarters[:, :2], (1, 2))[:, None],
         jnp.tile(quarters[:, 2:], (1, 2))[:, None],
     )
-    left = boxes.area(cut)
-    valid = four["box_valid"] & (left > 0) & (left >= visible * boxes.area(moved))
+    left = area(cut)
+    valid = four["box_valid"] & (left > 0) & (left >= visible * area(moved))
     rows = valid.shape[1]
     # Crowds make room first: nothing is learnt from them.
     crowd = four.get("crowd", jnp.zeros_like(valid))

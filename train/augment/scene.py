@@ -26,6 +26,7 @@ import numpy as np
 
 from train.augment import boxes, crops, geometry
 from train.augment.sampling import OUTSIDE, known, maps, sample
+from zoo.ops.boxes import area
 
 VISIBLE = 0.25  # of a box's area, below which it is no longer one
 
@@ -195,7 +196,7 @@ def elastic(
     moved = sample(scene, x, y, mode=mode)
     if "boxes" not in scene:
         return moved
-    hulls, whole = boxes.bent(scene["boxes"], x, y), boxes.area(scene["boxes"])
+    hulls, whole = boxes.bent(scene["boxes"], x, y), area(scene["boxes"])
     return boxes.settled(moved, hulls, boxes.extent(scene), visible=visible, whole=whole)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from train.augment import boxes
 from train.augment.scene import VISIBLE, Scene, warp
+from zoo.ops.boxes import box_iou
 
 ATTEMPTS = 40  # at a part, as in torchvision's RandomIoUCrop
 
@@ -106,9 +107,5 @@ def overlapped(
     parts: jax.Array, objects: jax.Array, valid: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """[P, 4], [N, 4], [N] -> each part's greatest IoU with an object [P], if one's centre is in it."""
-    low = jnp.maximum(parts[:, None, :2], objects[None, :, :2])
-    high = jnp.minimum(parts[:, None, 2:], objects[None, :, 2:])
-    shared = boxes.area(jnp.concatenate([low, high], -1))
-    union = boxes.area(parts)[:, None] + boxes.area(objects)[None] - shared
-    iou = jnp.where(valid[None], shared / jnp.maximum(union, 1e-9), 0.0)
+    iou = jnp.where(valid[None], box_iou(parts, objects), 0.0)
     return jnp.max(iou, 1, initial=0.0), jnp.any(inside(parts, objects) & valid[None], 1)

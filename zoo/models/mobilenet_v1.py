@@ -48,9 +48,8 @@ class Separable(nn.Module):
 class MobileNetV1(nn.Module):
     """`[B, H, W, C] -> {stage1 ... stage4, pooled [B, D], logits [B, K]}`, of any image size.
 
-    The stages have stride 4, 8, 16 and 32; `stages` are (depth, channels), the first of stride 2.
-    `width` multiplies all channels, which are rounded to
-    multiples of 8; `strides` are those of the stem and of stages 1 to 4, whose product is the last
+    The stages have stride 4, 8, 16 and 32; `stages` are their (depth, channels), before them that of
+    stride 2. `width` multiplies all channels, which are rounded to multiples of 8; `strides` are those of the stem and of stages 1 to 4, whose product is the last
     stage's: (1, 1, 2, 2, 2) suits images of 32 x 32. `remat` recomputes a block's maps in the
     backward pass instead of keeping them.
 

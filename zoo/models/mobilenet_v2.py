@@ -58,10 +58,9 @@ class MobileNetV2(nn.Module):
     """`[B, H, W, C] -> {stage1 ... stage4, pooled [B, 1280], logits [B, K]}`, of any image size.
 
     The stages have stride 4, 8, 16 and 32; `stages` are their blocks' channels, before them those of
-    stride 2. `width` multiplies all channels, which are rounded to
-    multiples of 8; the 1,280 of the last convolution do not shrink with it. `strides` are those of
-    the stem and of stages 1 to 4, whose product is the last stage's: (1, 1, 2, 2, 2) suits images
-    of 32 x 32. `stochastic_depth` is the rate of the last block, to which it grows linearly;
+    stride 2. `width` multiplies all channels, which are rounded to multiples of 8; the 1,280 of the
+    last convolution do not shrink with it. `strides` are those of the stem and of stages 1 to 4, whose
+    product is the last stage's: (1, 1, 2, 2, 2) suits images of 32 x 32. `stochastic_depth` is the rate of the last block, to which it grows linearly;
     `dropout` is before the head. `remat` recomputes a block's maps in the backward pass instead of keeping them.
 
     Source: Sandler et al. 2018, MobileNetV2: Inverted Residuals and Linear Bottlenecks, table 2;

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import chex
 import flax.linen as nn
@@ -12,6 +12,7 @@ from flax.typing import Dtype
 
 from zoo.choice import choose
 from zoo.layers.activation import activation
+from zoo.layers.backbone import adapted
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.conv_transpose import ConvTranspose
 from zoo.layers.initializer import initializer
@@ -133,15 +134,7 @@ class UNet(nn.Module):
 
     def __post_init__(self) -> None:
         if isinstance(self.backbone, nn.Module):
-            wished: dict[str, Any] = dict(dtype=self.dtype, axis_name=self.axis_name)
-            wished |= {"remat": True} if self.remat else {}
-            other = {
-                name: value
-                for name, value in wished.items()
-                if getattr(self.backbone, name, value) != value
-            }
-            if other:  # a clone of a module in use would lose its variables
-                self.backbone = self.backbone.clone(**other)
+            self.backbone = adapted(self.backbone, self)
         super().__post_init__()
 
     @nn.compact
