@@ -26,6 +26,8 @@ jax.config.update("jax_default_matmul_precision", "float32")  # a GPU's own choi
 
 @pytest.fixture(autouse=True, scope="module")
 def silent():
-    """The lines of a module's runs do not go into the examples of other modules."""
+    """After a module the logger is as it was found: lines of runs do not go into others' examples."""
     yield
-    logging.getLogger("train").handlers.clear()
+    log = logging.getLogger("train")
+    log.handlers.clear()
+    log.propagate = True
