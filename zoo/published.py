@@ -8,7 +8,7 @@ ADDRESSES = {  # of the files below, whose names end in the start of their sha25
 }
 
 # Each file, its top-1 accuracy on ImageNet's validation set in % as torchvision measured it (of
-# segmenters, the mean IoU), and what of the preprocessing is not SEEN: pixels of the resized short
+# segmenters, the mean IoU, of detectors COCO's box AP), and what of the preprocessing is not SEEN: pixels of the resized short
 # side and of the crop, say.
 SEEN = dict(
     mean=(0.485, 0.456, 0.406),
@@ -19,6 +19,7 @@ SEEN = dict(
 )
 V2 = dict(short=232)
 WHOLE = dict(short=520, side=520)  # segmenters see all of the resized image
+DETECTED = dict(short=800, side=800)  # of any shape: the long side is 1333 at most
 
 
 def swag(side: int) -> dict:
@@ -32,6 +33,9 @@ TORCHVISION: dict[str, dict[str, tuple[Any, ...]]] = {
     "densenet161": {"IMAGENET1K_V1": ("densenet161-8d451a50.pth", 77.138)},
     "densenet169": {"IMAGENET1K_V1": ("densenet169-b2777c0a.pth", 75.6)},
     "densenet201": {"IMAGENET1K_V1": ("densenet201-c1103571.pth", 76.896)},
+    "fasterrcnn_resnet50_fpn": {
+        "COCO_V1": ("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0, DETECTED)
+    },
     "fcn_resnet101": {"COCO_WITH_VOC_LABELS_V1": ("fcn_resnet101_coco-7ecb50ca.pth", 63.7, WHOLE)},
     "fcn_resnet50": {"COCO_WITH_VOC_LABELS_V1": ("fcn_resnet50_coco-1167a1af.pth", 60.5, WHOLE)},
     "mobilenet_v2": {

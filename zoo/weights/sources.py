@@ -24,7 +24,11 @@ OURS = ("params/", "batch_stats/")
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
-MEASURES = {"IMAGENET1K": "ImageNet top-1", "COCO": "COCO val2017, VOC's classes: mean IoU"}
+MEASURES = {  # by what a tag begins with
+    "IMAGENET1K": "ImageNet top-1",
+    "COCO_WITH_VOC_LABELS": "COCO val2017, VOC's classes: mean IoU",
+    "COCO_V": "COCO val2017: box AP",
+}
 
 
 def published(name: str, tag: str) -> tuple[str, float, dict[str, Any]]:
@@ -97,7 +101,7 @@ def describe(source: str, *, name: str | None = None) -> dict[str, Any]:
     scheme, _, rest = source.partition("://")
     if scheme == "torchvision" and name is not None:
         _, percent, preprocessing = published(name, rest)
-        measure = MEASURES[rest.split("_")[0]]
+        measure = next(text for tag, text in MEASURES.items() if rest.startswith(tag))
         return {"preprocessing": preprocessing, "reported": f"{measure} {percent} %"}
     if scheme == "hf":
         repository = "/".join(rest.split("/")[:2])
