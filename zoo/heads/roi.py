@@ -1,9 +1,9 @@
 """Regions of interest: their features, what is in them, and what they are trained on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import final
+from typing import Any, final
 
 import flax.linen as nn
 import jax
@@ -109,6 +109,18 @@ class BoxHead(nn.Module):
         logits = wide(count, kernel_init=self.logits_init, name="logits")(x)
         deltas = wide(4 * count, kernel_init=self.deltas_init, name="deltas")(x)
         return logits, deltas.reshape(*x.shape[:2], count, 4)
+
+
+def classes_told(tensors: Mapping[str, Any], *, model: nn.Module) -> dict[str, Any]:
+    """`{path: array} -> {num_classes}`, by the head's outputs, of which one is the background's.
+
+    Source: what zoo.weights asks of a family whose head has another number of outputs.
+
+    >>> classes_told({"params/head/logits/bias": jnp.zeros(91)}, model=None)
+    {'num_classes': 90}
+    """
+    bias = tensors.get("params/head/logits/bias")
+    return {} if bias is None else {"num_classes": len(bias) - 1}
 
 
 def roi_samples(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.heads.roi import BoxHead, detections, power_of_two, roi_samples
+from zoo.heads.roi import BoxHead, classes_told, detections, power_of_two, roi_samples
 from zoo.heads.truth import BOXES, Truth, sizes_of, told
 from zoo.layers.backbone import adapted, stages
 from zoo.ops.roi import roi_pool
@@ -154,7 +154,8 @@ CARD = dict(
     task="detection",
     input=(600, 1000, 3),
     paper="Girshick 2015, Fast R-CNN",
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), sides=(600, 1000)),
+    told=classes_told,
 )
 
 VARIANTS = {  # fields of FastRCNN; parameters

@@ -14,6 +14,7 @@ from zoo.heads.fpn import FPN
 from zoo.heads.roi import (
     WEIGHTS,
     BoxHead,
+    classes_told,
     cut_out,
     detections,
     power_of_two,
@@ -116,7 +117,8 @@ class FasterRCNN(nn.Module):
         outputs = stages(self.backbone(image, train=train))
         if not self.num_classes:
             return outputs
-        canvas, sizes = image.shape[1:3], sizes_of(image, truth)
+        _, height, width, _ = image.shape
+        canvas, sizes = (height, width), sizes_of(image, truth)
         levels = self.levels(list(outputs.values()))
         anchors = self.anchors(levels, canvas)
         rpn = RPNHead(
@@ -171,9 +173,9 @@ class FasterRCNN(nn.Module):
         if self.pyramid:
             found = pyramid_anchors(levels, canvas, sizes=self.sizes, ratios=self.ratios)
         else:
-            shape = levels[0].shape[1:3]
-            stride = round(1 / power_of_two(canvas[0], shape[0]))
-            found = [grid_anchors(paper_anchors(first=0), shape, (stride, stride))]
+            _, h, w, _ = levels[0].shape
+            stride = round(1 / power_of_two(canvas[0], h))
+            found = [grid_anchors(paper_anchors(first=0), (h, w), (stride, stride))]
         return [jnp.asarray(rows, wide) for rows in found]
 
     def propose(
@@ -208,7 +210,7 @@ class FasterRCNN(nn.Module):
         if self.pyramid:
             cut = partial(cut_out, canvas=canvas, size=size, canonical=self.canonical)
             pooled = jax.vmap(cut)(levels[:-1], rois)
-            fields = {}
+            fields: dict[str, Any] = {}
         else:
             scale = power_of_two(canvas[0], levels[0].shape[1])
             pooled = jax.vmap(partial(roi_pool, size=size, scale=scale))(levels[0], rois)
@@ -286,17 +288,7 @@ def anchors_at(anchors: jax.Array, level: jax.Array) -> int:
     return len(anchors) // (level.shape[1] * level.shape[2])
 
 
-def classes_told(tensors: Mapping[str, Any], *, model: nn.Module) -> dict[str, Any]:
-    """`{path: array} -> {num_classes}`, by the head's outputs, of which one is the background's.
-
-    Source: what zoo.weights asks of a family whose head has another number of outputs.
-
-    >>> classes_told({"params/head/logits/bias": jnp.zeros(91)}, model=None)
-    {'num_classes': 90}
-    """
-    bias = tensors.get("params/head/logits/bias")
-    return {} if bias is None else {"num_classes": len(bias) - 1}
-
+SEEN = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 CARD = dict(
     module=FasterRCNN,
@@ -304,7 +296,7 @@ CARD = dict(
     input=(800, 800, 3),
     paper="Ren, He, Girshick, Sun 2015, Faster R-CNN: Towards Real-Time Object Detection with "
     "Region Proposal Networks",
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    preprocessing=SEEN,
     told=classes_told,
 )
 
@@ -312,7 +304,10 @@ VARIANTS = {  # fields of FasterRCNN; parameters
     "fasterrcnn_resnet50_fpn": dict(  # 41,755,286
         backbone="resnet50",
         norm="frozen",
-        card=dict(reported="COCO val2017: box AP 37.0 % (torchvision)"),
+        card=dict(
+            preprocessing=dict(**SEEN, size=(800, 1344), sides=(800, 1333)),
+            reported="COCO val2017: box AP 37.0 % (torchvision)",
+        ),
     ),
     "fasterrcnn_vgg16": dict(  # 137,078,239
         backbone="vgg16",
@@ -328,10 +323,11 @@ VARIANTS = {  # fields of FasterRCNN; parameters
         nms=0.3,
         card=dict(
             input=(600, 1000, 3),
+            preprocessing=dict(**SEEN, sides=(600, 1000)),
             reported="PASCAL VOC 2007 test: mAP 69.9 %, trained on 07+12 73.2 % (the authors)",
         ),
     ),
-    "faster_rcnn": dict(  # over any backbone
+    "faster_rcnn": dict(  # 12,319,672
         backbone="resnet18",
         num_classes=20,
         width=64,

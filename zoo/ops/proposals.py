@@ -1,5 +1,6 @@
 """Which of a map's anchors, moved by their offsets, are worth a second look."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -38,7 +39,7 @@ def proposals(
     count among `before`, as in the paper. Scores are the sigmoid of `logits`: of two outputs
     (background, object) their difference. Past the valid, boxes and scores are 0.
 
-    No gradient flows through it: what it chooses from has one as a function of itself alone.
+    No gradient flows through it.
 
     Source: torchvision's RegionProposalNetwork.filter_proposals, with `smallest` 1e-3; with `plus` =
     1, `clip` = math.inf and `small_first` the proposal_layer of py-faster-rcnn, whose `smallest` is
@@ -56,21 +57,15 @@ def proposals(
     if sum(levels) != len(anchors):
         raise ValueError(f"the levels {levels} have {sum(levels)} anchors, got {len(anchors)}")
     logits, deltas, anchors = lax.stop_gradient((logits, deltas, anchors))
-
-    def moved(deltas, anchors):
-        boxes = clipped(decode(deltas, anchors, plus=plus, clip=clip), size, plus=plus)
-        sides = boxes[:, 2:] - boxes[:, :2] + jnp.asarray(plus, boxes.dtype)
-        return boxes, jnp.all(sides >= jnp.asarray(smallest, boxes.dtype), -1)
-
+    moved = functools.partial(_moved, size=size, smallest=smallest, plus=plus, clip=clip)
     rank = logits
     if small_first:
         rank = jnp.where(moved(deltas, anchors)[1], rank, jnp.full_like(rank, -jnp.inf))
-    chosen = _best(rank, levels, before)
+    chosen, level = _best(rank, levels, before)
     boxes, large = moved(deltas[chosen], anchors[chosen])
     scores = jax.nn.sigmoid(logits[chosen].astype(boxes.dtype))
-    level = np.repeat(np.arange(len(levels), dtype=np.int32), [min(before, n) for n in levels])
     kept, valid = batched_nms(
-        boxes, scores, jnp.asarray(level), valid=large, threshold=threshold, count=after, plus=plus
+        boxes, scores, level, valid=large, threshold=threshold, count=after, plus=plus
     )
     boxes, scores = boxes[kept], scores[kept]
     return (
@@ -80,11 +75,19 @@ def proposals(
     )
 
 
-def _best(rank: jax.Array, levels: Sequence[int], before: int) -> jax.Array:
-    """Indices of the `before` best of each level."""
+def _moved(deltas, anchors, *, size, smallest, plus, clip):
+    """`[A, 4], [A, 4] -> [A, 4], [A]`: the boxes within the picture, and whether they are large."""
+    boxes = clipped(decode(deltas, anchors, plus=plus, clip=clip), size, plus=plus)
+    sides = boxes[:, 2:] - boxes[:, :2] + jnp.asarray(plus, boxes.dtype)
+    return boxes, jnp.all(sides >= jnp.asarray(smallest, boxes.dtype), -1)
+
+
+def _best(rank: jax.Array, levels: Sequence[int], before: int) -> tuple[jax.Array, jax.Array]:
+    """Indices of the `before` best of each level, and their levels."""
     chosen, start = [], 0
     for count in levels:
         own = lax.slice_in_dim(rank, start, start + count)
         chosen.append(lax.top_k(own, min(before, count))[1] + start)
         start += count
-    return jnp.concatenate(chosen)
+    level = np.repeat(np.arange(len(levels), dtype=np.int32), [len(each) for each in chosen])
+    return jnp.concatenate(chosen), jnp.asarray(level)

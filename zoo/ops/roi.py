@@ -1,7 +1,7 @@
 """Regions of a map, each brought to one size: RoIAlign of one map or of a pyramid, RoI pooling.
 
 Each takes a first pixel of all cells, then a second, as often as the largest cell asks for; the
-gradient, to the map alone, goes back the same way. On a CPU the gradient, and pooling, go by ROIS
+gradient, to the map alone, goes back the same way. On a CPU the gradient, and pooling, go by eight
 regions at a time: XLA:CPU adds rows to a map much faster where what it adds is in the cache, and
 small regions take few turns. Milliseconds of CPU time, float32, two cores with AVX-512, jax 0.10.1,
 128 regions to 7 x 7 x 256, of a map of 38 x 63 and of one of 200 x 304 (forward, the gradient):
@@ -18,7 +18,7 @@ Of the 42 most are the gradient's map of 62 MB itself.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -26,11 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.custom_batching import custom_vmap
 
+from zoo.ops.turns import by_parts, greatest, parts, repeat
 from zoo.ops.window import wide
 
-ROIS = 8  # regions whose gradients are added at a time
 FAR = float(2**20)  # pixels of the map, where boxes end at the latest that are pooled
 
 
@@ -186,7 +185,7 @@ def _aligned(
         return total
 
     zero = jnp.zeros((len(grid.start), *size, flat.shape[1]), dtype)
-    return _repeat(_number(grid) if count is None else count, add, zero).astype(flat.dtype)
+    return repeat(_number(grid) if count is None else count, add, zero).astype(flat.dtype)
 
 
 def _aligned_forward(flat, grid, size, count):
@@ -205,10 +204,10 @@ def _aligned_backward(size, count, kept, slope):
             rows = weights[..., None].astype(dtype) * slope[..., None, :]
             return total.at[places].add(rows, mode="promise_in_bounds")
 
-        return _repeat(_number(grid) if count is None else count, add, total)
+        return repeat(_number(grid) if count is None else count, add, total)
 
     total = jnp.zeros((len(like), slope.shape[-1]), dtype)
-    return _by_parts(back, total, grid, slope.astype(dtype)).astype(like.dtype), None
+    return by_parts(back, total, grid, slope=slope.astype(dtype)).astype(like.dtype), None
 
 
 _aligned.defvjp(_aligned_forward, _aligned_backward)
@@ -232,12 +231,12 @@ def _largest(flat, pixels, width):
 
         shape = (*pixels.rows.first.shape, pixels.columns.first.shape[1], flat.shape[1])
         state = (jnp.full(shape, -jnp.inf, flat.dtype), jnp.full(shape, -1, jnp.int32))
-        best, where = _repeat(_most(pixels), compare, state)
+        best, where = repeat(_most(pixels), compare, state)
         return jnp.where(where >= 0, best, jnp.zeros_like(best)), where
 
     def parted(pixels):
         rois = len(pixels.rows.first)
-        found = lax.map(some, _parts(pixels))
+        found = lax.map(some, parts(pixels))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:rois], found)
 
     return lax.platform_dependent(pixels, cpu=parted, default=some)
@@ -258,7 +257,7 @@ def _pooled_backward(width, kept, slope):
         return total.at[place, jnp.broadcast_to(channel, place.shape)].add(slope, mode="drop")
 
     total = jnp.zeros((len(like), slope.shape[-1]), wide(like.dtype))
-    return _by_parts(back, total, where, slope.astype(total.dtype)).astype(like.dtype), None
+    return by_parts(back, total, where, slope=slope.astype(total.dtype)).astype(like.dtype), None
 
 
 _pooled.defvjp(_pooled_forward, _pooled_backward)
@@ -318,54 +317,13 @@ def _pixel(pixels: _Pixels, width: int, number: Any) -> jax.Array:
     return jnp.where(some, y * width + x, jnp.full_like(x, -1, shape=some.shape))
 
 
-@custom_vmap
-def _greatest(x: jax.Array) -> jax.Array:
-    return jnp.max(x, initial=0)
-
-
-@_greatest.def_vmap
-def _greatest_of_all(_, __, x: jax.Array) -> tuple[jax.Array, bool]:
-    """Of a batch too: a loop whose end is each example's own copies all it carries at every turn."""
-    return _greatest(x), False
-
-
 def _number(grid: _Samples) -> jax.Array:
-    return _greatest(grid.samples[:, 0] * grid.samples[:, 1])
+    return greatest(grid.samples[:, 0] * grid.samples[:, 1])
 
 
 def _most(pixels: _Pixels) -> jax.Array:
     tallest, widest = (jnp.max(each.count, 1, initial=0) for each in pixels)
-    return _greatest(tallest * widest)
-
-
-def _repeat(count: Any, body: Callable, state: Any) -> Any:
-    count = np.int32(count) if isinstance(count, int) else count
-    return lax.fori_loop(np.int32(0), count, body, state)
-
-
-def _by_parts(back: Callable, total: jax.Array, told: Any, slope: jax.Array) -> jax.Array:
-    """`back(total, (told, slope))`, on a CPU by ROIS regions at a time."""
-
-    def parted(total, told, slope):
-        more = -len(slope) % ROIS  # the regions that fill the last part add nothing
-        slope = jnp.pad(slope, [(0, more)] + [(0, 0)] * (slope.ndim - 1))
-        parts = (_parts(told), _parts(slope))
-        return lax.scan(lambda total, part: (back(total, part), None), total, parts)[0]
-
-    def whole(total, told, slope):
-        return back(total, (told, slope))
-
-    return lax.platform_dependent(total, told, slope, cpu=parted, default=whole)
-
-
-def _parts(told: Any) -> Any:
-    """`[R, ...] -> [R / ROIS, ROIS, ...]` of all arrays, the last region as often as it takes."""
-
-    def parts(x: jax.Array) -> jax.Array:
-        x = jnp.pad(x, [(0, -len(x) % ROIS)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-        return x.reshape(-1, ROIS, *x.shape[1:])
-
-    return jax.tree.map(parts, told)
+    return greatest(tallest * widest)
 
 
 def _row(numbers: Sequence[float], like: jax.Array) -> jax.Array:

@@ -38,7 +38,8 @@ def published(name: str, tag: str) -> tuple[str, float, dict[str, Any]]:
     file, percent, *other = choose(TORCHVISION[name], tag, what=f"weights of {name}")
     seen: dict[str, Any] = {**SEEN, **(other[0] if other else {})}
     side, short = seen.pop("side"), seen.pop("short")
-    return file, percent, {**seen, "size": (side, side), "crop": side / short}
+    size = side if isinstance(side, tuple) else (side, side)
+    return file, percent, {**seen, "size": size, "crop": min(size) / short}
 
 
 def locate(source: str, *, name: str | None = None) -> pathlib.Path:
