@@ -29,8 +29,12 @@ BELOW = {
     "zoo.predict": ["zoo.weights", "zoo.palette", "zoo.tiles", "zoo.canvas"],
     "zoo.pictures": ["zoo.preprocess", "zoo.choice"],
     "zoo.segment": ["zoo.predict"],
+    "zoo.video": [],
+    "zoo.detect": ["zoo.predict", "zoo.canvas"],
+    "zoo.detect_files": ["zoo.detect", "zoo.pictures", "zoo.video"],
+    "zoo.predict_command": ["zoo.segment", "zoo.detect_files"],
     "zoo.convert": ["zoo.weights"],
-    "zoo.__main__": ["zoo", "zoo.show", "zoo.segment", "zoo.pictures", "zoo.convert"],
+    "zoo.__main__": ["zoo", "zoo.show", "zoo.predict_command", "zoo.convert"],
     "train": [],
     "train.task": [],
     "train.run": ["train.task", "zoo.preprocess"],
@@ -94,11 +98,11 @@ BELOW = {
         "train.rcnn",
         "zoo.losses",
     ],
-    "train.commands": ["train.loop", "train.tasks", "train.neighbours"],
+    "train.commands": ["train.loop", "train.tasks", "train.neighbours", "zoo.predict"],
     "train.__main__": ["train.recipes", "train.commands", "train.diagnose", "train.bench"],
 }
 
-# zoo/pictures has Pillow besides.
+# zoo/pictures has Pillow besides, zoo/video PyAV.
 BASE = {"jax", "flax", "numpy", "chex", "safetensors", "zoo"}
 
 # An assembly may import the family of its backbone; otherwise no family imports another.
@@ -181,5 +185,5 @@ def test_no_family_imports_another():
 def test_zoo_needs_its_base_alone():
     for path in files("zoo"):
         roots = {name.split(".")[0] for name in imports(path.read_text())}
-        own = {"PIL"} if path.name == "pictures.py" else set()
+        own = {"pictures.py": {"PIL"}, "video.py": {"av"}}.get(path.name, set())
         assert roots <= BASE | own | sys.stdlib_module_names, path

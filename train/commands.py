@@ -12,21 +12,25 @@ import tyro
 
 from train import log, loop, neighbours, parallel, plots
 from train.augment.gallery import gallery
-from train.data import open_masks, open_source
+from train.data import open_boxes, open_masks, open_source
 from train.data.arrays import Source
 from train.data.photographs import photograph
 from train.run import Run
 from train.task import Task
 from train.tasks.classification import classification
+from train.tasks.detection import Metric, detection
 from train.tasks.segmentation import segmentation
 from zoo import tiles
+from zoo.canvas import canvas_of
 from zoo.choice import choose
+from zoo.predict import name_classes
 from zoo.preprocess import uncropped
 from zoo.registry import variant
 from zoo.weights.fit import Fitted, unflatten
 from zoo.weights.model_file import open_model, preprocessing_of
 
 PIXELS = 480  # side of the photograph in the gallery of augmentations
+BATCHES = {"classification": 64, "segmentation": 64, "detection": 8}  # images at a time
 PARTS = ("test", "val", "train")  # which is evaluated where none is asked for
 
 
@@ -93,60 +97,102 @@ def evaluate(
     margin: int = 0,
     flips: bool = False,
     membrane: int | None = None,
-    batch_size: int = 64,
+    metric: Metric = "voc",
+    batch_size: int | None = None,
     workdir: Path | None = None,
 ) -> None:
-    """Figures of weights on data with labels or masks; what they confuse, class by class.
+    """Figures of weights on data with labels, masks or boxes; what they confuse, class by class.
 
     Of classifiers top-1 and top-5 accuracy, images resized, cut and normalised as the weights'
-    publisher does; of segmenters accuracy, IoU and Dice, images as large as they are. Leaves
-    evaluation.json, confusion.png, classes.csv and predictions.png in the workdir.
+    publisher does; of segmenters accuracy, IoU and Dice, images as large as they are; of detectors
+    average precision, images on the canvas that the weights tell. Leaves evaluation.json,
+    classes.csv, predictions.png, and confusion.png or precision_recall.png, in the workdir.
 
     Args:
         name: a name of `python -m zoo list`
         weights: torchvision://TAG | hf://ORG/REPO | FILE | RUN'S FOLDER
-        source: labels: digits | idx:FOLDER | folder:FOLDER | tfds:NAME; masks: digit_scenes too, voc:, coco:
+        source: labels: digits | idx:FOLDER | folder:FOLDER | tfds:NAME; masks: digit_scenes too, voc:, coco:; boxes: digit_scenes | folder: | tfds:
         part: of the source [test, else val, else train]
         crops: 10: the mean of corners, centre and their mirror images (classifiers)
         values: of the masks' pixels, class by class [the index] (this and what follows: segmenters)
         ignore: the value of pixels without a class, besides 255
-        parts: blocks of a folder that has none: "0-19 / 20-24", train / val
-        size: height, width, channels that images of many sizes are brought to
+        parts: blocks of a folder that has none: "0-19 / 20-24", train / val (detectors too)
+        size: height, width, channels that images of many sizes are brought to; detectors: of the canvas
         margin: pixels by which images are mirrored on every side, for valid convolutions
         flips: the mean over mirror images
         membrane: of two classes the border of cells: ISBI 2012's Rand and information scores too
-        batch_size: images at a time over all devices
+        metric: voc: at IoU 0.5, by area and by 11 points; coco: its twelve figures (detectors)
+        batch_size: images at a time over all devices [64, detectors 8]
         workdir: where the figures go [runs/evaluate_NAME]
     """
     meant = {"values": values, "ignore": ignore, "parts": parts, "size": size}
-    how = {"margin": margin, "flips": flips, "membrane": membrane}
+    how = {"crops": crops, "margin": margin, "flips": flips, "membrane": membrane, "metric": metric}
     loaded = open_model(name, weights)
-    task_of, sources, knobs = opened(loaded, weights, source, crops=crops, meant=meant, how=how)
+    task_of, sources, knobs = opened(loaded, weights, source, meant=meant, how=how)
     part = part or next(known for known in PARTS if known in sources)
     data = choose(sources, part, what=f"part of {source}")
     check_classes(loaded.card.get("classes"), loaded.model.num_classes, data, weights)
     told = {"model": loaded.name, "weights": weights, "source": source, "part": part, **knobs}
     folder = workdir or Path("runs") / f"evaluate_{loaded.name}"
-    judge(loaded, task_of(data), data, told=told, batch_size=batch_size, workdir=folder)
+    rows = batch_size or BATCHES[variant(loaded.name)[0]["task"]]
+    judge(loaded, task_of(data), data, told=told, batch_size=rows, workdir=folder)
 
 
 def opened(
-    loaded: Fitted, weights: str, source: str, *, crops: int, meant: dict, how: dict
+    loaded: Fitted, weights: str, source: str, *, meant: dict, how: dict
 ) -> tuple[Callable[[Any], Task], Any, dict[str, Any]]:
     """-> data to the model's task, the parts of the source, and the knobs that were heard."""
     kind = variant(loaded.name)[0]["task"]
-    if kind not in ("classification", "segmentation"):
-        raise ValueError(f"{loaded.name} is for {kind}: evaluate takes classifiers and segmenters")
+    if kind not in BATCHES:
+        raise ValueError(
+            f"{loaded.name} is for {kind}: evaluate takes classifiers, segmenters and detectors"
+        )
     seen = preprocessing_of(loaded, weights)
     if kind == "classification":
         sources = open_source(source, size=uncropped(seen))
-        build = partial(classification, preprocessing=seen, crops=crops)
-        return lambda data: build(classes=data.classes), sources, {"crops": crops}
+        build = partial(classification, preprocessing=seen, crops=how["crops"])
+        return lambda data: build(classes=data.classes), sources, {"crops": how["crops"]}
+    if kind == "detection":
+        boxes = partial(detection, preprocessing=seen, loss=no_loss, truth=True)
+        task_of = lambda data: boxes(classes=data.classes, metric=how["metric"])
+        sources = boxes_of(loaded, weights, source, parts=meant["parts"], size=meant["size"])
+        return task_of, sources, {"metric": how["metric"]}
     flips = tiles.flips if how["flips"] else None
-    rest = {"margin": how["margin"], "membrane": how["membrane"], "predict": flips}
-    masks = partial(segmentation, preprocessing=seen, **rest)
+    rest = {"margin": how["margin"], "membrane": how["membrane"]}
+    masks = partial(segmentation, preprocessing=seen, **rest, predict=flips)
     task_of = lambda data: masks(classes=data.classes, palette=data.palette)
-    return task_of, masks_of(loaded, source, **meant), how
+    return task_of, masks_of(loaded, source, **meant), {**rest, "flips": how["flips"]}
+
+
+def no_loss(outputs: Any, batch: Any) -> dict[str, jax.Array]:
+    """Detectors are judged by their boxes alone."""
+    return {}
+
+
+def boxes_of(
+    loaded: Fitted,
+    weights: str,
+    source: str,
+    *,
+    parts: str | None,
+    size: tuple[int, int, int] | None,
+) -> Any:
+    """The source's parts, on the weights' canvas; published weights' takes upright pictures too."""
+    seen = preprocessing_of(loaded, weights)
+    if size is not None:
+        seen = seen._replace(size=size[:2])
+    elif seen.sides is not None and "://" in weights:
+        seen = seen._replace(size=(max(seen.size), max(seen.size)))
+    names, unnamed = name_classes(loaded, weights, None)
+    own = unnamed or source == "digit_scenes"
+    channels = loaded.image[-1]
+    return open_boxes(
+        source,
+        canvas=canvas_of(seen),
+        classes=None if own else names,
+        channels=channels,
+        parts=parts,
+    )
 
 
 def masks_of(loaded: Fitted, source: str, **meant: Any) -> Any:

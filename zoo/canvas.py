@@ -145,3 +145,15 @@ def normalized(image: jax.Array, size: jax.Array, preprocessing: Preprocessing) 
     columns = jnp.arange(image.shape[2])[None, None, :, None]
     height, width = size[:, 0, None, None, None], size[:, 1, None, None, None]
     return jnp.where((rows < height) & (columns < width), whole, 0.0)
+
+
+def canvas_of(preprocessing: Preprocessing) -> Canvas:
+    """-> the canvas that a detector's preprocessing tells, as a file of weights holds it.
+
+    >>> canvas_of(Preprocessing((0.5,), (0.5,), (800, 1344), sides=(800, 1333))).fit
+    'short'
+    """
+    if preprocessing.sides is None:
+        return Canvas(preprocessing.size)
+    short, long = preprocessing.sides
+    return Canvas(preprocessing.size, "short", short=short, long=long)

@@ -12,11 +12,14 @@ from zoo.choice import choose
 from zoo.preprocess import Preprocessing, centre, resized
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # of files of these, in folders
 LARGEST = 89_478_485  # pixels, Pillow's own bound against decompression bombs: 256 MiB of RGB
+LONGEST_JPEG = 65_500  # pixels of a side
 SMALL = 384  # pixels: an overlay of less is enlarged, so that its legend can be read beside it
 OPACITY = 112  # of 255, of a class's colour over the image; at its borders all
 ENTRIES = 48  # lines of a legend
-LONGEST = 32  # letters of a name in it
+LONGEST = 32  # letters of a name in it, and beside a box
+BRIGHT = 140  # of 255, of a colour on which words are black
 
 
 def pillow() -> tuple[Any, Any]:
@@ -103,6 +106,11 @@ def plain(image: np.ndarray) -> Any:
     """uint8 [H, W, 1 or 3] -> Pillow's image."""
     Image, _ = pillow()
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] -> [H, W, 1]."""
+    return np.asarray(flat(plain(image), "L"))[..., None]
 
 
 def enlarged_mask(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -202,10 +210,46 @@ def with_legend(
     return canvas
 
 
+def boxed(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    colours: np.ndarray,
+    words: Sequence[str],
+) -> Any:
+    """uint8 [H, W, C], [n, 4], [n, 3], n words -> Pillow's image with boxes, the first on top."""
+    Image, _ = pillow()
+    from PIL import ImageDraw, ImageFont
+
+    factor = max(1, round(SMALL / max(image.shape[:2])))
+    picture = plain(image).convert("RGB")
+    size = (factor * picture.width, factor * picture.height)
+    picture = picture.resize(size, Image.Resampling.NEAREST)
+    em = int(min(48, max(11, max(size) / 60)))
+    font = ImageFont.load_default(em)
+    draw = ImageDraw.Draw(picture)
+    rows = list(zip((factor * boxes).tolist(), colours.tolist(), words, strict=True))
+    for (x0, y0, x1, y1), colour, text in reversed(rows):
+        colour = tuple(colour)
+        draw.rectangle(
+            (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=em // 6 + 1
+        )
+        text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+        wide, high = font.getlength(text) + em // 2, int(1.3 * em)
+        left = max(0, min(x0, size[0] - wide))
+        top = y0 - high if y0 >= high else y0  # above the box where there is room
+        draw.rectangle((left, top, left + wide, top + high), fill=colour)
+        dark = np.mean(colour) > BRIGHT
+        place = (left + em / 4, top + high / 2)
+        draw.text(place, text, "black" if dark else "white", font=font, anchor="lm")
+    return picture
+
+
 def write(image: Any, path: pathlib.Path) -> None:
-    """Pillow's image to a PNG or JPEG file, whole or not at all."""
+    """Pillow's image to a PNG or JPEG file, whole or not at all; ValueError if JPEG is too small."""
     temporary = path.with_name(f".{path.name}")
     jpeg = path.suffix == ".jpg"
+    if jpeg and max(image.size) > LONGEST_JPEG:
+        raise ValueError(f"{path}: {image.width} x {image.height} pixels are too many for a JPEG")
     try:
         image.save(temporary, **(dict(format="JPEG", quality=92) if jpeg else dict(format="PNG")))
         temporary.replace(path)

@@ -15,6 +15,8 @@ class Preprocessing(NamedTuple):
     """What a model was trained on: pixels in [0, 1] less `mean`, over `std`, both per channel.
 
     `size` is (height, width) in pixels, `crop` the part of the resized short side that is kept.
+    Of a detector `size` is that of the canvas (see zoo.canvas), onto which the whole picture is
+    stretched, or with `sides` (short, long) fitted, its shape kept.
 
     Source: the evaluation protocol of torchvision and timm.
 
@@ -27,6 +29,7 @@ class Preprocessing(NamedTuple):
     size: tuple[int, int]
     crop: float = 1.0
     interpolation: str = "bilinear"
+    sides: tuple[int, int] | None = None
 
 
 def with_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:

@@ -31,6 +31,20 @@ def listing(cards: Sequence[ModelCard]) -> str:
     return table([head, *rows])
 
 
+def resizing(card: ModelCard) -> list[tuple[str, str]]:
+    """How images come to the model's size: (word, value) of each line."""
+    seen = card.preprocessing
+    if card.task != "detection":
+        crop = f"{seen.crop:g} of the short side"
+        return [("resize", f"{by(seen.size)} {seen.interpolation}"), ("crop", crop)]
+    how = (
+        "stretched onto it"
+        if seen.sides is None
+        else "sides to {} and {} at most".format(*seen.sides)
+    )
+    return [("canvas", f"{by(seen.size)}, {how}")]
+
+
 def facts(card: ModelCard) -> str:
     """A card to the lines that `show` prints."""
     preprocessing = card.preprocessing
@@ -50,8 +64,7 @@ def facts(card: ModelCard) -> str:
             "batch norms",
             "{folded} to fold, {affine} to a scale and a bias".format(**card.batchnorms),
         ),
-        ("resize", f"{by(preprocessing.size)} {preprocessing.interpolation}"),
-        ("crop", f"{preprocessing.crop:g} of the short side"),
+        *resizing(card),
         ("mean", ", ".join(f"{value:.4g}" for value in preprocessing.mean)),
         ("deviation", ", ".join(f"{value:.4g}" for value in preprocessing.std)),
         *zip(["weights", *[""] * len(card.weights)], card.weights or ["-"], strict=False),

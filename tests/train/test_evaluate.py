@@ -2,14 +2,21 @@
 
 import csv
 import json
+import types
+from typing import final
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import zoo
+from train import detection_metrics
 from train.__main__ import main
-from train.data import open_masks, open_source
+from train.data import open_boxes, open_masks, open_source
+from zoo import registry
+from zoo.canvas import Canvas
 from zoo.preprocess import preprocess
 
 NAME = "softmax_regression"
@@ -110,3 +117,56 @@ def test_a_segmenter_on_scenes(tmp_path, capsys):
     assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
     assert main([*words, "--membrane", "0"]) == 2
     assert "membrane is 0 or 1, of two classes" in capsys.readouterr().err
+
+
+@final
+class Everywhere(nn.Module):
+    """A box of each digit around each of 3 x 3 points, as wide and high as `side` says."""
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, image, truth=None, *, train=False):
+        side = self.param("side", nn.initializers.ones, (2,))
+        y, x, label = (n.ravel() for n in jnp.mgrid[:3, :3, :10])
+        middle = 16.0 * (1 + jnp.stack([x, y], -1))
+        boxes = jnp.concatenate([middle - side[None] / 2, middle + side[None] / 2], -1)
+        outputs = {"boxes": boxes, "scores": jnp.linspace(1, 0, 90), "labels": label}
+        outputs["valid"] = jnp.ones(90, bool)
+        return {k: jnp.broadcast_to(v, (len(image), *v.shape)) for k, v in outputs.items()}
+
+
+def test_a_detector_on_scenes(tmp_path, capsys, monkeypatch):
+    """Average precision is that of its boxes; a canvas and classes of its own; one-line mistakes."""
+    pixels = dict(mean=(0.5,), std=(0.5,))
+    card = dict(module=Everywhere, task="detection", input=(64, 64, 1), paper="-")
+    family = types.SimpleNamespace(CARD={**card, "preprocessing": pixels}, VARIANTS={"every": {}})
+    monkeypatch.setitem(registry.FAMILIES, "every", family)
+    file = tmp_path / "model.safetensors"
+    side = np.array([14, 20], np.float32)
+    model, extra = Everywhere(), {"classes": CLASSES}
+    zoo.save_model("every", file, model, {"params": {"side": side}}, extra=extra)
+    words = ["evaluate", "every", "--weights", str(file), "--source", "digit_scenes"]
+    words += ["--part", "val", "--workdir", str(tmp_path)]
+    assert main(words) == 0
+    source = open_boxes("digit_scenes", canvas=Canvas((64, 64)), channels=1)["val"]
+    examples = [source[i] for i in range(100)]
+    names = ("boxes", "labels", "box_valid", "crowd")
+    boxes, labels, valid, crowd = (np.stack([e[name] for e in examples]) for name in names)
+    outputs = model.apply({"params": {"side": side}}, np.zeros((100, 64, 64, 1), np.float32))
+    truth = dict(truth_boxes=boxes, truth_labels=labels, truth_valid=valid, crowd=crowd)
+    rows = jax.tree.map(np.asarray, {**outputs, **truth, "index": np.arange(100)})
+    expected = detection_metrics.voc(rows, classes=10)
+    told = json.loads((tmp_path / "evaluation.json").read_text())
+    assert told["images"] == 100 and told["metric"] == "voc" and "loss" not in told
+    assert told["ap50"] == pytest.approx(expected["ap50"]) and expected["ap50"] > 0
+    assert told["ap50_voc07"] == pytest.approx(expected["ap50_voc07"])
+    table = list(csv.DictReader((tmp_path / "classes.csv").read_text().splitlines()))
+    assert [int(row["objects"]) for row in table] == np.bincount(labels[valid]).tolist()
+    for picture in ("precision_recall.png", "predictions.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    extra = {"classes": CLASSES[::-1]}
+    zoo.save_model("every", file, model, {"params": {"side": side}}, extra=extra)
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "in the same order" in capsys.readouterr().err

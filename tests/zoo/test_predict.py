@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import zoo
-from zoo import __main__ as command
 from zoo import predict, published
+from zoo import predict_command as command
 from zoo.__main__ import main
 from zoo.pictures import photograph
 from zoo.predict import name_and_images, names_in, read_classes
@@ -190,15 +190,28 @@ def test_images_that_are_none(tmp_path, capsys):
     whole = (tmp_path / "good.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     names = [*HOSTILE, "cut.jpg", "good.jpg", "absent.png"]
-    files = [str(tmp_path / name) for name in names] + [str(tmp_path)]
+    files = [str(tmp_path / name) for name in names]
     assert main(["predict", "resnet20", *files, "--weights", "/again"]) == 2
     out, errors = lines(capsys)
     assert len(out) == 6 and out[0].endswith("good.jpg")
-    expected = [said for _, said in HOSTILE.values()] + ["truncated", "no file", "no file"]
+    expected = [said for _, said in HOSTILE.values()] + ["truncated", "no file"]
     assert len(errors) == len(expected)
     for line, said in zip(errors, expected, strict=True):
         assert said in line.lower() if said == "truncated" else said in line
         assert line.startswith("python -m zoo: ")
+
+
+def test_folders(tmp_path, capsys):
+    """Of a folder the images, by name; of one without any a line."""
+    for name in ("b.PNG", "a.jpg", ".c.png", "d.txt"):
+        PLAIN.save(tmp_path / name, format="PNG")
+    assert main(["predict", "resnet20", str(tmp_path), "--weights", "/again", "--top", "1"]) == 0
+    out, _ = lines(capsys)
+    assert out[::2] == [str(tmp_path / "a.jpg"), str(tmp_path / "b.PNG")]
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", "resnet20", str(tmp_path / "empty"), "--weights", "/again"]) == 2
+    out, (line,) = lines(capsys)
+    assert out == [] and "empty has no file that ends in .jpg, .jpeg, .png" in line
 
 
 def test_class_names(tmp_path):

@@ -53,6 +53,9 @@ def bench(
 ) -> None:
     """Times models: images a second (median, the middle half's spread), compile seconds, memory.
 
+    Of detectors the way from pixels to boxes, and the share of it that non-maximum suppression takes:
+    what it takes less where it leaves out nothing, with weights that are drawn.
+
     Memory is what XLA plans for arguments, results and what lies between, and the most that the
     whole process held in a run where the platform tells. Compiled without any cache. Dropout is
     left out.
@@ -62,7 +65,7 @@ def bench(
         batch: images at a time
         size: side of the images in pixels [each model's own]
         dtype: of the arithmetic
-        doing: forward, folded (forward without BatchNorm), train (a step of momentum)
+        doing: forward, folded (forward without BatchNorm), train (a step of momentum; not of detectors)
         rounds: samples of each, taken by turns; 0 only compiles
         against: torch times torchvision's model in the same process, outputs compared first
         fields: of the models, like scan=True remat=True
@@ -84,8 +87,9 @@ def bench(
         else measure_pipeline(pipeline, size=size or 224, batch=batch, batches=PIPELINE_BATCHES)
     )
     for name in models:
-        rows += bench_model(name, settings)
-        print(report.table(rows[-len(doing) :]), flush=True)
+        own = bench_model(name, settings)
+        print(report.table(own), flush=True)
+        rows += own
     where = f"{jax.devices()[0].device_kind}, {dtype}, jax {jax.__version__}"
     if rate is not None:
         where += f"; a product of two matrices: {rate / 1e9:.0f} GMAC/s"

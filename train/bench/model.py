@@ -12,7 +12,7 @@ from flax import traverse_util
 import zoo
 from train.bench import clock, programs
 from train.bench.reference import Reference
-from zoo.registry import measure
+from zoo.registry import measure, variant
 from zoo.weights.model_file import shapes
 from zoo.weights.sources import rename
 
@@ -56,7 +56,13 @@ def check(name: str, what: str, ours: Any, theirs: Any, *, dtype: str) -> None:
 
 
 def bench_model(name: str, settings: Settings) -> list[dict[str, Any]]:
-    """A model's rows, keys as in report.COLUMNS; ValueError where its outputs are not torch's."""
+    """A model's rows, keys as in report.COLUMNS; ValueError where its outputs are not torch's.
+
+    A detector is not trained here, where no boxes are to be learned.
+    """
+    detects = variant(name)[0]["task"] == "detection"
+    if detects and settings.torch:
+        raise ValueError(f"{name} finds boxes: --against torch compares logits")
     height, width, channels = zoo.model_card(name).input
     if settings.size is not None:
         height = width = settings.size
@@ -80,6 +86,8 @@ def bench_model(name: str, settings: Settings) -> list[dict[str, Any]]:
         title += f" accumulate {settings.accumulate}"
     rows = []
     for what in settings.doing:
+        if detects and what == "train":
+            continue
         row = bench_program(what, model, variables, image, reference, settings, title)
         cost = macs * (TRAINING_COST if what == "train" else 1)
         if "images_per_second" in row and settings.rate is not None:
@@ -137,6 +145,9 @@ def bench_program(
     if not timed:
         return row
     runs: dict[str, Callable[[], Any]] = {"ours": program.run}
+    if isinstance(program.first, dict):
+        with programs.without_suppression():
+            runs["without"] = programs.forward(model, variables, x).run
     if reference is not None:
         theirs = reference.train(pixels, label) if what == "train" else reference.forward(pixels)
         check(title, what, program.first, theirs(), dtype=settings.dtype)
@@ -144,6 +155,8 @@ def bench_program(
     times = clock.alternate(runs, rounds=settings.rounds)
     row["images_per_second"] = settings.batch / times["ours"].median
     row["spread"] = times["ours"].spread
+    if "without" in times:
+        row["nms_share"] = max(0.0, 1 - times["without"].median / times["ours"].median)
     if "torch" in times:
         row["torch_images_per_second"] = settings.batch / times["torch"].median
         row["ratio"] = times["torch"].median / times["ours"].median

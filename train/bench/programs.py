@@ -1,8 +1,10 @@
 """A model's forward pass and training step, compiled ahead, as things to time."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -10,8 +12,10 @@ import jax.numpy as jnp
 import optax
 
 from train.step import micro_batches
+from zoo.ops import nms
 
 RATE, MOMENTUM = 1e-3, 0.9
+FOUND = ("boxes", "scores", "labels", "valid")  # what detectors give
 
 
 class Program(NamedTuple):
@@ -41,15 +45,30 @@ def compile_program(function: Callable, *arguments: Any, donate: tuple[int, ...]
 
 
 def forward(model: nn.Module, variables: Any, image: jax.Array, *, run: bool = True) -> Program:
-    """Variables, image [B, H, W, C] -> the evaluation of the logits [B, K]."""
+    """Variables, image [B, H, W, C] -> the evaluation of the logits [B, K], or of boxes."""
 
-    def logits(variables: Any, image: jax.Array) -> jax.Array:
+    def result(variables: Any, image: jax.Array) -> Any:
         outputs: Any = model.apply(variables, image)
-        return outputs["logits"]
+        return {k: outputs[k] for k in FOUND} if "boxes" in outputs else outputs["logits"]
 
-    program, seconds, memory = compile_program(logits, variables, image)
+    program, seconds, memory = compile_program(result, variables, image)
     first = program(variables, image) if run else None
-    return Program(lambda: program(variables, image).block_until_ready(), first, seconds, memory)
+    wait = lambda: jax.block_until_ready(program(variables, image))
+    return Program(wait, first, seconds, memory)
+
+
+@contextlib.contextmanager
+def without_suppression() -> Iterator[None]:
+    """Within it, programs are made whose non-maximum suppression keeps the best boxes as they are."""
+
+    def best(boxes: Any, scores: Any, valid: Any, threshold: float, count: int, plus: float) -> Any:
+        del boxes, threshold, plus
+        order = jnp.argsort(jnp.where(valid, -scores, jnp.inf))[:count].astype(jnp.int32)
+        order = jnp.pad(order, (0, count - len(order)))
+        return order, jnp.arange(count) < jnp.sum(valid)
+
+    with mock.patch.object(nms, "_suppressed", best):
+        yield
 
 
 def train(

@@ -9,6 +9,7 @@ COLUMNS = {  # the key of a row: its head, and how it is shown
     "batch": ("batch", str),
     "images_per_second": ("images/s", lambda v: f"{v:.3g}"),
     "spread": ("spread", lambda v: f"{100 * v:.0f} %"),
+    "nms_share": ("NMS", lambda v: f"{100 * v:.0f} %"),
     "torch_images_per_second": ("torch images/s", lambda v: f"{v:.3g}"),
     "ratio": ("ours / torch", lambda v: f"{v:.2f}"),
     "macs_per_second": ("GMAC/s", lambda v: f"{v / 1e9:.3g}"),

@@ -47,7 +47,12 @@ def best(
     """Rows [N] of one picture -> its detections [100, ...]."""
     boxes = clip(boxes, size)
     chosen, there = batched_nms(
-        boxes, jnp.where(valid, scores, 0.0), labels, valid, threshold=OVERLAP, count=DETECTIONS
+        boxes,
+        jnp.where(valid, scores, 0.0),
+        labels,
+        valid=valid,
+        threshold=OVERLAP,
+        count=DETECTIONS,
     )
     return {
         "boxes": boxes[chosen],

@@ -10,7 +10,6 @@ from train.recipes import (
     denoising_autoencoder_mnist,
     densenet_cifar10,
     densenet_imagenet,
-    fast_rcnn_bccd,
     fcn8s_voc,
     fcn_resnet50_camvid,
     finetune,
@@ -30,6 +29,9 @@ from train.recipes import (
     unet_isbi2012,
     vgg_imagenet,
     vit_imagenet,
+    yolo_bccd,
+    yolo_digit_scenes,
+    yolov1_voc,
 )
 
 RECIPES = {
@@ -55,7 +57,9 @@ RECIPES = {
     "unet_isbi2012": unet_isbi2012.recipe,
     "fcn_resnet50_camvid": fcn_resnet50_camvid.recipe,
     "fcn8s_voc": fcn8s_voc.script,
-    "fast_rcnn_bccd": fast_rcnn_bccd.recipe,
+    "yolo_digit_scenes": yolo_digit_scenes.recipe,
+    "yolo_bccd": yolo_bccd.recipe,
+    "yolov1_voc": yolov1_voc.recipe,
     "rcnn_bccd": rcnn_bccd.script,
     "finetune": finetune.recipe,
 }

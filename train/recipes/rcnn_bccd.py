@@ -30,7 +30,7 @@ from zoo.canvas import Canvas
 from zoo.preprocess import Preprocessing
 
 CANVAS = Canvas((480, 640))
-DEPTHS = (2, 2, 2)  # blocks of the small ResNet: three stages, the last of stride 16
+DEPTHS = (1, 2, 3)  # blocks of the small ResNet, that of the other recipes for blood cells
 CONTEXT = 16 / 227  # of a warped region's side
 EPOCH = 100  # batches
 JUDGED = 1024  # regions on which the CNN is measured while it trains
@@ -98,12 +98,17 @@ def script(
         return  # interrupted
     cnn, variables = zoo.load_model(model, workdir / "cnn")
     describe = partial(features.describe, cnn, variables, preprocessing=seen, batch_size=AT_ONCE)
-    keep = partial(keep_stage, workdir)
-    said = keep("features", lambda: training_features(describe, warped(train, regions)))
-    heads = keep("heads", lambda: fit_heads(said, regions))
     asked = warped(held, regions_of(held, objects=False))
-    found = keep("found", lambda: find(describe, asked, held, heads))
+    found = stages(workdir, describe, warped(train, regions), asked)
     finish(workdir, held, found, preprocessing=seen)
+
+
+def stages(workdir: Path, describe: Any, learnt: Warped, asked: Warped) -> Arrays:
+    """All that follows the CNN's training: regions to learn from, and regions asked -> `find`'s."""
+    keep = partial(keep_stage, workdir)
+    said = keep("features", lambda: training_features(describe, learnt))
+    heads = keep("heads", lambda: fit_heads(said, learnt.regions))
+    return keep("found", lambda: find(describe, asked, heads))
 
 
 def keep_stage(workdir: Path, name: str, compute: Any) -> dict[str, np.ndarray]:
@@ -168,7 +173,7 @@ def fit_heads(said: Arrays, regions: Regions) -> Arrays:
     return {**machines._asdict(), **own}
 
 
-def find(describe: Any, warped: Warped, held: Proposed, heads: Arrays) -> Arrays:
+def find(describe: Any, warped: Warped, heads: Arrays) -> Arrays:
     """-> detections by the CNN's own classifier, by SVMs, and by these with moved boxes.
 
     WAY_boxes [I, 100, 4] ... as `detections` has them, and seconds_PART [], for a picture.
@@ -177,6 +182,7 @@ def find(describe: Any, warped: Warped, held: Proposed, heads: Arrays) -> Arrays
     regressor = box_regression.Regressor(
         *(heads[f"box_{name}"] for name in box_regression.Regressor._fields)
     )
+    held: Any = warped.source  # the pictures, with their proposals
     pictures = [held[i] for i in np.linspace(0, len(held) - 1, TIMED, dtype=int)]
     times = [time.monotonic()]
     for example in pictures:

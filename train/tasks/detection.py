@@ -15,7 +15,8 @@ from train import augment as augmentation
 from train import detection_metrics as metrics
 from train.task import Task
 from train.tasks import detection_pictures as pictures
-from zoo.preprocess import Preprocessing, preprocess
+from zoo.canvas import normalized
+from zoo.preprocess import Preprocessing
 
 __all__ = ["Metric", "detection"]
 Metric = Literal["voc", "coco"]
@@ -72,12 +73,7 @@ def detection(
 
 def inputs(batch: Any, train: bool, *, preprocessing: Preprocessing, truth: bool) -> tuple:
     """-> (images [B, H, W, C], normalised, 0 beyond them), or with `truth` (images, truth)."""
-    image = batch["image"]
-    whole = preprocessing._replace(size=image.shape[1:3], crop=1.0)
-    rows, columns = jnp.arange(image.shape[1]), jnp.arange(image.shape[2])
-    height, width = batch["size"][:, :1], batch["size"][:, 1:]
-    inside = (rows[None] < height)[:, :, None] & (columns[None] < width)[:, None]
-    image = jnp.where(inside[..., None], preprocess(image, whole), 0.0)
+    image = normalized(batch["image"], batch["size"], preprocessing)
     if not truth:
         return (image,)
     names = ("boxes", "labels", "box_valid", "size") if train else ("size",)

@@ -249,5 +249,3 @@ def _centred(boxes: jax.Array, plus: float) -> tuple[jax.Array, jax.Array, jax.A
 
 def _row(weights: Sequence[float], like: jax.Array) -> jax.Array:
     return jnp.asarray(weights, like.dtype).reshape((1,) * (like.ndim - 1) + (4,))
-
-

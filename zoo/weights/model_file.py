@@ -17,7 +17,7 @@ from zoo.weights.fit import Fitted, account, fit, flatten, frozen, shapes, unfla
 from zoo.weights.sources import describe, locate
 from zoo.weights.tensors import read_tensors
 
-FIELDS = Preprocessing._fields  # mean std size crop interpolation
+FIELDS = Preprocessing._fields  # mean std size crop interpolation sides
 LARGEST_SIDE = 1 << 16  # pixels
 
 # Fields that say how a model is computed, not what it is: a file does not keep them.
@@ -62,14 +62,15 @@ def is_preprocessing(told: Any) -> bool:
     if not isinstance(told, dict) or not {"mean", "std", "size"} <= set(told) <= set(FIELDS):
         return False
     mean, std, size, crop = (told.get(key, 1.0) for key in FIELDS[:4])
-    lists = all(isinstance(each, list | tuple) and each for each in (mean, std, size))
-    if not lists or len(mean) != len(std) or len(size) != 2 or not isinstance(crop, int | float):
+    sides = size if told.get("sides") is None else told["sides"]
+    lists = all(isinstance(each, list | tuple) and each for each in (mean, std, size, sides))
+    if not lists or len(mean) != len(std) or not len(size) == len(sides) == 2:
         return False
-    numbers = all(type(value) in (int, float) for value in (*mean, *std))
+    numbers = all(type(value) in (int, float) for value in (*mean, *std, crop))
     return (
         numbers
         and min(std) > 0
-        and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in size)
+        and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in (*size, *sides))
         and LARGEST_SIDE**-1 < crop <= 1
         and told.get("interpolation", "bilinear") in METHODS
     )
@@ -194,7 +195,8 @@ def save_model(
         shapes(model, image),
         where=f"{name} with images of {image} (extra's preprocessing)",
     )
-    card = dict(input=image, preprocessing=preprocessing._asdict(), **extra)
+    told = {key: value for key, value in preprocessing._asdict().items() if value is not None}
+    card = dict(input=image, preprocessing=told, **extra)
     safetensors.write(pathlib.Path(path), tensors, {**card, "name": name, "fields": fields})
 
 

@@ -4,8 +4,11 @@ import json
 import mmap
 import sys
 import time
+import types
 from functools import partial
+from typing import Any, final
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +16,14 @@ import pytest
 from PIL import Image
 
 import zoo
+from tests.train import told
+from train import loop, parallel
 from train.bench import clock, programs, reference
 from train.bench.__main__ import main
 from train.bench.model import Settings, bench_model, check
 from train.bench.pipeline import measure_pipeline
+from train.data import eval_batches
+from zoo.ops import nms
 
 TINY = dict(depths=(1, 1), num_classes=5)
 
@@ -112,6 +119,70 @@ def test_what_differs_is_not_timed(dtype, off, fails):
             check("resnet50", "forward", theirs + off, theirs, dtype=dtype)
     else:
         check("resnet50", "forward", theirs + off, theirs, dtype=dtype)
+
+
+@final
+class Crowd(nn.Module):
+    """400 boxes on one another, one of each class at the score of an image's pixel."""
+
+    num_classes: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image, truth=None, *, train=False):
+        scores = nn.Dense(400, name="scores")(image.reshape(len(image), -1))
+        boxes = jnp.broadcast_to(jnp.array([0.0, 0, 8, 8]), (400, 4))
+        labels = jnp.arange(400) % self.num_classes
+
+        def found(scores):
+            index, valid = nms.batched_nms(
+                boxes, scores, labels, scores > 0, threshold=0.5, count=50
+            )
+            return dict(boxes=boxes[index], scores=scores[index], labels=labels[index], valid=valid)
+
+        return jax.vmap(found)(scores)
+
+
+def test_a_detector_s_suppression(monkeypatch):
+    """A row without training; what takes its place keeps the best; nothing is left of it after."""
+    pixels = dict(mean=(0.5,) * 3, std=(0.5,) * 3)
+    card = dict(module=Crowd, task="detection", input=(8, 8, 3), paper="-", preprocessing=pixels)
+    family = types.SimpleNamespace(CARD=card, VARIANTS={"crowd": {}})
+    monkeypatch.setitem(zoo.registry.FAMILIES, "crowd", family)
+    (row,) = bench_model("crowd", settings(fields={}, size=8, doing=("forward", "train")))
+    assert 0 <= row["nms_share"] < 1 and row["what"] == "forward"
+    random = np.random.default_rng(0)
+    image = random.normal(size=(2, 8, 8, 3)).astype(np.float32)
+    kernel = random.normal(size=(192, 400)).astype(np.float32)
+    variables = {"params": {"scores": {"kernel": kernel, "bias": np.zeros(400, np.float32)}}}
+    scores = image.reshape(2, -1) @ kernel
+    best = [[row[label::4].max() for label in range(4)] for row in scores]
+    expected = -np.sort(-np.array(best))
+    with programs.without_suppression():
+        plain = programs.forward(Crowd(), variables, image).first
+    again = programs.forward(Crowd(), variables, image).first
+    assert plain["valid"].all() and np.diff(plain["scores"]).max() <= 0
+    assert again["valid"].sum(1).tolist() == [4, 4]
+    np.testing.assert_allclose(again["scores"][:, :4], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="crowd finds boxes: --against torch compares logits"):
+        bench_model("crowd", settings(fields={}, torch=True))
+
+
+def test_one_compilation_for_any_number_of_objects():
+    """Pixels to boxes, and the measured rows: nothing, a few, as many as there is room for."""
+    chosen = told.run()
+    layout = parallel.layout("jit", devices=jax.devices()[:1])
+    functions = loop.compile_run(chosen, layout)
+    batch = next(iter(eval_batches(chosen.train, batch_size=8)))
+    variables = {"params": {"weight": np.float32(1)}}
+    counts = []
+    for most in (0, 1, told.OBJECTS):
+        batch["box_valid"] = np.arange(told.OBJECTS) < np.full((8, 1), most)
+        batch["image"][:, :, 6] = np.arange(told.HEIGHT)[:, None] < most
+        counts.append(int(functions.predict(variables, batch)["valid"].sum()))
+        functions.measure(variables, batch)
+    assert counts == [0, 8, 40]
+    assert functions.predict._cache_size() == functions.measure._cache_size() == 1
 
 
 class Same:

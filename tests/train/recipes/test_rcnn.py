@@ -1,4 +1,4 @@
-"""R-CNN's stages, and two steps of Fast R-CNN, on pictures of coloured blocks."""
+"""R-CNN by its stages on pictures of coloured blocks."""
 
 import jax
 import numpy as np
@@ -6,13 +6,11 @@ import pytest
 from PIL import Image
 
 import zoo
-from tests.train.recipes.test_photographs import two_steps
 from train import loop, parallel
-from train.data.selective_search import Search, selective_search
-from train.recipes import RECIPES, fast_rcnn_bccd, rcnn_bccd
+from train.recipes import rcnn_bccd
 from zoo.canvas import Canvas
 
-PROPOSED = ("rcnn_bccd", "fast_rcnn_bccd")
+TRIED = ("rcnn_bccd",)
 COLOURS = {"red": (220, 30, 30), "blue": (30, 40, 220)}
 OBJECT = """<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>
 <ymax>{}</ymax></bndbox></object>"""
@@ -48,11 +46,9 @@ def blocks(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("FLAX_ZOO_CACHE", str(tmp_path_factory.getbasetemp() / "proposals"))
-    changes = dict(CANVAS=Canvas((48, 64)), DEPTHS=(1, 1), EPOCH=2, JUDGED=8, AT_ONCE=16)
+    changes = dict(CANVAS=Canvas((48, 64)), DEPTHS=(1,), EPOCH=2, JUDGED=8, AT_ONCE=16)
     for name, value in changes.items():
         monkeypatch.setattr(rcnn_bccd, name, value)
-    for name in ("CANVAS", "DEPTHS"):
-        monkeypatch.setattr(fast_rcnn_bccd, name, changes[name])
 
 
 def rcnn(blocks, workdir):
@@ -106,36 +102,3 @@ def test_an_interrupted_training_ends_the_script(blocks, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "fit", lambda *arguments, **keywords: {})
     rcnn(blocks, tmp_path)
     assert not list(tmp_path.glob("*.npz"))
-
-
-def test_fast_rcnn(blocks):
-    run = RECIPES["fast_rcnn_bccd"](source=blocks, **{**KNOBS, "batch_size": 2})
-    assert run.model.num_classes == 2 and len(run.train) == 3
-    example = run.train[0]
-    there = example["proposals"][example["proposal_valid"]]
-    picture = example["image"][:48, :64]
-    np.testing.assert_array_equal(there, selective_search(picture, Search()))
-    two_steps(run._replace(model=run.model.clone(hidden=8, roi_count=8, pool=2)))
-
-
-def test_mirrored(blocks):
-    """What is in a box stays in it, and so in a proposal."""
-    source = RECIPES["fast_rcnn_bccd"](source=blocks, **{**KNOBS, "batch_size": 2}).train
-    before, flipped = source[0], 0
-    for seed in range(8):
-        after = jax.tree.map(np.asarray, fast_rcnn_bccd.mirrored(jax.random.key(seed), before))
-        turned = not np.array_equal(after["image"], before["image"])
-        flipped += turned
-        for name, valid in (("boxes", "box_valid"), ("proposals", "proposal_valid")):
-            pairs = zip(before[name][before[valid]], after[name][before[valid]], strict=True)
-            for old, new in pairs:
-                part, other = (
-                    example["image"][y0:y1, x0:x1]
-                    for example, (x0, y0, x1, y1) in (
-                        (before, old.astype(int)),
-                        (after, new.astype(int)),
-                    )
-                )
-                np.testing.assert_array_equal(part[:, ::-1] if turned else part, other)
-            assert not after[name][~before[valid]].any()
-    assert 0 < flipped < 8

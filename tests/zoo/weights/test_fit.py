@@ -226,6 +226,8 @@ STRANGE = [
     {"mean": [0.5], "std": [0.5], "size": [8, 8], "crop": "all"},
     {"mean": [0.5], "std": [0.5], "size": [8, 8], "interpolation": "box"},
     {"mean": [0.5], "std": [0.5], "size": [8, 8], "more": 1},
+    {"mean": [0.5], "std": [0.5], "size": [8, 8], "sides": [8]},
+    {"mean": [0.5], "std": [0.5], "size": [8, 8], "sides": [8, 0]},
     {"mean": 0.5, "std": 0.5, "size": 8},
     [0.5, 0.5],
 ]
@@ -240,7 +242,7 @@ def test_a_preprocessing_that_is_none(told, tmp_path):
 
 
 def test_preprocessing_is_the_files(tmp_path, draw):
-    seen = Preprocessing((0.5,), (0.25,), (40, 44), crop=0.9, interpolation="bicubic")
+    seen = Preprocessing((0.5,), (0.25,), (40, 44), crop=0.9, interpolation="bicubic", sides=(4, 5))
     model = zoo.create_model("lenet5_modern")
     extra = {"preprocessing": seen}
     zoo.save_model("lenet5_modern", tmp_path / "a", model, draw(model, (40, 44, 1)), extra=extra)
