@@ -10,6 +10,7 @@ from train.recipes import (
     denoising_autoencoder_mnist,
     densenet_cifar10,
     densenet_imagenet,
+    fast_rcnn_bccd,
     fcn8s_voc,
     fcn_resnet50_camvid,
     finetune,
@@ -60,6 +61,7 @@ RECIPES = {
     "yolo_digit_scenes": yolo_digit_scenes.recipe,
     "yolo_bccd": yolo_bccd.recipe,
     "yolov1_voc": yolov1_voc.recipe,
+    "fast_rcnn_bccd": fast_rcnn_bccd.recipe,
     "rcnn_bccd": rcnn_bccd.script,
     "finetune": finetune.recipe,
 }
