@@ -12,7 +12,7 @@ SIZE = (64, 96)  # height and width of the picture
 THRESHOLDS = (0.3, 0.5, 0.7)
 SHARES = (0.5, 0.3)  # of IoU, above which a match is one and below which it is none
 ROI_SIZE, ROI_SCALE = (3, 4), 0.25
-ROI_ALIGN = [(2, False), (2, True), (3, False), (-1, False), (-1, True)]  # sampling, aligned
+ROI_ALIGN = [(2, False), (2, True), (-1, False), (-1, True)]  # sampling, aligned
 LEVELS = (96, 24, 6)  # anchors
 BEFORE, AFTER, KEPT = 30, 25, 0.7
 

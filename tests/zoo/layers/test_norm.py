@@ -30,6 +30,7 @@ ORACLES = {
     "instance": standardised(X, (1, 2)),
     "group": grouped(X, 8),  # 8 divides 32 and 8
     "folded": X,
+    "frozen": X,  # by a mean of 0 and a variance of 1
     None: X,
 }
 
@@ -44,8 +45,10 @@ class Normed(nn.Module):
 
 
 def with_weights(variables):
-    filled = {"params": {"norm": {"scale": jnp.asarray(SCALE), "bias": jnp.asarray(BIAS)}}}
-    return {**variables, **filled} if variables.get("params") else variables
+    """Scale and bias where the norm keeps them: among its parameters, or frozen, its statistics."""
+    weights = {"scale": jnp.asarray(SCALE), "bias": jnp.asarray(BIAS)}
+    homes = [home for home, tree in variables.items() if "scale" in tree.get("norm", {})]
+    return {**variables, **{home: {"norm": variables[home]["norm"] | weights} for home in homes}}
 
 
 @pytest.mark.parametrize("kind", ORACLES)

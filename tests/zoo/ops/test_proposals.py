@@ -1,0 +1,83 @@
+"""The proposal layer against torchvision's and py-faster-rcnn's steps in plain numpy."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.golden import places
+from tests.zoo.ops.test_nms import slow_nms
+from zoo.ops.proposals import proposals
+
+
+def test_as_torchvision():
+    """Three maps; the best anchors of the first lie beside the picture and take its places."""
+    golden = places.golden("proposals")
+    fields = dict(before=places.BEFORE, after=places.AFTER, threshold=places.KEPT, smallest=1e-3)
+    f = functools.partial(proposals, levels=places.LEVELS, **fields)
+    boxes, scores, valid = jax.jit(f)(*places.levels(), size=jnp.array(places.SIZE))
+    assert valid.sum() == len(golden["scores"])
+    np.testing.assert_allclose(boxes[valid], golden["boxes"], atol=1e-4)
+    np.testing.assert_allclose(scores[valid], golden["scores"], atol=1e-6)
+
+
+def slow_proposals(logits, deltas, anchors, size, before, after, threshold, smallest):
+    """proposal_layer.py: all boxes, clipped; the large ones; the best; suppression."""
+    sides = anchors[:, 2:] - anchors[:, :2] + 1
+    centre = anchors[:, :2] + sides / 2 + deltas[:, :2] * sides
+    half = np.exp(deltas[:, 2:]) * sides / 2
+    boxes = np.concatenate([centre - half, centre + half], 1)
+    boxes = boxes.clip(0, np.array([size[1], size[0]] * 2) - 1)
+    large = ((boxes[:, 2:] - boxes[:, :2] + 1) >= smallest).all(1)
+    boxes, logits = boxes[large], logits[large]
+    best = np.argsort(-logits, kind="stable")[:before]
+    kept = slow_nms(boxes[best], logits[best], threshold, plus=1.0)[:after]
+    return boxes[best][kept], logits[best][kept]
+
+
+def test_as_in_the_paper():
+    logits, deltas, anchors = places.levels()
+    told = dict(before=40, after=20, threshold=0.5, smallest=12.0)
+    expected, ranks = slow_proposals(logits, deltas, anchors, places.SIZE, **told)
+    f = functools.partial(proposals, plus=1.0, clip=math.inf, small_first=True, **told)
+    boxes, scores, valid = jax.jit(f)(logits, deltas, anchors, size=jnp.array(places.SIZE))
+    assert valid.sum() == len(ranks)
+    np.testing.assert_allclose(boxes[valid], expected, atol=1e-4)
+    np.testing.assert_allclose(scores[valid], 1 / (1 + np.exp(-ranks)), atol=1e-6)
+
+
+def test_few_and_broken():
+    """Fewer anchors than asked for; offsets of NaN are no proposals; no gradient, a batch, bfloat16."""
+    logits, deltas, anchors = (each[-6:] for each in places.levels())
+    deltas = deltas.copy()
+    deltas[0] = np.nan
+    f = functools.partial(proposals, before=50, after=9, threshold=0.9, smallest=1e-3)
+
+    def total(logits, deltas):
+        boxes, scores, valid = f(logits, deltas, anchors, size=places.SIZE)
+        return jnp.sum(boxes) + jnp.sum(scores), (boxes, valid)
+
+    told = [jnp.asarray(each, jnp.bfloat16)[None] for each in (logits, deltas)]
+    slopes, (boxes, valid) = jax.jit(jax.vmap(jax.grad(total, (0, 1), has_aux=True)))(*told)
+    assert boxes.dtype == jnp.float32 and boxes.shape == (1, 9, 4)
+    assert np.isfinite(boxes).all() and 0 < valid.sum() <= 5
+    assert not boxes[~valid].any() and not any(each.any() for each in slopes)
+
+
+def test_mistakes():
+    logits, deltas, anchors = places.levels()
+    with pytest.raises(ValueError, match=r"\(3, 4\) have 7 anchors, got 126"):
+        proposals(
+            logits,
+            deltas,
+            anchors,
+            size=(9, 9),
+            before=1,
+            after=1,
+            threshold=0.7,
+            smallest=1,
+            levels=(3, 4),
+        )
