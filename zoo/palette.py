@@ -33,7 +33,7 @@ def box_palette(classes: int) -> np.ndarray:
     Hues by the golden section, so that neighbours lie far apart; every other one a little darker.
 
     >>> box_palette(3).tolist()
-    [[255, 25, 25], [18, 67, 185], [140, 255, 25]]
+    [[255, 25, 25], [19, 69, 191], [159, 255, 25]]
     """
     section = (5**0.5 - 1) / 2
     colours = [
