@@ -63,7 +63,9 @@ def add_convert(commands: Any) -> None:
     command.add_argument("source", metavar="SOURCE", help=WEIGHTS)
     command.add_argument("out", metavar="OUT", help="the safetensors file to write")
     command.add_argument(
-        "--to", metavar="PUBLISHER", help=f"names and layouts of one of {', '.join(SOURCES)}"
+        "--to",
+        metavar="PUBLISHER",
+        help=f"names and layouts of one of {', '.join(SOURCES)}, or darknet's .weights",
     )
     command.add_argument(
         "--force", action="store_true", help="write over a file that is there already"

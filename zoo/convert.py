@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from zoo.weights import safetensors, save_model
+from zoo.weights import darknet, safetensors, save_model
 from zoo.weights.fit import unflatten
 from zoo.weights.model_file import find, open_model, preprocessing_of
 from zoo.weights.sources import export
@@ -24,8 +24,8 @@ def convert(
     """Loads a variant from what load_model takes and writes it to `out` -> lines on both files.
 
     Ours has a card, which load_model needs no more than; `to` "torchvision" say, its publisher's
-    names and layout and no card. A file that is there is left unless `force`: FileExistsError. No
-    file is begun before all tensors are accounted for.
+    names and layout and no card, "darknet" a .weights file. A file that is there is left unless
+    `force`: FileExistsError. No file is begun before all tensors are accounted for.
     """
     out = pathlib.Path(out)
     if out.exists() and not force:
@@ -39,6 +39,10 @@ def convert(
         extra = {key: value for key, value in loaded.card.items() if key not in OURS}
         extra["preprocessing"] = preprocessing_of(loaded, source)
         save_model(loaded.name, out, loaded.model, unflatten(tensors), extra=extra)
+    elif to == "darknet":
+        beside = loaded.card.get("checkpoint")
+        seen = beside.get("seen") if isinstance(beside, dict) else 0
+        darknet.write(out, tensors, loaded.model, seen=seen)
     else:
         tensors = export(name, tensors, source=to)
         safetensors.write(out, tensors, None)

@@ -17,14 +17,16 @@ def fold_fields(model: nn.Module) -> nn.Module:
         value = getattr(model, field.name)
         if isinstance(value, nn.Module) and field.name != "parent":
             changes[field.name] = fold_fields(value)
-        elif field.name == "norm" and value == "batch":
+        elif field.name == "norm" and value in ("batch", "frozen"):
             changes[field.name] = "folded"
     return model.clone(**changes) if changes else model
 
 
 def slope_and_shift(params: Mapping[str, Any], stats: Mapping[str, Any]) -> tuple[Any, Any]:
     """A BatchNorm's weights and running statistics `[C]` to the a and b of a x + b, `[C]` each."""
-    slope = params.get("scale", 1.0) / jnp.sqrt(stats["var"] + EPSILON)
+    epsilon = 0.0 if "scale" in stats else EPSILON  # a frozen one has all in its statistics
+    params = {**params, **stats}
+    slope = params.get("scale", 1.0) / jnp.sqrt(stats["var"] + epsilon)
     return slope, params.get("bias", 0.0) - stats["mean"] * slope
 
 
@@ -37,7 +39,7 @@ def fold_weights(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[st
     if "var" in stats:
         slope, shift = slope_and_shift(params, stats)
         return {"scale": slope, "bias": shift}
-    folded = {name: fold_weights(params[name], below) for name, below in stats.items()}
+    folded = {name: fold_weights(params.get(name, {}), below) for name, below in stats.items()}
     if "conv" in params and "var" in stats.get("norm", {}):
         slope, shift = (folded["norm"][word] for word in ("scale", "bias"))
         del folded["norm"]

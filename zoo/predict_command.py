@@ -65,6 +65,11 @@ def add_options(command: Any) -> None:
     command.add_argument(
         "--output", metavar="FOLDER", help="segmentation, detection: where the files go (.)"
     )
+    add_groups(command)
+
+
+def add_groups(command: Any) -> None:
+    """Its options for segmenters alone and for detectors alone."""
     masks = command.add_argument_group("segmentation")
     masks.add_argument(
         "--tile",

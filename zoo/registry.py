@@ -30,6 +30,7 @@ from zoo.models import (
     unet,
     vgg,
     vit,
+    yolo,
 )
 from zoo.preprocess import Preprocessing, with_channels
 
@@ -48,6 +49,7 @@ FAMILIES = {
     "unet": unet,
     "vgg": vgg,
     "vit": vit,
+    "yolo": yolo,
 }
 
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
@@ -166,6 +168,8 @@ def count_macs(module: nn.Module, arguments: tuple, outputs: jax.Array) -> int:
         return module.macs(*arguments)
     if not module.has_variable("params", "kernel"):
         return 0
+    if isinstance(module, nn.ConvLocal):  # a kernel for each place
+        return module.get_variable("params", "kernel").size
     transposed = isinstance(module, nn.ConvTranspose | ConvTranspose)
     places = arguments[0] if transposed else outputs
     return module.get_variable("params", "kernel").size * math.prod(places.shape[1:-1])

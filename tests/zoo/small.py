@@ -22,8 +22,8 @@ SMALL = {
     "lenet5": {},
     "lenet5_modern": {},
     "mlp": dict(widths=(12, 9)),
-    "mobilenet_v1_025": dict(num_classes=7),
-    "mobilenet_v2_035": dict(num_classes=7),
+    "mobilenet_v1_025": dict(stages=((1, 64), (2, 128)), num_classes=7),
+    "mobilenet_v2_035": dict(stages=((16,), (24, 24), (32,)), num_classes=7),
     "preact_resnet110": dict(depths=(2, 1)),
     "preact_resnet164": dict(depths=(2, 1)),
     "resnet18": dict(depths=(2, 1), num_classes=7),
@@ -34,6 +34,12 @@ SMALL = {
     "vgg11_bn": dict(num_classes=7, hidden=24),
     "vgg11_lrn": dict(num_classes=7, hidden=24),
     "vit_ti_16": dict(depth=2, width=24, num_classes=7, image_size=48),
+    "yolo_grid": dict(
+        backbone=ResNet((1, 1), block="basic", width=6), num_classes=3, stride=8, width=8
+    ),
+    "yolov1_darknet": dict(
+        layers=((4, 7, 2), None, (6, 3, 1), None, (6, 1, 1)), local=5, hidden=9, num_classes=3
+    ),
 }
 
 # The side of their images, where the card's would cost seconds.
@@ -44,8 +50,8 @@ SIDE = {
     "densenet40_k12": 16,
     "fcn8s_vgg16": 17,
     "fcn_resnet50": 33,
-    "mobilenet_v1_025": 64,
-    "mobilenet_v2_035": 64,
+    "mobilenet_v1_025": 32,
+    "mobilenet_v2_035": 32,
     "resnet18": 48,
     "resnet50": 48,
     "unet": 44,
@@ -54,6 +60,8 @@ SIDE = {
     "vgg11_bn": 32,
     "vgg11_lrn": 32,
     "vit_ti_16": 48,
+    "yolo_grid": 33,
+    "yolov1_darknet": 32,
 }
 
 

@@ -3,7 +3,8 @@
 Most functions are of one key and one image, `function(key, image [H, W, C], *, knobs) -> image`;
 a recipe binds their knobs and lists them: `images(flip, partial(rotate, degrees=15.0))`. Images are
 uint8, or floats in [0, 1], and come back so (train.augment.pixels). Those of train.augment.scene
-move an image together with its mask: `scenes(scene.flip, partial(scene.rotate, degrees=15.0))`.
+move an image together with its mask and boxes: `scenes(scene.flip, partial(scene.rotate,
+degrees=15.0))`, and so do those of train.augment.zoom.
 """
 
 from collections.abc import Callable
@@ -12,11 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from train.augment import scene
-from train.augment.colour import blur, brightness, contrast, hue, noise, pca_colour, saturation
+from train.augment import scene, zoom
+from train.augment.colour import blur, brightness, contrast, hsv, hue, noise, pca_colour, saturation
 from train.augment.crops import crop, pad_crop, resized_crop
 from train.augment.geometry import affine, flip, rotate, scale, shift, translate
 from train.augment.mix import cutmix, erase, mixup
+from train.augment.mosaic import mosaic
 from train.augment.policies import (
     CIFAR10,
     IMAGENET,
@@ -39,9 +41,11 @@ __all__ = [
     "cutmix",
     "erase",
     "flip",
+    "hsv",
     "hue",
     "images",
     "mixup",
+    "mosaic",
     "noise",
     "nothing",
     "one_of",
@@ -57,6 +61,7 @@ __all__ = [
     "shift",
     "translate",
     "trivial_augment",
+    "zoom",
 ]
 
 
@@ -87,7 +92,8 @@ def scenes(*functions: Callable) -> Callable:
 
     The functions are those of train.augment.scene, and colours as `scene.image_alone(function)`.
     Each draws from a key of its own, as in `images`.
-    Errors: ValueError where a mask, weight or instances are not of the image's size.
+    Errors: ValueError where a mask, weight or instances are not of the image's size, or boxes do
+    not say which are valid.
     """
 
     def augment(keys: jax.Array, batch: Any) -> Any:
@@ -95,6 +101,8 @@ def scenes(*functions: Callable) -> Callable:
         for name, value in scene.maps(batch).items():
             if value.shape[:3] != size or value.ndim != (4 if name == "image" else 3):
                 raise ValueError(f"expected {name} of {size}, as the image, got {value.shape}")
+        if "boxes" in batch and batch.get("box_valid") is None:
+            raise ValueError("expected box_valid [B, N] beside boxes, got none")
         for number, function in enumerate(functions):
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
             batch = jax.vmap(function)(own, batch)

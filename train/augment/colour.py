@@ -57,6 +57,31 @@ def hue(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
     return adjust_hue(image, jax.random.uniform(key, (), minval=-amount, maxval=amount))
 
 
+def hsv(
+    key: jax.Array,
+    image: jax.Array,
+    *,
+    hue: float = 0.1,
+    saturation: float = 1.5,
+    exposure: float = 1.5,
+) -> jax.Array:
+    """Key [], [H, W, C] -> [H, W, C]: hue, saturation and exposure (the value) of YOLO.
+
+    The hue moves round the circle by up to `hue` turns; the others are multiplied by a factor
+    between 1 and `saturation` or `exposure`, or divided by it, either as likely.
+
+    Source: Redmon et al. 2016, section 2.2, for saturation and exposure of 1.5; darknet's
+    random_distort_image for the draws and its hue, which the cards of later versions have at 0.1.
+
+    >>> hsv(jax.random.key(0), jnp.ones((8, 8, 3))).shape
+    (8, 8, 3)
+    """
+    draws = jax.random.uniform(key, (5,))
+    factors = 1 + draws[:2] * (jnp.array([saturation, exposure]) - 1)
+    factors = jnp.where(draws[2:4] < 0.5, factors, 1 / factors)
+    return adjust_hsv(image, hue * (2 * draws[4] - 1), factors[0], factors[1])
+
+
 def noise(key: jax.Array, image: jax.Array, *, deviation: float) -> jax.Array:
     """Key [], [H, W, C] -> [H, W, C] plus Gaussian noise, its standard deviation in [0, 1] units.
 
@@ -130,9 +155,23 @@ def adjust_hue(image: jax.Array, turn: float | jax.Array) -> jax.Array:
     Through hue, saturation and value; a grey image (C = 1) has no hue and stays.
     Errors: ValueError where C is neither 1 nor 3.
     """
-    if coloured(image) is False:
-        return image
+    return adjust_hsv(image, turn, 1.0, 1.0) if coloured(image) else image
+
+
+def adjust_hsv(
+    image: jax.Array,
+    turn: float | jax.Array,
+    saturation: float | jax.Array,
+    exposure: float | jax.Array,
+) -> jax.Array:
+    """[H, W, C], turn, factors [] -> [H, W, C]: hue turned, saturation and value multiplied.
+
+    What leaves [0, 1] is cut when it is red, green and blue again, as in darknet's distort_image.
+    Of a grey image (C = 1) the value alone. Errors: ValueError where C is neither 1 nor 3.
+    """
     unit = to_unit(image)
+    if not coloured(image):
+        return from_unit(exposure * unit, image.dtype)
     red, green, blue = unit[..., 0], unit[..., 1], unit[..., 2]
     value = jnp.max(unit, -1)
     chroma = value - jnp.min(unit, -1)
@@ -145,7 +184,8 @@ def adjust_hue(image: jax.Array, turn: float | jax.Array) -> jax.Array:
     place = sextant[..., None] + 6 * turn + jnp.array([5.0, 3.0, 1.0]).reshape(1, 1, 3)
     place = jnp.mod(place, 6.0)
     share = jnp.clip(jnp.minimum(place, 4 - place), 0.0, 1.0)
-    return from_unit(value[..., None] - chroma[..., None] * share, image.dtype)
+    mixed = value[..., None] - saturation * chroma[..., None] * share
+    return from_unit(exposure * mixed, image.dtype)
 
 
 def adjust_blur(image: jax.Array, deviation: float | jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Augmentation that cuts out a part: one key and one image at a time, to be vmapped."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,9 +22,14 @@ def crop(key: jax.Array, image: jax.Array, *, size: tuple[int, int]) -> jax.Arra
     height, width, channels = image.shape
     if height < size[0] or width < size[1]:
         raise ValueError(f"cannot cut {size} out of an image of {(height, width)}; pad it first")
-    last = jnp.array([height - size[0], width - size[1]])
-    y, x = jax.random.randint(key, (2,), 0, last + 1)
+    y, x = corner(key, (height, width), size=size)
     return jax.lax.dynamic_slice(image, (y, x, 0), (*size, channels))
+
+
+def corner(key: jax.Array, whole: Sequence[int], *, size: tuple[int, int]) -> jax.Array:
+    """Key [], (height, width) -> y, x [2]: where `crop` cuts `size` out of an image as large."""
+    last = jnp.array([whole[0] - size[0], whole[1] - size[1]])
+    return jax.random.randint(key, (2,), 0, last + 1)
 
 
 def pad_crop(

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from train.augment import colour, crops, geometry, levels, mix, policies, scene
+from train.augment import (
+    colour,
+    crops,
+    geometry,
+    levels,
+    mix,
+    policies,
+    scene,
+    zoom,
+)
+from train.augment.mosaic import mosaic
 from train.augment.pixels import from_unit, to_unit
 
 SIDE = 160  # pixels
@@ -91,6 +101,13 @@ def mixed(function: Callable) -> Callable:
     return one
 
 
+def four(key: jax.Array, image: jax.Array) -> jax.Array:
+    """A mosaic of the image, mirrored, upside down and turned by half."""
+    turns = (image, jnp.flip(image, 1), jnp.flip(image, 0), jnp.flip(image, (0, 1)))
+    rows = {"boxes": jnp.zeros((4, 1, 4)), "box_valid": jnp.zeros((4, 1), bool)}
+    return mosaic(jax.random.split(key, 4), {"image": jnp.stack(turns), **rows})["image"][0]
+
+
 def shapes(side: int) -> np.ndarray:
     """-> [side, side] uint8: a disc of 1, a box of 2, a triangle of 3 on 0."""
     y, x = (np.mgrid[:side, :side] + 0.5) / side
@@ -116,6 +133,25 @@ def painted(picture: jax.Array, mask: jax.Array) -> jax.Array:
     return from_unit(unit, picture.dtype)
 
 
+def hulls(mask: np.ndarray) -> np.ndarray:
+    """[side, side] -> [3, 4] float32, the box around each shape."""
+    places = [np.nonzero(mask == number) for number in (1, 2, 3)]
+    found = [(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in places]
+    return np.array(found, np.float32)
+
+
+def framed(picture: jax.Array, boxes: jax.Array) -> jax.Array:
+    """[h, w, 3] uint8, [3, 4] -> the frames of the boxes over the picture, in their shapes' colours."""
+    height, width, _ = picture.shape
+    column, row = geometry.points(jnp.eye(2, 3), (height, width))
+    for box, colour_of in zip(boxes, MASKS, strict=True):
+        edges = jnp.stack([column - box[0], box[2] - column, row - box[1], box[3] - row])
+        inner = jnp.min(edges, 0)
+        on = ((inner >= 0) & (inner < 2))[..., None]
+        picture = jnp.where(on, jnp.asarray(colour_of, picture.dtype)[None, None], picture)
+    return picture
+
+
 def masked(function: Callable, *, grid: bool = False) -> Callable:
     """function(key, scene) -> function(key, image), of the image with shapes as its mask.
 
@@ -128,8 +164,10 @@ def masked(function: Callable, *, grid: bool = False) -> Callable:
         if grid:
             lines = jnp.asarray(line[:, None] | line[None])[..., None]
             image = jnp.where(lines, jnp.asarray(255, image.dtype), image)
-        moved = function(key, {"image": image, "mask": jnp.asarray(shapes(side))})
-        return painted(moved["image"], moved["mask"])
+        mask = shapes(side)
+        known = {"boxes": jnp.asarray(hulls(mask)), "box_valid": jnp.ones(3, bool)}
+        moved = function(key, {"image": image, "mask": jnp.asarray(mask), **known})
+        return framed(painted(moved["image"], moved["mask"]), moved["boxes"])
 
     return one
 
@@ -161,6 +199,8 @@ def joint(side: int) -> dict[str, Callable]:
         f"scene.crop, {small[0]} of {side} pixels": masked(partial(scene.crop, size=small)),
         f"scene.crop, {large[1]} of {side} pixels wide": masked(partial(scene.crop, size=large)),
         "scene.scaled_crop, 0.5 to 2": masked(partial(scene.scaled_crop, size=(side, side))),
+        "zoom.jitter, each edge by a fifth": masked(zoom.jitter),
+        "zoom.patch, around an object": masked(zoom.patch),
         "scene.image_alone, saturation": masked(grey),
     }
 
@@ -187,6 +227,7 @@ def random(side: int) -> dict[str, Callable]:
         "contrast, 0.8": partial(colour.contrast, amount=0.8),
         "saturation, 1": partial(colour.saturation, amount=1.0),
         "hue, half a turn": partial(colour.hue, amount=0.5),
+        "hsv, 0.1 of a turn, factors of 1.5": colour.hsv,
         "noise, 0.1": partial(colour.noise, deviation=0.1),
         "pca_colour, 0.5 (AlexNet: 0.1)": partial(colour.pca_colour, deviation=0.5),
         "blur, 0.1 to 4 pixels": partial(colour.blur, deviations=(0.1, 4.0)),
@@ -194,6 +235,7 @@ def random(side: int) -> dict[str, Callable]:
         "erase, grey": partial(mix.erase, probability=1.0, value=0.5),
         "mixup, alpha 1, with itself upside down": mixed(partial(mix.mixup, alpha=1.0)),
         "cutmix, with itself upside down": mixed(mix.cutmix),
+        "mosaic, of itself in four turns": four,
         "auto_augment, ImageNet": policies.auto_augment,
         "auto_augment, CIFAR-10": partial(policies.auto_augment, policy=policies.CIFAR10),
         "rand_augment, 2 of magnitude 9": policies.rand_augment,

@@ -1,6 +1,7 @@
 """Augmentation that moves pixels: one key and one image at a time, to be vmapped."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +123,7 @@ def affine(
 
 def draw_matrix(
     key: jax.Array,
-    size: Sequence[int],
+    size: Sequence[Any],
     *,
     degrees: float = 0.0,
     translation: float = 0.0,
@@ -147,7 +148,7 @@ def turned(angle: jax.Array) -> jax.Array:
 
 
 def inverse_about_centre(
-    linear: jax.Array, move: jax.Array, *, height: int, width: int
+    linear: jax.Array, move: jax.Array, *, height: Any, width: Any
 ) -> jax.Array:
     """[2, 2] applied about the centre, then a move [2] of (x, y) pixels -> [2, 3] for `warp`."""
     (a, b), (c, d) = linear
@@ -195,7 +196,7 @@ def points(matrix: jax.Array, size: Sequence[int]) -> tuple[jax.Array, jax.Array
     return x, y
 
 
-def inside(x: jax.Array, y: jax.Array, size: Sequence[int]) -> jax.Array:
+def inside(x: jax.Array, y: jax.Array, size: Sequence[Any]) -> jax.Array:
     """x, y [h, w], (height, width) of an image -> [h, w] bool: which points lie in it."""
     height, width = size
     return (x >= 0) & (x < width) & (y >= 0) & (y < height)

@@ -6,7 +6,14 @@ sampled bilinearly, mask and instances at the nearest pixel. Where a pixel comes
 the image, the mask is 255 (ignored), weight and instances are 0, and the image is black, or itself
 mirrored where `mode` is "reflect".
 
-`augment.scenes(scene.flip, partial(scene.rotate, degrees=15.0))` makes them one of a batch.
+"boxes" [N, 4] (x0, y0, x1, y1) with "box_valid" [N] move along: each becomes the hull of where its
+corners go, cut at the border. A box of which less than `visible` of that area is left becomes
+invalid: what is hardly seen is not to be found. Mirrored objects ("reflect") have no boxes. Where
+there is a "size" [2], the picture is that part of the canvas, its upper left, and stays there: it is
+mirrored, turned and moved in itself, and the rest of the canvas is black.
+
+`augment.scenes(scene.flip, partial(scene.rotate, degrees=15.0))` makes them one of a batch. What
+cuts and zooms for boxes is in train.augment.zoom.
 """
 
 from collections.abc import Callable
@@ -17,11 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.augment import crops, geometry
-from train.augment.pixels import from_unit, to_unit
+from train.augment import boxes, crops, geometry
+from train.augment.sampling import OUTSIDE, known, maps, sample
 
-OUTSIDE = {"mask": 255, "weight": 0, "instances": 0}  # what stands where nothing is known
-MODES = ("constant", "reflect")
+VISIBLE = 0.25  # of a box's area, below which it is no longer one
 
 Scene = dict[str, Any]
 
@@ -49,37 +55,67 @@ def flip(
     >>> flip(jax.random.key(0), scene, probability=1.0)["mask"].tolist()
     [[5, 4]]
     """
-    mirror = partial(geometry.flip, key, vertical=vertical, probability=probability)
-    return {**scene, **{name: mirror(value) for name, value in maps(scene).items()}}
+    size, axis = boxes.extent(scene), 0 if vertical else 1
+    if "size" in scene:  # the picture alone: the rest of the canvas stays where it is
+        place = jnp.arange(scene["image"].shape[axis])
+        length = scene["size"][axis]
+        place = jnp.where(place < length, length - 1 - place, place)
+        happens = jax.random.bernoulli(key, probability)
+
+        def mirror(image: jax.Array) -> jax.Array:
+            return jnp.where(happens, jnp.take(image, place, axis), image)
+    else:
+        mirror = partial(geometry.flip, key, vertical=vertical, probability=probability)
+    moved = {**scene, **{name: mirror(value) for name, value in maps(scene).items()}}
+    if "boxes" in scene:
+        turned = boxes.mirrored(scene["boxes"], size, vertical=vertical)
+        happens = jax.random.bernoulli(key, probability)
+        turned = jnp.where(happens & scene["box_valid"][:, None], turned, scene["boxes"])
+        moved["boxes"] = turned
+    return moved
 
 
-def translate(key: jax.Array, scene: Scene, *, share: float, mode: str = "constant") -> Scene:
+def translate(
+    key: jax.Array, scene: Scene, *, share: float, mode: str = "constant", visible: float = VISIBLE
+) -> Scene:
     """Key [], scene [H, W] -> scene [H, W], moved by up to `share` of its height and of its width.
 
     >>> translate(jax.random.key(0), {"image": jnp.ones((8, 8, 3))}, share=0.25)["image"].shape
     (8, 8, 3)
     """
-    return affine(key, scene, translation=share, mode=mode)
+    return affine(key, scene, translation=share, mode=mode, visible=visible)
 
 
-def rotate(key: jax.Array, scene: Scene, *, degrees: float, mode: str = "constant") -> Scene:
+def rotate(
+    key: jax.Array,
+    scene: Scene,
+    *,
+    degrees: float,
+    mode: str = "constant",
+    visible: float = VISIBLE,
+) -> Scene:
     """Key [], scene [H, W] -> scene [H, W], turned about its centre by up to `degrees` either way.
 
     >>> rotate(jax.random.key(0), {"image": jnp.ones((8, 8, 3))}, degrees=9.0)["image"].shape
     (8, 8, 3)
     """
-    return affine(key, scene, degrees=degrees, mode=mode)
+    return affine(key, scene, degrees=degrees, mode=mode, visible=visible)
 
 
 def scale(
-    key: jax.Array, scene: Scene, *, factors: tuple[float, float], mode: str = "constant"
+    key: jax.Array,
+    scene: Scene,
+    *,
+    factors: tuple[float, float],
+    mode: str = "constant",
+    visible: float = VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [H, W], enlarged about its centre by one of `factors`.
 
     >>> scale(jax.random.key(0), {"image": jnp.ones((8, 8, 3))}, factors=(0.5, 2.0))["image"].shape
     (8, 8, 3)
     """
-    return affine(key, scene, factors=factors, mode=mode)
+    return affine(key, scene, factors=factors, mode=mode, visible=visible)
 
 
 def affine(
@@ -91,6 +127,7 @@ def affine(
     factors: tuple[float, float] = (1.0, 1.0),
     shear: float = 0.0,
     mode: str = "constant",
+    visible: float = VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [H, W]: sheared, enlarged, turned and moved in one sampling.
 
@@ -99,11 +136,24 @@ def affine(
     >>> affine(jax.random.key(0), {"image": jnp.ones((8, 8, 3))}, shear=5.0)["image"].shape
     (8, 8, 3)
     """
-    size = scene["image"].shape[:2]
     matrix = geometry.draw_matrix(
-        key, size, degrees=degrees, translation=translation, factors=factors, shear=shear
+        key,
+        boxes.extent(scene),
+        degrees=degrees,
+        translation=translation,
+        factors=factors,
+        shear=shear,
     )
-    return sample(scene, *geometry.points(matrix, size), mode=mode)
+    return warp(scene, matrix, mode=mode, visible=visible)
+
+
+def warp(scene: Scene, matrix: jax.Array, *, mode: str, visible: float) -> Scene:
+    """Scene [H, W], [2, 3] -> scene [H, W]: the pixel at (x, y) comes from matrix @ (x, y, 1)."""
+    moved = sample(scene, *geometry.points(matrix, scene["image"].shape[:2]), mode=mode)
+    if "boxes" not in scene:
+        return moved
+    hulls = boxes.hulls(scene["boxes"], matrix)
+    return boxes.settled(moved, hulls, boxes.extent(scene), visible=visible)
 
 
 def elastic(
@@ -113,6 +163,7 @@ def elastic(
     deviation: float = 10.0,
     points: int = 3,
     mode: str = "constant",
+    visible: float = VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [H, W], bent as rubber is.
 
@@ -140,13 +191,26 @@ def elastic(
         precision="highest",
     )
     x, y = geometry.points(jnp.eye(2, 3), (height, width))
-    return sample(scene, x[:1] + right, y[:, :1] + down, mode=mode)
+    x, y = x[:1] + right, y[:, :1] + down
+    moved = sample(scene, x, y, mode=mode)
+    if "boxes" not in scene:
+        return moved
+    hulls, whole = boxes.bent(scene["boxes"], x, y), boxes.area(scene["boxes"])
+    return boxes.settled(moved, hulls, boxes.extent(scene), visible=visible, whole=whole)
 
 
-def crop(key: jax.Array, scene: Scene, *, size: tuple[int, int], mode: str = "constant") -> Scene:
+def crop(
+    key: jax.Array,
+    scene: Scene,
+    *,
+    size: tuple[int, int],
+    mode: str = "constant",
+    visible: float = VISIBLE,
+) -> Scene:
     """Key [], scene [H, W] -> scene [*size], every place equally likely.
 
-    A side that is shorter than `size` (height, width) is padded, all of the image being in it.
+    A side that is shorter than `size` (height, width) is padded, all of the image being in it. On
+    canvases that pictures do not fill, `scaled_crop` cuts out of the picture alone.
 
     >>> scene = {"image": jnp.ones((4, 8, 3)), "mask": jnp.zeros((4, 8), jnp.uint8)}
     >>> cut = crop(jax.random.key(0), scene, size=(6, 6))
@@ -165,7 +229,16 @@ def crop(key: jax.Array, scene: Scene, *, size: tuple[int, int], mode: str = "co
             value = jnp.pad(value, widths, constant_values=OUTSIDE.get(name, 0))
         value = crops.crop(key, value, size=size)
         cut[name] = value if name == "image" else value[..., 0]
-    return {**scene, **cut}
+    moved = {**scene, **cut}
+    if "boxes" not in scene:
+        return moved
+    padded = [old + 2 * pad for old, pad in zip(scene["image"].shape, short, strict=False)]
+    y, x = crops.corner(key, padded, size=size)
+    offset = jnp.stack([x - short[1], y - short[0]] * 2).astype(jnp.float32)
+    if "size" in scene:
+        far = scene["size"] + jnp.array(short) - jnp.stack([y, x])
+        moved["size"] = jnp.clip(far, 0, jnp.array(size)).astype(scene["size"].dtype)
+    return boxes.settled(moved, scene["boxes"] - offset[None], boxes.extent(moved), visible=visible)
 
 
 def scaled_crop(
@@ -175,10 +248,12 @@ def scaled_crop(
     size: tuple[int, int],
     factors: tuple[float, float] = (0.5, 2.0),
     mode: str = "constant",
+    visible: float = VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [*size], enlarged by one of `factors`, then cut as by `crop`.
 
-    In one sampling. The factor is uniform in its logarithm, the aspect stays.
+    In one sampling. The factor is uniform in its logarithm, the aspect stays. A picture that is
+    less than its canvas fills the new one as any other does.
 
     Source: the random scale and crop of Chen et al. 2017, DeepLab, section 4.1, whose factors are
     uniform themselves.
@@ -192,64 +267,13 @@ def scaled_crop(
     factor = jnp.exp(low + drawn[0] * (high - low))
     x, y = geometry.points(jnp.eye(2, 3), size)
     # What the enlarged image has too much, or too little, of the size goes to both sides of it.
-    height, width, _ = scene["image"].shape
+    height, width = boxes.extent(scene)
     left, top = drawn[1] * (factor * width - size[1]), drawn[2] * (factor * height - size[0])
-    return sample(scene, (x + left) / factor, (y + top) / factor, mode=mode)
-
-
-def maps(scene: Scene) -> dict[str, jax.Array]:
-    """The entries of a scene that move with its pixels."""
-    return {name: scene[name] for name in ("image", *OUTSIDE) if name in scene}
-
-
-def sample(scene: Scene, x: jax.Array, y: jax.Array, *, mode: str) -> Scene:
-    """Scene [H, W], x, y [h, w] -> scene [h, w]: each pixel comes from the point there.
-
-    Points as in geometry.warp: pixel 0 has its centre at 0.5.
-    """
-    known(mode)
-    image = scene["image"]
-    size = image.shape[:2]
-    inside = geometry.inside(x, y, size)
-    if mode == "reflect":
-        folded = fold(x, size[1]), fold(y, size[0])
-        mixed = from_unit(geometry.bilinear(image, *folded, read=to_unit), image.dtype)
-    else:
-        mixed = from_unit(geometry.bilinear(image, x, y, read=to_unit), image.dtype)
-        mixed = jnp.where(inside[..., None], mixed, jnp.zeros((), image.dtype))
-    moved = {**scene, "image": mixed}
-    for name, value in maps(scene).items():
-        if name == "image":
-            continue
-        if name == "weight":
-            taken = geometry.bilinear(value[..., None], x, y, read=as_float).astype(value.dtype)
-        else:
-            taken = geometry.nearest(value[..., None], x, y)
-        moved[name] = jnp.where(inside, taken[..., 0], jnp.asarray(OUTSIDE[name], value.dtype))
-    return moved
-
-
-def as_float(value: jax.Array) -> jax.Array:
-    """[...] -> [...] float32."""
-    return value.astype(jnp.float32)
-
-
-def known(mode: str) -> None:
-    """ValueError where a mode is none."""
-    if mode not in MODES:
-        raise ValueError(f"mode is one of {', '.join(MODES)}, got {mode!r}")
-
-
-def fold(place: jax.Array, length: int) -> jax.Array:
-    """[...] along an axis of `length` pixels -> [...] in it, mirrored at the outermost centres.
-
-    As jnp.pad's "reflect", which does not repeat the border.
-
-    >>> fold(jnp.array([-0.5, 0.5, 2.5, 3.5, 4.5]), 3).tolist()
-    [1.5, 0.5, 2.5, 1.5, 0.5]
-    """
-    last = max(length - 1, 1)
-    return 0.5 + last - jnp.abs(jnp.mod(place - 0.5, 2.0 * last) - last)
+    moved = sample(scene, (x + left) / factor, (y + top) / factor, mode=mode, whole=True)
+    if "boxes" not in scene:
+        return moved
+    offset = jnp.stack([left, top] * 2)
+    return boxes.settled(moved, scene["boxes"] * factor - offset[None], size, visible=visible)
 
 
 def spline_matrix(length: int, points: int) -> np.ndarray:

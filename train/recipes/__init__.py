@@ -28,6 +28,9 @@ from train.recipes import (
     unet_isbi2012,
     vgg_imagenet,
     vit_imagenet,
+    yolo_bccd,
+    yolo_digit_scenes,
+    yolov1_voc,
 )
 
 RECIPES = {
@@ -53,5 +56,8 @@ RECIPES = {
     "unet_isbi2012": unet_isbi2012.recipe,
     "fcn_resnet50_camvid": fcn_resnet50_camvid.recipe,
     "fcn8s_voc": fcn8s_voc.script,
+    "yolo_digit_scenes": yolo_digit_scenes.recipe,
+    "yolo_bccd": yolo_bccd.recipe,
+    "yolov1_voc": yolov1_voc.recipe,
     "finetune": finetune.recipe,
 }

@@ -2,12 +2,13 @@
 
 import functools
 import math
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Mapping
+from typing import Any, final
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from flax.typing import Dtype, Initializer
 from jax import lax
 
@@ -89,6 +90,74 @@ class BatchNorm(nn.Module):
 
 
 @final
+class FrozenBatchNorm(nn.Module):
+    """`[B, ..., C] -> [B, ..., C]`: (x - mean) * scale / sqrt(var) + bias, of which nothing learns.
+
+    All four stand in batch_stats and never change, so that they are no parameters. There is no
+    epsilon: to take a trained BatchNorm over, add its own to the variance (see `frozen`).
+
+    Source: torchvision's FrozenBatchNorm2d as its published Faster R-CNN has it, with eps=0.
+
+    >>> x = jnp.array([[3.0]])
+    >>> y, variables = FrozenBatchNorm().init_with_output(jax.random.key(0), x)
+    >>> y.tolist(), list(variables), sorted(variables["batch_stats"])
+    ([[3.0]], ['batch_stats'], ['bias', 'mean', 'scale', 'var'])
+    """
+
+    dtype: Dtype = jnp.float32
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1:]
+        mean, var, scale, bias = (
+            self.variable("batch_stats", name, start, width, jnp.float32).value
+            for name, start in (
+                ("mean", jnp.zeros),
+                ("var", jnp.ones),
+                ("scale", jnp.ones),
+                ("bias", jnp.zeros),
+            )
+        )
+        slope = scale * lax.rsqrt(var)
+        shift = bias - mean * slope
+        across = (1,) * (x.ndim - 1) + width
+        x = x.astype(jnp.promote_types(jnp.float32, self.dtype))
+        return (x * slope.reshape(across) + shift.reshape(across)).astype(self.dtype)
+
+
+def frozen(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """`{params: {.. norm: {scale [C], bias [C]}}, batch_stats: {.. norm: {mean [C], var [C]}}} -> the same, frozen`.
+
+    Variables of a model with norm "batch" as those of the model with norm "frozen", which computes
+    the same as the first does in evaluation.
+
+    Source: torchvision's FrozenBatchNorm2d, which reads a BatchNorm's weights; eps is of `var` here.
+
+    >>> x = jnp.ones((1, 2))
+    >>> trained = jax.jit(BatchNorm(name="norm").init)(jax.random.key(0), x)
+    >>> still = frozen(trained)
+    >>> still["params"], sorted(still["batch_stats"])
+    ({}, ['bias', 'mean', 'scale', 'var'])
+    """
+    params = dict(traverse_util.flatten_dict(dict(variables["params"])))
+    stats: dict[tuple[str, ...], Any] = dict(
+        traverse_util.flatten_dict(dict(variables.get("batch_stats", {})))
+    )
+    for path in [path for path in stats if path[-1] == "var"]:
+        where = path[:-1]
+        stats[path] = stats[path] + EPSILON
+        for leaf in ("scale", "bias"):
+            if (*where, leaf) in params:
+                stats[*where, leaf] = params.pop((*where, leaf))
+    return {
+        **variables,
+        "params": traverse_util.unflatten_dict(params),
+        "batch_stats": traverse_util.unflatten_dict(stats),
+    }
+
+
+@final
 class Affine(nn.Module):
     """`[..., C] -> [..., C]`: scale and bias per channel, what folding leaves of a BatchNorm.
 
@@ -113,6 +182,7 @@ class Affine(nn.Module):
 NORMS: dict[str, Callable[..., nn.Module]] = {  # width, axis_name, fields -> module
     "batch": lambda width, axis_name, **fields: BatchNorm(axis_name=axis_name, **fields),
     "folded": lambda width, axis_name, **fields: Affine(**fields),
+    "frozen": lambda width, axis_name, **fields: FrozenBatchNorm(**fields),
     "group": lambda width, axis_name, **fields: nn.GroupNorm(
         math.gcd(32, width), epsilon=EPSILON, use_fast_variance=False, **fields
     ),
@@ -138,7 +208,7 @@ def norm(
     To be called inside a module's compact method, where the weights go to `name`. Kinds: "batch";
     "layer" (over C alone, as tokens need); "instance" (over the pixels of a channel); "group" (32
     groups, or the largest number that divides 32 and C); "folded" (a scale and a bias, the place
-    that fold_batchnorm leaves); None (x itself). Other kinds raise ValueError.
+    that fold_batchnorm leaves); "frozen" (a BatchNorm that does not learn, weights and all); None (x itself). Other kinds raise ValueError.
 
     Source: Ioffe & Szegedy 2015; Ba et al. 2016; Ulyanov et al. 2016; Wu & He 2018.
 

@@ -10,6 +10,7 @@ from zoo.losses.segmentation import (
     pixel_cross_entropy,
     pixel_weight,
 )
+from zoo.losses.yolo import yolo_v1
 
 __all__ = [
     "IGNORED",
@@ -26,4 +27,5 @@ __all__ = [
     "pixel_weight",
     "smooth_l1",
     "squared_error",
+    "yolo_v1",
 ]

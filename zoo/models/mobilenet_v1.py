@@ -48,7 +48,8 @@ class Separable(nn.Module):
 class MobileNetV1(nn.Module):
     """`[B, H, W, C] -> {stage1 ... stage4, pooled [B, D], logits [B, K]}`, of any image size.
 
-    The stages have stride 4, 8, 16 and 32. `width` multiplies all channels, which are rounded to
+    The stages have stride 4, 8, 16 and 32; `stages` are (depth, channels), the first of stride 2.
+    `width` multiplies all channels, which are rounded to
     multiples of 8; `strides` are those of the stem and of stages 1 to 4, whose product is the last
     stage's: (1, 1, 2, 2, 2) suits images of 32 x 32. `remat` recomputes a block's maps in the
     backward pass instead of keeping them.
@@ -64,6 +65,7 @@ class MobileNetV1(nn.Module):
     """
 
     num_classes: int = 1000
+    stages: tuple[tuple[int, int], ...] = STAGES
     width: float = 1.0
     strides: tuple[int, ...] = (2, 2, 2, 2, 2)
     dropout: float = 0.001
@@ -95,7 +97,7 @@ class MobileNetV1(nn.Module):
         outputs = {}
         stem = conv(round_width(32 * self.width), 3, self.strides[0], name="stem")
         x = stem(image, train=train)
-        for k, (depth, width) in enumerate(STAGES):
+        for k, (depth, width) in enumerate(self.stages):
             for i in range(depth):
                 stride = self.strides[k] if k > 0 and i == 0 else 1
                 block = Separable(

@@ -57,7 +57,8 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """`[B, H, W, C] -> {stage1 ... stage4, pooled [B, 1280], logits [B, K]}`, of any image size.
 
-    The stages have stride 4, 8, 16 and 32. `width` multiplies all channels, which are rounded to
+    The stages have stride 4, 8, 16 and 32; `stages` are their blocks' channels, before them those of
+    stride 2. `width` multiplies all channels, which are rounded to
     multiples of 8; the 1,280 of the last convolution do not shrink with it. `strides` are those of
     the stem and of stages 1 to 4, whose product is the last stage's: (1, 1, 2, 2, 2) suits images
     of 32 x 32. `stochastic_depth` is the rate of the last block, to which it grows linearly;
@@ -73,6 +74,7 @@ class MobileNetV2(nn.Module):
     """
 
     num_classes: int = 1000
+    stages: tuple[tuple[int, ...], ...] = STAGES
     width: float = 1.0
     strides: tuple[int, ...] = (2, 2, 2, 2, 2)
     dropout: float = 0.2
@@ -104,11 +106,11 @@ class MobileNetV2(nn.Module):
 
             return (nn.remat(call) if self.remat else call)(block, x)
 
-        rates = drop_rates(self.stochastic_depth, [len(widths) for widths in STAGES])
+        rates = drop_rates(self.stochastic_depth, [len(widths) for widths in self.stages])
         outputs = {}
         stem = conv(round_width(32 * self.width), 3, self.strides[0], name="stem")
         x = stem(image, train=train)
-        for k, widths in enumerate(STAGES):
+        for k, widths in enumerate(self.stages):
             for i, width in enumerate(widths):
                 block = InvertedResidual(
                     round_width(width * self.width),

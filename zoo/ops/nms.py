@@ -58,8 +58,8 @@ def batched_nms(
     boxes: jax.Array,
     scores: jax.Array,
     labels: jax.Array,
-    valid: jax.Array,
     *,
+    valid: jax.Array,
     threshold: float,
     count: int,
     plus: float = 0.0,
@@ -71,7 +71,8 @@ def batched_nms(
 
     >>> boxes = jnp.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 4]])
     >>> scores, labels, valid = jnp.array([0.5, 0.9, 0.3]), jnp.array([1, 1, 2]), jnp.ones(3, bool)
-    >>> batched_nms(boxes, scores, labels, valid, threshold=0.5, count=3)[0].tolist()
+    >>> found, _ = batched_nms(boxes, scores, labels, valid=valid, threshold=0.5, count=3)
+    >>> found.tolist()
     [1, 2, 0]
     """
     chex.assert_shape(boxes, (None, 4))

@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from zoo.layers.residual import stack
 from zoo.registry import create_model, variant
+from zoo.weights import darknet
 from zoo.weights.sources import rename
 
 # Numbers of classes and of channels that are no other side of any model, nor divide one.
@@ -148,6 +149,29 @@ def adopt(
     return tensors, own | told, image
 
 
+def unrolled(
+    name: str,
+    tensors: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    image: tuple[int, ...],
+    *,
+    source: str,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """darknet's one row of numbers to (arrays by path, the fields that their count tells)."""
+    ((how, row),) = tensors.items()
+    others = {key: value for key, value in fields.items() if key != "num_classes"}
+    model = create_model(name, **others)
+    try:
+        classes = darknet.classes_of(row.size, traced(model, image, where=name), model)
+    except ValueError as error:
+        raise ValueError(f"{source} does not fit {name}: {error}") from error
+    own: dict[str, Any] = {"num_classes": classes}
+    model = model.clone(**own)
+    expected = traced(model, image, where=name)
+    transposed = how == darknet.OLD_ROW
+    return darknet.to_paths(row, expected, model, transposed=transposed), own
+
+
 def recoloured(kernel: np.ndarray, old: int, new: int) -> np.ndarray:
     """`[..., times * old, O] -> [..., times * new, O]`: a first kernel, for other channels.
 
@@ -228,7 +252,9 @@ def fit(
     """
     held = len(tensors), sum(tensor.size for tensor in tensors.values())
     own, image = configuration(name, card)
-    if "fields" not in card:
+    if darknet.is_row(tensors):
+        tensors, own = unrolled(name, tensors, fields, image, source=source)
+    elif "fields" not in card:
         tensors, own, image = adopt(name, tensors, fields, image)
     wished = create_model(name, **{**own, **fields})
     scan = getattr(wished, "scan", False)

@@ -1,4 +1,4 @@
-"""Which reader a file is for, told by its content and never by its ending."""
+"""Which reader a file is for, told by its content; darknet's, which has no mark, by its ending too."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.weights import npz, safetensors, torch_file
+from zoo.weights import darknet, npz, safetensors, torch_file
 from zoo.weights.archive import open_archive
 
 # What a file that holds no weights begins with, and what it is. Text is compared without case.
@@ -26,6 +26,7 @@ FOREIGN = {
     b"%pdf": "a PDF document",
     b"{": "JSON text",
 }
+UNKNOWN = "nothing known"
 TAR = b"ustar", 257  # and where it stands
 PICKLE = b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"
 MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch_file.MAGIC, pickled
@@ -45,7 +46,7 @@ def describe(head: bytes) -> str:
         return "a tar archive: unpack it first"
     if head.startswith(PICKLE):
         return "a Python pickle that torch did not write: pickles of others are not read"
-    return f"nothing known: it begins with {head[:8]!r}" if head else "empty"
+    return f"{UNKNOWN}: it begins with {head[:8]!r}" if head else "empty"
 
 
 def checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -56,7 +57,8 @@ def checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
 def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Path of a weights file to ({name: array}, {what the file says of itself}).
 
-    safetensors, torch (both forms) and npz, told by content; names and layouts are the file's.
+    safetensors, torch (both forms) and npz, told by content, and darknet's .weights, one row of
+    numbers under the name "darknet"; names and layouts are the file's.
     The second is a card by save_model, or {"checkpoint": {…}} with the numbers and words that
     stood beside torch's tensors. A
     file that is damaged, means harm or is none of these raises ValueError of one line, which says
@@ -86,4 +88,7 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
             return npz.read(path)
         held = ", ".join(repr(name[:40]) for name in names[:3]) or "nothing"
         raise ValueError(f"{path} is a zip archive of neither torch nor numpy: it holds {held}")
-    raise ValueError(f"{path} is {describe(head)}")
+    what = describe(head)
+    if what.startswith(UNKNOWN) and darknet.recognise(path, head):
+        return darknet.read(path)
+    raise ValueError(f"{path} is {what}")

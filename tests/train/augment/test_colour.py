@@ -121,3 +121,24 @@ def test_units():
     assert half.dtype == jnp.float32 and from_unit(half, jnp.bfloat16).dtype == jnp.bfloat16
     with pytest.raises(ValueError, match="uint8 or of floats in .*, got int32"):
         to_unit(jnp.array([1]))
+
+
+@pytest.mark.parametrize(("turn", "saturation", "exposure"), [(0.0, 1.5, 1.0), (0.1, 0.7, 1.4)])
+def test_hsv_is_colorsys_s(turn, saturation, exposure):
+    image = np.random.default_rng(0).random((4, 4, 3)).astype(np.float32)
+    ours = colour.adjust_hsv(jnp.asarray(image), turn, saturation, exposure)
+
+    def one(pixel):
+        hue, own, value = colorsys.rgb_to_hsv(*pixel.tolist())
+        return colorsys.hsv_to_rgb((hue + turn) % 1, own * saturation, value * exposure)
+
+    expected = np.clip(np.apply_along_axis(one, -1, image.astype(float)), 0, 1)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_hsv_multiplies_and_divides_alike():
+    grey = jnp.full((1, 1, 1), 0.25, jnp.float32)
+    keys = jax.random.split(jax.random.key(0), 400)
+    drawn = np.asarray(jax.vmap(colour.hsv, in_axes=(0, None))(keys, grey)).ravel() / 0.25
+    assert 1 / 1.5 <= drawn.min() < 0.69 and 1.45 < drawn.max() <= 1.5
+    assert abs((drawn > 1).mean() - 0.5) < 0.13

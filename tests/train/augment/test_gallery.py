@@ -8,7 +8,17 @@ import pytest
 from train import augment
 from train.augment import gallery
 
-NOT_DRAWN = {"images", "scene", "scenes", "chain", "one_of", "nothing", "IMAGENET", "CIFAR10"}
+NOT_DRAWN = {
+    "images",
+    "scene",
+    "scenes",
+    "zoom",
+    "chain",
+    "one_of",
+    "nothing",
+    "IMAGENET",
+    "CIFAR10",
+}
 
 
 def test_every_augmentation_has_a_row():
@@ -20,6 +30,7 @@ def test_every_augmentation_has_a_row():
     joint = gallery.joint(32)
     own = {f"scene.{name}" for name in ("image_alone", "translate", "rotate", "scale", "affine")}
     own |= {f"scene.{name}" for name in ("flip", "elastic", "crop", "scaled_crop")}
+    own |= {"zoom.jitter", "zoom.patch"}
     assert {title.split(",")[0] for title in joint} == own
     assert len(shapes) == len(gallery.STILL) + len(rows) + len(joint)
     assert all(row.dtype == jnp.uint8 and row.shape[0] == gallery.DRAWS for row in shapes)

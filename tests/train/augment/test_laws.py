@@ -24,6 +24,7 @@ FUNCTIONS = {
     "contrast": partial(augment.contrast, amount=0.8),
     "saturation": partial(augment.saturation, amount=0.8),
     "hue": partial(augment.hue, amount=0.5),
+    "hsv": augment.hsv,
     "noise": partial(augment.noise, deviation=0.2),
     "pca_colour": partial(augment.pca_colour, deviation=1.0),
     "blur": augment.blur,

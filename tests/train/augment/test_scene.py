@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from train import augment
-from train.augment import geometry, scene
+from train.augment import geometry, sampling, scene
 
 HEIGHT, WIDTH = 24, 20
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -75,7 +75,7 @@ def test_all_of_a_scene_moves_by_the_same_points(name):
     assert len(np.unique(moved["weight"].reshape(KEYS, -1), axis=0)) > 1, "keys matter"
 
 
-@pytest.mark.parametrize("mode", scene.MODES)
+@pytest.mark.parametrize("mode", sampling.MODES)
 def test_elastic_is_scipys(photograph, mode):
     key, known = keys()[0], known_scene()
     bent = scene.elastic(

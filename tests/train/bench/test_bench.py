@@ -136,7 +136,7 @@ class Crowd(nn.Module):
 
         def found(scores):
             index, valid = nms.batched_nms(
-                boxes, scores, labels, scores > 0, threshold=0.5, count=50
+                boxes, scores, labels, valid=scores > 0, threshold=0.5, count=50
             )
             return dict(boxes=boxes[index], scores=scores[index], labels=labels[index], valid=valid)
 

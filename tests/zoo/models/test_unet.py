@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.golden.compare import QUICKLY, double_precision
+from tests.golden.compare import double_precision
 from zoo.models.unet import UNet, fitting_sides, margin
 from zoo.registry import variant
 from zoo.weights import fit, model_file, read_card
@@ -110,7 +110,7 @@ def test_evaluation(case, draw):
     model, shape = CASES[case]
     image = RANDOM.normal(size=(2, *shape)).astype(np.float32)
     variables = draw(model, shape)
-    out = jax.jit(model.apply, compiler_options=QUICKLY)(variables, image)
+    out = jax.jit(model.apply)(variables, image)
     wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
     maps, logits, _ = oracle(model, wide, image.astype(np.float64))
     for k, theirs in enumerate(maps, 1):
@@ -135,7 +135,7 @@ def test_training(case, draw):
             return jnp.square(out["logits"] - target).sum(), new
 
         step = jax.value_and_grad(loss, has_aux=True)
-        step = jax.jit(step, compiler_options=QUICKLY)
+        step = jax.jit(step)
         (value, new), grads = jax.tree.map(np.asarray, step(variables["params"]))
 
     def theirs(params):
@@ -259,7 +259,7 @@ def test_multiply_adds_by_hand(release):
 def test_weights_begin_as_he_says():
     """N(0, 2 / N), N the nodes that come in: one tap of an up-convolution's four."""
     model = UNet(depth=1, width=32)
-    init = jax.jit(model.init, compiler_options=QUICKLY)
+    init = jax.jit(model.init)
     params = init(jax.random.key(0), jnp.zeros((1, 18, 18, 1)))["params"]
     for name, inputs in {"stage2_1": 9 * 64, "decode1_0": 9 * 64, "up1": 64}.items():
         kernel = params[name].get("conv", params[name])["kernel"]
@@ -272,7 +272,7 @@ def test_dropout_is_at_the_end_of_the_way_down(draw):
     variables = draw(model, (44, 44, 1))
     keys = {"dropout": jax.random.key(1)}
     apply = functools.partial(model.apply, train=True, rngs=keys)
-    out = jax.jit(apply, compiler_options=QUICKLY)(variables, image)
+    out = jax.jit(apply)(variables, image)
     dropped = [float((out[f"stage{k}"] == 0).mean()) for k in (1, 2, 3)]
     assert dropped == pytest.approx([0, 0.5, 0.5], abs=0.05)
 
@@ -321,9 +321,9 @@ def assembly(draw):
 def test_steps_over_a_backbone(assembly):
     """From the backbone's own stages on, by the oracle; 33 x 42 is no multiple of the strides."""
     model, variables, image = assembly
-    out = jax.jit(model.apply, compiler_options=QUICKLY)(variables, image)
+    out = jax.jit(model.apply)(variables, image)
     below = {kind: tree["backbone"] for kind, tree in variables.items()}
-    stages = jax.jit(model.backbone.apply, compiler_options=QUICKLY)(below, image)
+    stages = jax.jit(model.backbone.apply)(below, image)
     for stage in ("stage1", "stage2"):
         np.testing.assert_allclose(out[stage], stages[stage], rtol=1e-4, atol=1e-4)
     wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
@@ -344,7 +344,7 @@ def test_trained_weights_go_under_it(assembly, tmp_path, draw):
     assert backbone == model.backbone
     variables = {kind: {**tree, "backbone": trained[kind]} for kind, tree in fresh.items()}
     out, theirs = (
-        jax.jit(each.apply, compiler_options=QUICKLY)(held, image)
+        jax.jit(each.apply)(held, image)
         for each, held in ((model, variables), (classifier, weights))
     )
     np.testing.assert_allclose(out["stage2"], theirs["stage2"], rtol=1e-5, atol=1e-5)
@@ -356,10 +356,7 @@ def test_an_assembly_is_saved_loaded_and_folded(assembly, tmp_path):
     loaded, values = zoo.load_model("unet", tmp_path / "a")
     assert loaded == model and jax.tree.all(jax.tree.map(np.array_equal, values, variables))
     folded, lighter = zoo.fold_batchnorm(model, variables)
-    before, after = (
-        jax.jit(m.apply, compiler_options=QUICKLY)(v, image)
-        for m, v in ((model, variables), (folded, lighter))
-    )
+    before, after = (jax.jit(m.apply)(v, image) for m, v in ((model, variables), (folded, lighter)))
     assert "batch_stats" not in lighter
     error = np.abs(before["logits"] - after["logits"]).max()
     assert error < 1e-5 * np.abs(before["logits"]).max()

@@ -60,7 +60,7 @@ def alone(boxes, scores, valid, threshold, plus=0.0):
 
 @jax.jit
 def by_label(boxes, scores, labels, valid, threshold):
-    return batched_nms(boxes, scores, labels, valid, threshold=threshold, count=300)
+    return batched_nms(boxes, scores, labels, valid=valid, threshold=threshold, count=300)
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_a_chain_of_overlaps():
 
 
 def test_nothing_and_nan():
-    boxes, scores, labels, valid = crowd()
+    boxes, scores, _, valid = crowd()
     assert kept(alone(boxes, scores, ~valid, 0.5)) == []
     broken = boxes.at[0].set(jnp.nan).at[1, 2].set(jnp.nan).at[2].set(jnp.inf)
     scores = scores.at[3].set(jnp.nan).at[4].set(-jnp.inf)

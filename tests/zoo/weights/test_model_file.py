@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 import zoo
 from tests.zoo.small import SMALL, small
 from zoo.preprocess import Preprocessing
-from zoo.registry import variant
+from zoo.registry import images, variant
 from zoo.weights import fit, model_file, read_card
 
 NAME = "lenet5_modern"
@@ -38,12 +38,13 @@ def saved(tmp_path, draw):
 def test_round_trip(name, tmp_path, draw):
     model, shape = small(name)
     variables = draw(model, shape)
-    zoo.save_model(name, tmp_path / "a", model, variables)
+    extra = dict(preprocessing=images(name)[1]._replace(size=shape[:2]))
+    zoo.save_model(name, tmp_path / "a", model, variables, extra=extra)
     loaded, values = zoo.load_model(name, tmp_path / "a")
     assert loaded == model and same(values, variables)
     assert isinstance(jax.tree.leaves(values)[0], jax.Array)
     again = tmp_path / "b"
-    zoo.save_model(name, again, loaded, values)
+    zoo.save_model(name, again, loaded, values, extra=extra)
     assert again.read_bytes() == (tmp_path / "a").read_bytes()
 
 
