@@ -57,11 +57,6 @@ def add_predict(commands: Any) -> None:
     command.add_argument(
         "--top", type=int, metavar="N", help="classification: classes to print for each image (5)"
     )
-    add_options(command)
-
-
-def add_options(command: Any) -> None:
-    """The options that are a task's own."""
     command.add_argument(
         "--output", metavar="FOLDER", help="segmentation, detection: where the files go (.)"
     )
