@@ -17,7 +17,7 @@ from train.data.arrays import Source
 from train.data.photographs import photograph
 from train.run import Run
 from train.task import Task
-from train.tasks.classification import classification
+from train.tasks.classification import classification, mistakes
 from train.tasks.detection import Metric, detection
 from train.tasks.segmentation import segmentation
 from zoo import tiles
@@ -106,7 +106,8 @@ def evaluate(
     Of classifiers top-1 and top-5 accuracy, images resized, cut and normalised as the weights'
     publisher does; of segmenters accuracy, IoU and Dice, images as large as they are; of detectors
     average precision, images on the canvas that the weights tell. Leaves evaluation.json,
-    classes.csv, predictions.png, and confusion.png or precision_recall.png, in the workdir.
+    classes.csv, predictions.png, and confusion.png or precision_recall.png, in the workdir; of
+    classifiers mistakes.csv: what is wrong, least likely label first (--part train: wrong labels).
 
     Args:
         name: a name of `python -m zoo list`
@@ -232,6 +233,9 @@ def judge(
         workdir.mkdir(parents=True, exist_ok=True)
         for file, drawing in task.render(*seen, measured).items():
             plots.save(drawing, workdir / file)
+        if variant(loaded.name)[0]["task"] == "classification":
+            listed = mistakes(measured, data.classes, getattr(data, "files", None))
+            plots.save(listed, workdir / "mistakes.csv")
         plots.save(json.dumps({**told, **figures}), workdir / "evaluation.json")
         shown = {f"{part}/{key}": value for key, value in figures.items() if key != "images"}
         log.closing_table(loaded.name, shown)

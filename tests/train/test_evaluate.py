@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import zoo
 from train import detection_metrics
@@ -62,6 +63,47 @@ def test_figures_pictures_and_a_table(weights, tmp_path, capsys):
     rows = list(csv.DictReader((tmp_path / "classes.csv").read_text().splitlines()))
     assert [row["class"] for row in rows] == CLASSES
     assert [int(row["support"]) for row in rows] == support.tolist()
+    wrong = list(csv.DictReader((tmp_path / "mistakes.csv").read_text().splitlines()))
+    assert len(wrong) == round(360 * (1 - accuracy))
+    test = open_source("digits")["test"]
+    assert all(CLASSES[test[int(row["example"])]["label"]] == row["label"] for row in wrong)
+    assert all(float(row["p_label"]) <= float(row["p_predicted"]) for row in wrong)
+
+
+def test_wrong_labels_cost_little_and_come_first(tmp_path):
+    """Folders whose every hundredth training image lies in another class's: as a user has them."""
+    moved = set()
+    for part in ("train", "test"):
+        data = open_source("digits")[part]
+        for i in range(len(data)):
+            label, wrong = int(data[i]["label"]), part == "train" and i % 100 == 50
+            file = tmp_path / part / str((label + wrong * (1 + i % 7)) % 10) / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(data[i]["image"][..., 0]).save(file)
+            moved |= {str(file)} if wrong else set()
+    source, run = ["--source", f"folder:{tmp_path}"], tmp_path / "run"
+    assert (
+        main(
+            [
+                "mlp_digits",
+                *source,
+                "--epochs",
+                "8",
+                "--learning-rate",
+                "3e-3",
+                "--workdir",
+                str(run),
+            ]
+        )
+        == 0
+    )
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["test/accuracy"] > 0.95
+    judged = ["evaluate", "mlp", "--weights", str(run), *source, "--part", "train"]
+    assert main([*judged, "--workdir", str(tmp_path / "judged")]) == 0
+    told = csv.DictReader((tmp_path / "judged" / "mistakes.csv").read_text().splitlines())
+    first = [row["example"] for row in told][: len(moved)]
+    assert len(moved) == 13 and len(moved & set(first)) >= 10
 
 
 @pytest.mark.parametrize(

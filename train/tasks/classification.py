@@ -1,5 +1,7 @@
 """One image, one label."""
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -19,8 +21,9 @@ from train.tasks.table import table
 from zoo import losses
 from zoo.preprocess import Preprocessing, preprocess
 
-__all__ = ["LOSSES", "Loss", "LossName", "classification"]
+__all__ = ["LOSSES", "Loss", "LossName", "classification", "mistakes"]
 SHOWN = 20
+ROWS = ("index", "label", "predicted", "label_share", "predicted_share")
 
 
 def classification(
@@ -127,7 +130,8 @@ def check_crops(preprocessing: Preprocessing, crops: int) -> None:
 def measure(
     apply: Callable, batch: Any, *, hard: Callable, preprocessing: Preprocessing, crops: int
 ) -> dict[str, jax.Array]:
-    """Sums of loss and top-5 hits; rows of label and prediction, -1 on the padding.
+    """Sums of loss and top-5 hits; rows of label and prediction, -1 on the padding, and of what
+    `mistakes` tells: example's number and the probabilities of both.
 
     hard: logits, label -> [B].
     """
@@ -138,11 +142,16 @@ def measure(
         images = ten_crops(batch["image"], preprocessing)
         each = jnp.stack([jax.nn.log_softmax(apply(image)["logits"]) for image in images])
         logits = jax.nn.logsumexp(each, 0) - jnp.log(crops)
+    predicted, shares = jnp.argmax(logits, -1), jax.nn.softmax(logits, -1)
+    share_of = lambda chosen: jnp.take_along_axis(shares, chosen[:, None], axis=1)[:, 0]
     return {
         "loss": jnp.sum(jnp.where(valid, hard(logits, label), 0.0)),
         "top5": jnp.sum(metrics.top_k(logits, label, k=5) & valid),
+        "index": batch["index"],
         "label": jnp.where(valid, label, -1),
-        "predicted": jnp.where(valid, jnp.argmax(logits, -1), -1),
+        "predicted": jnp.where(valid, predicted, -1),
+        "label_share": share_of(label),
+        "predicted_share": share_of(predicted),
     }
 
 
@@ -171,6 +180,33 @@ def render(
         "confusion.png": plots.confusion(counts, classes),
         "classes.csv": table(counts, classes, metrics.per_class(counts)),
     }
+
+
+def mistakes(
+    measured: Sequence[Any], classes: Sequence[str], files: Sequence[str] | None = None
+) -> str:
+    """Rows of batches -> CSV of the wrong ones, the least likely label first.
+
+    An example is called by its file, else by its number in the source. On training data the first
+    lines are where labels are wrong, if any are.
+
+    >>> row = dict(index=[4, 5], label=[0, 1], predicted=[0, 0])
+    >>> row |= dict(label_share=[0.9, 0.25], predicted_share=[0.9, 0.75])
+    >>> mistakes([row], ("no", "yes"))
+    'example,label,predicted,p_label,p_predicted\\n5,yes,no,0.2500,0.7500\\n'
+    """
+    rows = {name: np.concatenate([part[name] for part in measured]) for name in ROWS}
+    order = np.argsort(rows["label_share"], kind="stable")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["example", "label", "predicted", "p_label", "p_predicted"])
+    for row in order[(rows["label"] != rows["predicted"])[order]]:
+        index, label, predicted, *shares = (rows[name][row] for name in ROWS)
+        example = files[index] if files else int(index)
+        writer.writerow(
+            [example, classes[label], classes[predicted], *(f"{share:.4f}" for share in shares)]
+        )
+    return text.getvalue()
 
 
 def hardest(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:

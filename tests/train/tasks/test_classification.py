@@ -31,7 +31,7 @@ task = partial(classification, preprocessing=PIXEL, classes=CLASSES)
 
 
 def batch(**more):
-    return {"image": IMAGE, "label": LABEL, "valid": VALID, **more}
+    return {"image": IMAGE, "label": LABEL, "valid": VALID, "index": np.arange(B), **more}
 
 
 def mean(built, logits=LOGITS, **more):
