@@ -20,6 +20,7 @@ from train.recipes import (
     mobilenet_v1_imagenet,
     mobilenet_v2_imagenet,
     perceptron_digits,
+    rcnn_bccd,
     resnet20_cifar10,
     resnet56_cifar10,
     resnet_imagenet,
@@ -59,5 +60,6 @@ RECIPES = {
     "yolo_digit_scenes": yolo_digit_scenes.recipe,
     "yolo_bccd": yolo_bccd.recipe,
     "yolov1_voc": yolov1_voc.recipe,
+    "rcnn_bccd": rcnn_bccd.script,
     "finetune": finetune.recipe,
 }
