@@ -197,15 +197,14 @@ def mistakes(
     """
     rows = {name: np.concatenate([part[name] for part in measured]) for name in ROWS}
     order = np.argsort(rows["label_share"], kind="stable")
+    order = order[(rows["label"] != rows["predicted"])[order]]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["example", "label", "predicted", "p_label", "p_predicted"])
-    for row in order[(rows["label"] != rows["predicted"])[order]]:
-        index, label, predicted, *shares = (rows[name][row] for name in ROWS)
-        example = files[index] if files else int(index)
-        writer.writerow(
-            [example, classes[label], classes[predicted], *(f"{share:.4f}" for share in shares)]
-        )
+    for index, label, predicted, *shares in zip(*(rows[name][order] for name in ROWS), strict=True):
+        words = (classes[int(label)], classes[int(predicted)])
+        example = files[int(index)] if files else int(index)
+        writer.writerow([example, *words, *(f"{share:.4f}" for share in shares)])
     return text.getvalue()
 
 
