@@ -15,6 +15,21 @@ SMALL = {
     "conv_autoencoder": dict(widths=(4, 6), act="silu"),
     "densenet121": dict(depths=(1, 2), growth=4, width=8, num_classes=7),
     "densenet40_k12": dict(depths=(1, 2), growth=4, width=6),
+    "fast_rcnn_vgg16": dict(
+        backbone=VGG(widths=(2, 3, 4, 5, 6)), hidden=9, num_classes=3, roi_count=8, detections=5
+    ),
+    "fasterrcnn_resnet50_fpn": dict(
+        backbone=ResNet((1,), block="basic", width=8),
+        num_classes=3,
+        width=8,
+        hidden=12,
+        sizes=((8,), (16,)),
+        before_nms=(20, 20),
+        after_nms=(12, 6),
+        anchor_count=16,
+        roi_count=8,
+        detections=5,
+    ),
     "fcn8s_vgg16": dict(backbone=VGG(widths=(2, 3, 4, 5, 6)), hidden=9, num_classes=3),
     "fcn_resnet50": dict(
         backbone=ResNet((2, 1, 1), block="basic", width=8), num_classes=3, output_stride=4
@@ -48,6 +63,8 @@ SIDE = {
     "alexnet_2012": 99,
     "densenet121": 64,
     "densenet40_k12": 16,
+    "fast_rcnn_vgg16": 40,
+    "fasterrcnn_resnet50_fpn": 32,
     "fcn8s_vgg16": 17,
     "fcn_resnet50": 33,
     "mobilenet_v1_025": 32,

@@ -63,6 +63,7 @@ def test_outputs_are_equal(case, draw):
     assert set(outputs) == set(expected)
     for name in set(expected) - FOUND:
         value = expected[name]
+        value = np.asarray(value, np.float64)
         worst = np.abs(outputs[name] - value).max() / np.abs(value).max()
         assert worst < 1e-5, name
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, before)), "changed in place"

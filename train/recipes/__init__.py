@@ -10,6 +10,9 @@ from train.recipes import (
     denoising_autoencoder_mnist,
     densenet_cifar10,
     densenet_imagenet,
+    fasterrcnn_bccd,
+    fasterrcnn_resnet50_fpn_coco,
+    fasterrcnn_voc,
     fcn8s_voc,
     fcn_resnet50_camvid,
     finetune,
@@ -59,5 +62,8 @@ RECIPES = {
     "yolo_digit_scenes": yolo_digit_scenes.recipe,
     "yolo_bccd": yolo_bccd.recipe,
     "yolov1_voc": yolov1_voc.recipe,
+    "fasterrcnn_bccd": fasterrcnn_bccd.recipe,
+    "fasterrcnn_voc": fasterrcnn_voc.recipe,
+    "fasterrcnn_resnet50_fpn_coco": fasterrcnn_resnet50_fpn_coco.recipe,
     "finetune": finetune.recipe,
 }
