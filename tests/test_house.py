@@ -60,6 +60,7 @@ BELOW = {
         "zoo.pictures",
         "zoo.canvas",
     ],
+    "train.rcnn": ["train.data", "train.detection_metrics", "zoo.ops", "zoo.preprocess"],
     "train.optimizers": ["train.schedules", "train.paths"],
     "train.tasks": [
         "train.task",
@@ -90,7 +91,13 @@ BELOW = {
     "train.neighbours": ["train.data", "zoo"],
     "train.diagnose": ["train.loop"],
     "train.bench": ["train.loop", "train.memory", "train.optimizers"],
-    "train.recipes": ["train.loop", "train.tasks", "train.optimizers", "zoo.losses"],
+    "train.recipes": [
+        "train.loop",
+        "train.tasks",
+        "train.optimizers",
+        "train.rcnn",
+        "zoo.losses",
+    ],
     "train.commands": ["train.loop", "train.tasks", "train.neighbours", "zoo.predict"],
     "train.__main__": ["train.recipes", "train.commands", "train.diagnose", "train.bench"],
 }

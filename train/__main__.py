@@ -50,7 +50,7 @@ KNOBS = {
     "freeze": "patterns of whole parameter paths that stay: 'stem/.*' 'stage1_.*'",
     "layer_decay": "factor on the rate for each layer further from the head",
     "parts": "which images of a folder train and judge: blocks as '0-19 / 20-24', or a fraction",
-    "width": "channels of the first level or stage",
+    "width": "channels of the first level or stage; None: as published",
     "depth": "times that a U-Net halves the image",
     "backbone": "the encoder, a name of `python -m zoo list`",
     "crop": "side of the parts that are trained on, in pixels",

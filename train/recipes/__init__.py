@@ -23,6 +23,7 @@ from train.recipes import (
     mobilenet_v1_imagenet,
     mobilenet_v2_imagenet,
     perceptron_digits,
+    rcnn_bccd,
     resnet20_cifar10,
     resnet56_cifar10,
     resnet_imagenet,
@@ -65,5 +66,6 @@ RECIPES = {
     "fasterrcnn_bccd": fasterrcnn_bccd.recipe,
     "fasterrcnn_voc": fasterrcnn_voc.recipe,
     "fasterrcnn_resnet50_fpn_coco": fasterrcnn_resnet50_fpn_coco.recipe,
+    "rcnn_bccd": rcnn_bccd.script,
     "finetune": finetune.recipe,
 }

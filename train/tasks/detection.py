@@ -21,6 +21,7 @@ from zoo.preprocess import Preprocessing
 __all__ = ["Metric", "detection"]
 Metric = Literal["voc", "coco"]
 FOUND = ("boxes", "scores", "labels", "valid")  # what detectors give
+PROPOSED = ("proposals", "proposal_valid")  # for models that do not propose themselves
 CSV = ("objects", "detections", "found")  # counts of classes.csv; its figures follow
 
 
@@ -43,7 +44,8 @@ def detection(
 
     loss: outputs, batch -> {name: [B]}, whose sum is the loss; its batch has no crowd objects.
     truth: hands the model {"boxes", "labels", "box_valid", "size"} in training and {"size"} in
-        evaluation, where such a model then has no loss.
+        evaluation, where such a model then has no loss; "proposals" [B, P, 4] and "proposal_valid"
+        [B, P] too where batches have them.
     metric: "voc" for ap50 (area) and ap50_voc07 (11 points), the means over classes of the average
         precision at IoU 0.5; "coco" for the twelve of train.detection_metrics.COCO_NAMES.
 
@@ -75,6 +77,7 @@ def inputs(batch: Any, train: bool, *, preprocessing: Preprocessing, truth: bool
     if not truth:
         return (image,)
     names = ("boxes", "labels", "box_valid", "size") if train else ("size",)
+    names += PROPOSED if PROPOSED[0] in batch else ()
     return image, {name: taught(batch)[name] for name in names}
 
 

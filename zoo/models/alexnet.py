@@ -159,4 +159,17 @@ VARIANTS = {  # fields of AlexNet; parameters
     "caffenet": dict(  # 60,965,224; what FCN-AlexNet and R-CNN call AlexNet
         **GROUPED, lrn=(5, 1e-4, 0.75, 1.0), lrn_last=True, card=OF_2012
     ),
+    "rcnn_alexnet": dict(  # 56,954,261; the classes of VOC after the background, of warped regions
+        **GROUPED,
+        lrn=(5, 1e-4, 0.75, 1.0),
+        lrn_last=True,
+        num_classes=21,
+        card=dict(
+            input=(227, 227, 3),
+            paper="Girshick et al. 2014, Rich Feature Hierarchies for Accurate Object Detection "
+            "and Semantic Segmentation",
+            preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(1 / 255,) * 3),
+            reported="Pascal VOC 2007 test: mAP 54.2 % by SVMs, 58.5 % with box regression",
+        ),
+    ),
 }

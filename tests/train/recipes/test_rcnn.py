@@ -1,0 +1,104 @@
+"""R-CNN by its stages on pictures of coloured blocks."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from train import loop, parallel
+from train.recipes import rcnn_bccd
+from zoo.canvas import Canvas
+
+TRIED = ("rcnn_bccd",)
+COLOURS = {"red": (220, 30, 30), "blue": (30, 40, 220)}
+OBJECT = """<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>
+<ymax>{}</ymax></bndbox></object>"""
+KNOBS = dict(width=4, batch_size=8, epochs=1)
+
+
+def write_blocks(folder, number):
+    """A picture of 64 x 48 with a red and a blue block, and its annotation."""
+    generator = np.random.default_rng(number)
+    pixels = np.full((48, 64, 3), 200) + generator.integers(0, 9, (48, 64, 3))
+    objects = []
+    for k, (name, colour) in enumerate(COLOURS.items()):
+        x, y = 4 + 32 * k + generator.integers(0, 8), generator.integers(4, 24)
+        pixels[y : y + 16, x : x + 18] = colour
+        objects.append(OBJECT.format(name, x + 1, y + 1, x + 18, y + 16))
+    Image.fromarray(pixels.astype(np.uint8)).save(folder / "JPEGImages" / f"{number}.png")
+    text = f"<annotation>{''.join(objects)}</annotation>"
+    (folder / "Annotations" / f"{number}.xml").write_text(text)
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("blocks")
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / part).mkdir(parents=True)
+    for number in range(5):
+        write_blocks(folder, number)
+    (folder / "ImageSets" / "Main" / "train.txt").write_text("0\n1\n2\n")
+    (folder / "ImageSets" / "Main" / "val.txt").write_text("3\n4\n")
+    return f"folder:{folder}"
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("FLAX_ZOO_CACHE", str(tmp_path_factory.getbasetemp() / "proposals"))
+    changes = dict(CANVAS=Canvas((48, 64)), DEPTHS=(1,), EPOCH=2, JUDGED=8, AT_ONCE=16)
+    for name, value in changes.items():
+        monkeypatch.setattr(rcnn_bccd, name, value)
+
+
+def rcnn(blocks, workdir):
+    layout = parallel.layout("jit", devices=jax.devices()[:1])
+    rcnn_bccd.script(workdir=workdir, layout=layout, source=blocks, image_size=32, **KNOBS)
+
+
+def figures(workdir):
+    lines = (workdir / "results.csv").read_text().splitlines()[1:]
+    return {name: float(value) for name, value in (line.split(",") for line in lines)}
+
+
+def test_rcnn_by_stages(blocks, tmp_path, monkeypatch):
+    calls = []
+
+    def counted(name, function):
+        def call(*arguments, **keywords):
+            calls.append(name)
+            return function(*arguments, **keywords)
+
+        return call
+
+    for name in ("training_features", "fit_heads", "find"):
+        monkeypatch.setattr(rcnn_bccd, name, counted(name, getattr(rcnn_bccd, name)))
+    rcnn(blocks, tmp_path)
+    assert calls == ["training_features", "fit_heads", "find"]
+    first = figures(tmp_path)
+    ways = [f"{way}/ap50" for way in rcnn_bccd.WAYS]
+    assert all(0 <= first[way] <= 1 for way in ways) and first["proposals/recall"] == 1
+    assert first["svm/ap50"] > 0.5  # red and blue are told apart by any features
+    assert min(first[f"{part}/seconds"] for part in ("proposals", "cnn", "heads")) > 0
+    for picture in ("predictions.png", "cnn/curves.png"):
+        assert (tmp_path / picture).stat().st_size > 5_000
+    assert zoo.load_model("resnet18", tmp_path / "cnn")[0].num_classes == 3
+    # finished: nothing is done again; a part of it gone, or damaged: that part alone
+    rcnn(blocks, tmp_path)
+    told = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(told[: told.index(',\n  "finished"')] + "}")
+    (tmp_path / "heads.npz").write_bytes(b"broken")
+    (tmp_path / "found.npz").unlink()
+    rcnn(blocks, tmp_path)
+    assert calls[3:] == ["fit_heads", "find"]
+    second = figures(tmp_path)
+    assert [first[way] for way in ways] == [second[way] for way in ways]
+    with pytest.raises(ValueError, match=r"^[^\n]* holds another run \(image_size 32 there"):
+        layout = parallel.layout("jit", devices=jax.devices()[:1])
+        rcnn_bccd.script(workdir=tmp_path, layout=layout, source=blocks, **KNOBS)
+
+
+def test_an_interrupted_training_ends_the_script(blocks, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "fit", lambda *arguments, **keywords: {})
+    rcnn(blocks, tmp_path)
+    assert not list(tmp_path.glob("*.npz"))

@@ -1,0 +1,244 @@
+"""R-CNN of 2014 on blood cells, by all its stages."""
+
+import logging
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+import zoo
+from train import augment, loop, optimizers, parallel, plots, schedules
+from train import log as logs
+from train import workdir as workdirs
+from train.data import eval_batches, held_out, open_boxes
+from train.data.selective_search import Proposed, Search, propose, selective_search
+from train.data.stored import stored
+from train.rcnn import box_regression, features, svm
+from train.rcnn.detect import detections
+from train.rcnn.regions import Drawn, Regions, Warped, recall, regions_of
+from train.rcnn.warp import mean_colour
+from train.recipes.finetune import start
+from train.run import Run, plan
+from train.tasks.classification import classification
+from train.tasks.detection import detection
+from zoo.canvas import Canvas
+from zoo.preprocess import Preprocessing
+
+CANVAS = Canvas((480, 640))
+DEPTHS = (1, 2, 3)  # blocks of the small ResNet, that of the other recipes for blood cells
+CONTEXT = 16 / 227  # of a warped region's side
+EPOCH = 100  # batches
+JUDGED = 1024  # regions on which the CNN is measured while it trains
+AT_ONCE = 256  # regions
+TIMED = 3  # pictures that are searched for the time that it takes
+WAYS = ("softmax", "svm", "svm_moved")  # what scores regions, and whether their boxes move
+DETECTED = ("boxes", "scores", "labels", "valid")
+
+log = logging.getLogger("train")
+Arrays = Mapping[str, np.ndarray]
+
+
+def script(
+    *,
+    workdir: Path,
+    layout: parallel.Layout,
+    source: str = "folder:bccd",
+    model: str = "resnet18",
+    width: int | None = 32,
+    weights: str | None = None,
+    image_size: int = 64,
+    learning_rate: float = 0.05,
+    weight_decay: float = 5e-4,
+    batch_size: int = 128,
+    epochs: int = 20,
+    seed: int = 0,
+) -> None:
+    """R-CNN on blood cells: selective search, a CNN on warped regions, SVMs, box regression.
+
+    WORKDIR/cnn holds the CNN's training, features.npz what it says of the training regions,
+    heads.npz the SVMs and the regression, found.npz the detections: each is made once, and an
+    interrupted run goes on with the next. An epoch is 100 batches, a quarter of them objects.
+
+    Command: python -m train rcnn_bccd --source folder:bccd
+    As published: --model rcnn_alexnet --width None --image_size 227 --learning_rate 1e-3, and
+    --weights with a classifier's, which the blood cells' small CNN here does without.
+    Data: BCCD, 205 / 87 images of 640 x 480 in Pascal VOC's layout, 3 classes.
+    Source: Girshick et al. 2014, Rich Feature Hierarchies for Accurate Object Detection, and the
+    authors' code, but for the proposals, a quarter as many, and the CNN.
+    Paper: AP50 on VOC 2007 test: fc7, fine-tuned, 54.2 %, with box regression 58.5 %.
+    Ours: not trained here.
+    """
+    knobs = dict(source=source, model=model, width=width, weights=weights, image_size=image_size)
+    knobs |= dict(learning_rate=learning_rate, weight_decay=weight_decay)
+    knobs |= dict(batch_size=batch_size, epochs=epochs)
+    identity = {"recipe": Path(__file__).stem, "knobs": knobs, "seed": seed}
+    if (finished := workdirs.claim(workdir, identity, layout)) is not None:
+        logs.closing_table(f"{workdir} is finished", finished)
+        return
+    data = open_boxes(source, canvas=CANVAS, seed=seed)
+    train, (held, *_) = propose(data["train"]), map(propose, held_out(data).values())
+    fields = {} if width is None else {"width": width, "depths": DEPTHS}
+    seen = zoo.model_card(model, **fields).preprocessing
+    seen = seen._replace(size=(image_size,) * 2, crop=1.0)
+    warped = partial(
+        Warped, size=image_size, context=round(CONTEXT * image_size), fill=mean_colour(seen.mean)
+    )
+    regions = regions_of(train)
+    drawn = Drawn(warped(train, regions), batch_size * EPOCH, batch_size)
+    judged = Drawn(warped(held, regions_of(held)), JUDGED, batch_size)
+    module, variables = start(model, weights, num_classes=len(drawn.classes), **fields)
+    run = fine_tuning(module, drawn, judged, preprocessing=seen, knobs=knobs)
+    run = run._replace(variables=variables, name=model, seed=seed)
+    if not loop.fit(run, workdir / "cnn", layout=layout, recipe=Path(__file__).stem, knobs=knobs):
+        return  # interrupted
+    cnn, variables = zoo.load_model(model, workdir / "cnn")
+    describe = partial(features.describe, cnn, variables, preprocessing=seen, batch_size=AT_ONCE)
+    asked = warped(held, regions_of(held, objects=False))
+    found = stages(workdir, describe, warped(train, regions), asked)
+    finish(workdir, held, found, preprocessing=seen)
+
+
+def stages(workdir: Path, describe: Any, learnt: Warped, asked: Warped) -> Arrays:
+    """All that follows the CNN's training: regions to learn from, and regions asked -> `find`'s."""
+    keep = partial(keep_stage, workdir)
+    said = keep("features", lambda: training_features(describe, learnt))
+    heads = keep("heads", lambda: fit_heads(said, learnt.regions))
+    return keep("found", lambda: find(describe, asked, heads))
+
+
+def keep_stage(workdir: Path, name: str, compute: Any) -> dict[str, np.ndarray]:
+    """WORKDIR/NAME.npz, read, or computed and written."""
+    began = time.monotonic()
+    found = stored(workdir / f"{name}.npz", compute, write=parallel.is_main())
+    log.info("%s: %.0f s", name, time.monotonic() - began)
+    return found
+
+
+def fine_tuning(
+    module: nn.Module,
+    drawn: Drawn,
+    judged: Drawn,
+    *,
+    preprocessing: Preprocessing,
+    knobs: Mapping[str, Any],
+) -> Run:
+    """The CNN's training as a classifier of regions, its classes after the background."""
+    batch, epochs = knobs["batch_size"], knobs["epochs"]
+    _, steps = plan(drawn, batch_size=batch, epochs=epochs)
+    rate = schedules.warmup(schedules.cosine(knobs["learning_rate"], steps=steps), steps // 20)
+    decay = knobs["weight_decay"]
+    return Run(
+        model=module,
+        task=classification(
+            preprocessing=preprocessing,
+            classes=drawn.classes,
+            augment=augment.images(augment.flip),
+        ),
+        train=drawn,
+        evaluate={"val": judged},
+        optimizer=optimizers.create_optimizer("momentum", rate, weight_decay=decay),
+        epochs=epochs,
+        batch_size=batch,
+        preprocessing=preprocessing,
+    )
+
+
+def training_features(describe: Any, warped: Warped) -> Arrays:
+    """-> "code" [R, D] of all regions; "map" [N, M] of those at "near" [N], that learn a box."""
+    near = np.flatnonzero(warped.regions.iou.max(1) >= box_regression.NEAR)
+    codes, maps, at = [], [], 0
+    for part in describe(warped):
+        count = len(part["code"])
+        codes.append(part["code"])
+        maps.append(part["map"][near[(near >= at) & (near < at + count)] - at])
+        at += count
+    return {"code": np.concatenate(codes), "map": np.concatenate(maps), "near": near}
+
+
+def fit_heads(said: Arrays, regions: Regions) -> Arrays:
+    """-> the fields of Machines, and those of Regressor after "box_"."""
+    near = said["near"]
+    iou = np.where(regions.crowd[:, None], 1.0, regions.iou)  # no negatives
+    machines, kept = svm.train_svms(said["code"], image=regions.image, iou=iou, truth=regions.truth)
+    log.info("hard negatives of each class: %s", ", ".join(map(str, kept)))
+    boxes = box_regression.fit_boxes(
+        said["map"], box=regions.box[near], iou=regions.iou[near], nearest=regions.nearest[near]
+    )
+    own = {f"box_{name}": value for name, value in boxes._asdict().items()}
+    return {**machines._asdict(), **own}
+
+
+def find(describe: Any, warped: Warped, heads: Arrays) -> Arrays:
+    """-> detections by the CNN's own classifier, by SVMs, and by these with moved boxes.
+
+    WAY_boxes [I, 100, 4] ... as `detections` has them, and seconds_PART [], for a picture.
+    """
+    machines = svm.Machines(*(heads[name] for name in svm.Machines._fields))
+    regressor = box_regression.Regressor(
+        *(heads[f"box_{name}"] for name in box_regression.Regressor._fields)
+    )
+    held: Any = warped.source  # the pictures, with their proposals
+    pictures = [held[i] for i in np.linspace(0, len(held) - 1, TIMED, dtype=int)]
+    times = [time.monotonic()]
+    for example in pictures:
+        height, width = example["size"].tolist()
+        selective_search(example["image"][:height, :width], Search())
+    times.append(time.monotonic())
+    parts = list(describe(warped))
+    times.append(time.monotonic())
+    code, maps, logits = (np.concatenate([p[n] for p in parts]) for n in ("code", "map", "logits"))
+    box, image = warped.regions.box, warped.regions.image
+    still = np.repeat(box[:, None], len(held.classes), 1)
+    found: dict[str, Any] = {}
+    ways = {"softmax": (np.asarray(jax.nn.softmax(logits))[:, 1:], still)}
+    ways["svm"] = (svm.scores(machines, code), still)
+    began = time.monotonic()
+    ways["svm_moved"] = (ways["svm"][0], box_regression.moved(regressor, maps, box))
+    for way, (scores, boxes) in ways.items():
+        each = detections(held, image=image, scores=scores, boxes=boxes)
+        found |= {f"{way}_{name}": value for name, value in each.items()}
+    found["seconds_proposals"] = np.float64((times[1] - times[0]) / TIMED)
+    found["seconds_cnn"] = np.float64((times[2] - times[1]) / len(held))
+    found["seconds_heads"] = np.float64((time.monotonic() - began) / len(held) / len(ways))
+    return found
+
+
+def finish(workdir: Path, held: Proposed, found: Arrays, *, preprocessing: Preprocessing) -> None:
+    """Measures each way as the other detectors are measured; writes results.csv and the pictures."""
+    task = detection(preprocessing=preprocessing, classes=held.classes, loss=nothing, truth=True)
+    batches = list(eval_batches(held, batch_size=8))
+    results: dict[str, float] = {"proposals/recall": recall(held)}
+    for way in WAYS:
+        outputs = [
+            {name: found[f"{way}_{name}"].take(b["index"], 0, mode="clip") for name in DETECTED}
+            for b in batches
+        ]
+        measured = [
+            jax.tree.map(np.asarray, task.measure(lambda *_, out=out: out, batch))
+            for batch, out in zip(batches, outputs, strict=True)
+        ]
+        figures = task.summarize(measured)
+        results |= {f"{way}/{name}": value for name, value in figures.items()}
+    for part in ("proposals", "cnn", "heads"):
+        results[f"{part}/seconds"] = float(found[f"seconds_{part}"])
+    if parallel.is_main():
+        lines = ["figure,value", *(f"{name},{value:.4f}" for name, value in results.items())]
+        plots.save("\n".join(lines) + "\n", workdir / "results.csv")
+        seen = jax.tree.map(
+            lambda *parts: np.concatenate(parts), *zip(batches, outputs, strict=True)
+        )
+        whole, shown = jax.tree.map(lambda x: x[seen[0]["valid"]], seen)
+        for name, drawing in task.render(whole, shown, measured).items():
+            plots.save(drawing, workdir / name)
+        workdirs.mark_finished(workdir, results)
+        logs.closing_table(f"{workdir}: AP50, recall at 0.5, seconds for a picture", results)
+
+
+def nothing(outputs: Any, batch: Any) -> dict[str, Any]:
+    """No loss: what is measured here has been trained."""
+    return {}
