@@ -16,7 +16,11 @@ SMALL = {
     "densenet121": dict(depths=(1, 2), growth=4, width=8, num_classes=7),
     "densenet40_k12": dict(depths=(1, 2), growth=4, width=6),
     "fast_rcnn_vgg16": dict(
-        backbone=VGG(widths=(2, 3, 4, 5, 6)), hidden=9, num_classes=3, roi_count=8, detections=5
+        backbone=VGG(widths=(2, 3, 4, 5, 6), depths=(1, 1, 1, 1, 1)),
+        hidden=9,
+        num_classes=3,
+        roi_count=8,
+        detections=5,
     ),
     "fasterrcnn_resnet50_fpn": dict(
         backbone=ResNet((1,), block="basic", width=8),

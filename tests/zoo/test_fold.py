@@ -41,8 +41,15 @@ class Assembly(nn.Module):
 FOUND = {"boxes", "scores", "labels", "valid"}  # sorted, which rounding may change: of a grid
 NORMED = [name for name in SMALL if getattr(small(name)[0], "norm", None)]
 
+
+def trunk(name):
+    """A small model; of those that propose regions, which take long to compile, the trunk alone."""
+    model, shape = small(name)
+    return model.clone(num_classes=0) if hasattr(model, "roi_count") else model, shape
+
+
 CASES = {
-    **{name: small(name) for name in NORMED},
+    **{name: trunk(name) for name in NORMED},
     "before the convolution": (PreNorm(), (8, 8, 3)),
     "backbone": (Assembly(PreNorm()), (8, 8, 3)),
 }
@@ -63,7 +70,6 @@ def test_outputs_are_equal(case, draw):
     assert set(outputs) == set(expected)
     for name in set(expected) - FOUND:
         value = expected[name]
-        value = np.asarray(value, np.float64)
         worst = np.abs(outputs[name] - value).max() / np.abs(value).max()
         assert worst < 1e-5, name
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, before)), "changed in place"
