@@ -14,6 +14,8 @@ from train.tasks.detection import detection
 from zoo.canvas import canvas_of
 from zoo.layers.norm import frozen
 from zoo.losses import rcnn
+from zoo.preprocess import Preprocessing
+from zoo.registry import variant
 
 
 def recipe(
@@ -39,7 +41,7 @@ def recipe(
     Paper: box AP 37.0 % on val2017 (torchvision's weights COCO_V1).
     Ours: not trained here, needs COCO and GPUs.
     """
-    seen = zoo.model_card("fasterrcnn_resnet50_fpn").preprocessing
+    seen = Preprocessing(**variant("fasterrcnn_resnet50_fpn")[0]["preprocessing"])
     wide = canvas_of(seen)
     high = wide._replace(size=wide.size[::-1])
     both = wide._replace(size=(max(wide.size),) * 2)  # in evaluation pictures share one canvas

@@ -14,6 +14,8 @@ from train.run import Run, plan
 from train.tasks.detection import detection
 from zoo.canvas import canvas_of
 from zoo.losses import rcnn
+from zoo.preprocess import Preprocessing
+from zoo.registry import variant
 
 
 def recipe(
@@ -38,7 +40,7 @@ def recipe(
     Paper: VOC 2007 test mAP 69.9 %.
     Ours: not trained here, needs VOC and a GPU.
     """
-    seen = zoo.model_card("fasterrcnn_vgg16").preprocessing
+    seen = Preprocessing(**variant("fasterrcnn_vgg16")[0]["preprocessing"])
     wide = canvas_of(seen)
     high = wide._replace(size=wide.size[::-1])
     both = wide._replace(size=(max(wide.size),) * 2)  # in evaluation pictures share one canvas
