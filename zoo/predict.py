@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from zoo.preprocess import Preprocessing, preprocess
-from zoo.published import ADDRESSES, CIFAR10, VOC
+from zoo.published import ADDRESSES, CIFAR10, COCO, VOC
 from zoo.registry import list_models, variant
 from zoo.weights.fit import Fitted, unflatten
 from zoo.weights.model_file import open_model, preprocessing_of
@@ -19,6 +19,8 @@ from zoo.weights.store import fetch
 # One name a line, in the order of the 1,000 classes; of torch's hub, for its own examples.
 IMAGENET = "https://raw.githubusercontent.com/pytorch/hub/master/imagenet_classes.txt"
 LARGEST = 1 << 24  # bytes of a file of names
+# What published weights of so many classes tell apart.
+PUBLISHED = {("segmentation", len(VOC)): VOC, ("detection", len(COCO)): COCO}
 
 
 class Classifier(NamedTuple):
@@ -111,8 +113,8 @@ def name_classes(loaded: Fitted, source: str, file: str | None) -> tuple[list[st
     """A model of K classes to their names, and a note where these are but numbers.
 
     They are those of `file` if it is given, else of the card that training wrote, else what the
-    weights' publisher trained on (Pascal VOC's 21 of published weights that segment), else
-    ImageNet's for a thousand.
+    weights' publisher trained on (Pascal VOC's 21 of published weights that segment, COCO's 90 of
+    those that detect), else ImageNet's for a thousand.
     """
     count, note = getattr(loaded.model, "num_classes", 0), ""
     names: Any = loaded.card.get("classes")
@@ -126,10 +128,8 @@ def name_classes(loaded: Fitted, source: str, file: str | None) -> tuple[list[st
             raise ValueError(f"{where} has classes that are none: {error}") from error
     elif source.startswith(ADDRESSES["akamaster"]):
         names = list(CIFAR10)
-    elif (
-        count == len(VOC) and "://" in source and variant(loaded.name)[0]["task"] == "segmentation"
-    ):
-        names = list(VOC)
+    elif "://" in source and (variant(loaded.name)[0]["task"], count) in PUBLISHED:
+        names = list(PUBLISHED[variant(loaded.name)[0]["task"], count])
     elif count == 1000:
         try:
             names, where = read_classes(fetch(IMAGENET, limit=LARGEST)), IMAGENET

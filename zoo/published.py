@@ -8,7 +8,7 @@ ADDRESSES = {  # of the files below, whose names end in the start of their sha25
 }
 
 # Each file, its top-1 accuracy on ImageNet's validation set in % as torchvision measured it (of
-# segmenters, the mean IoU), and what of the preprocessing is not SEEN: pixels of the resized short
+# segmenters, the mean IoU, of detectors COCO's box AP), and what of the preprocessing is not SEEN: pixels of the resized short
 # side and of the crop, say.
 SEEN = dict(
     mean=(0.485, 0.456, 0.406),
@@ -19,6 +19,7 @@ SEEN = dict(
 )
 V2 = dict(short=232)
 WHOLE = dict(short=520, side=520)  # segmenters see all of the resized image
+DETECTED = dict(short=800, side=(800, 1344), sides=(800, 1333))  # shape kept, on a canvas
 
 
 def swag(side: int) -> dict:
@@ -32,6 +33,9 @@ TORCHVISION: dict[str, dict[str, tuple[Any, ...]]] = {
     "densenet161": {"IMAGENET1K_V1": ("densenet161-8d451a50.pth", 77.138)},
     "densenet169": {"IMAGENET1K_V1": ("densenet169-b2777c0a.pth", 75.6)},
     "densenet201": {"IMAGENET1K_V1": ("densenet201-c1103571.pth", 76.896)},
+    "fasterrcnn_resnet50_fpn": {
+        "COCO_V1": ("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0, DETECTED)
+    },
     "fcn_resnet101": {"COCO_WITH_VOC_LABELS_V1": ("fcn_resnet101_coco-7ecb50ca.pth", 63.7, WHOLE)},
     "fcn_resnet50": {"COCO_WITH_VOC_LABELS_V1": ("fcn_resnet50_coco-1167a1af.pth", 60.5, WHOLE)},
     "mobilenet_v2": {
@@ -173,6 +177,22 @@ VOC = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
     "cow", "dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa",
     "train", "tv monitor",
+)  # fmt: skip
+
+
+# COCO's objects by their numbers, from 1, in torchvision's weights; ten numbers were never given.
+COCO = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+    "traffic light", "fire hydrant", "N/A", "stop sign", "parking meter", "bench", "bird", "cat",
+    "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "N/A", "backpack",
+    "umbrella", "N/A", "N/A", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "N/A", "wine glass", "cup", "fork", "knife", "spoon", "bowl",
+    "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut",
+    "cake", "chair", "couch", "potted plant", "bed", "N/A", "dining table", "N/A", "N/A", "toilet",
+    "N/A", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven",
+    "toaster", "sink", "refrigerator", "N/A", "book", "clock", "vase", "scissors", "teddy bear",
+    "hair drier", "toothbrush",
 )  # fmt: skip
 
 

@@ -41,8 +41,15 @@ class Assembly(nn.Module):
 FOUND = {"boxes", "scores", "labels", "valid"}  # sorted, which rounding may change: of a grid
 NORMED = [name for name in SMALL if getattr(small(name)[0], "norm", None)]
 
+
+def trunk(name):
+    """A small model; of those that propose regions, which take long to compile, the trunk alone."""
+    model, shape = small(name)
+    return model.clone(num_classes=0) if hasattr(model, "roi_count") else model, shape
+
+
 CASES = {
-    **{name: small(name) for name in NORMED},
+    **{name: trunk(name) for name in NORMED},
     "before the convolution": (PreNorm(), (8, 8, 3)),
     "backbone": (Assembly(PreNorm()), (8, 8, 3)),
 }

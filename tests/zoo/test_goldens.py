@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.golden import compare, parity
+from tests.golden import compare, detection, parity
 from tests.golden.cases import CASES
 from tests.golden.fill import fill, image, uniform
 
@@ -26,9 +26,24 @@ def test_training(case):
     assert max(errors.values()) < 1e-6, errors
 
 
+def test_detection():
+    """Each part of Faster R-CNN, and its boxes in pixels, where no decision is a near one."""
+    errors = detection.evaluation()
+    assert errors.pop("decisions") == 0, errors
+    assert max(errors.pop("proposals"), errors.pop("boxes")) < 1e-3, errors
+    assert errors.pop("scores") < 1e-4, errors
+    assert max(errors.values()) < 1e-4, errors
+
+
+def test_training_of_detection():
+    errors = detection.training()
+    assert max(errors.values()) < 1e-6, errors
+
+
 def test_files():
     files = {path.stem: path.stat().st_size for path in compare.FOLDER.glob("*.npz")}
-    assert set(files) == {case.title for case in TESTED}
+    detectors = (detection.EVALUATED, detection.TRAINED)
+    assert set(files) == {case.title for case in (*TESTED, *detectors)}
     assert max(files.values()) <= 20_000
 
 

@@ -4,6 +4,7 @@ A scene of detection holds "boxes" [N, 4] (x0, y0, x1, y1) in pixels of the imag
 and, where the picture fills only the upper left of its canvas, its "size" [2] (height, width).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,6 +43,30 @@ def settled(
     left, whole = area(cut), area(boxes) if whole is None else whole
     valid = scene["box_valid"] & (left > 0) & (left >= visible * whole)
     return {**scene, "boxes": jnp.where(valid[:, None], cut, 0.0), "box_valid": valid}
+
+
+def with_proposals(function: Callable) -> Callable:
+    """function(key, scene) -> scene, to one whose "proposals" [P, 4] move as its boxes do.
+
+    A proposal that a box in its place would not outlast loses its "proposal_valid" [P].
+
+    >>> def moved(key, scene):
+    ...     return {**scene, "boxes": scene["boxes"] + 1.0}
+    >>> scene = {"boxes": jnp.zeros((1, 4)), "box_valid": jnp.array([True])}
+    >>> scene |= {"proposals": jnp.ones((2, 4)), "proposal_valid": jnp.array([True, True])}
+    >>> with_proposals(moved)(jax.random.key(0), scene)["proposals"][:, 0].tolist()
+    [2.0, 2.0]
+    """
+    rows = {"boxes": "proposals", "box_valid": "proposal_valid"}
+
+    def together(key: jax.Array, scene: Scene) -> Scene:
+        both = {name: jnp.concatenate([scene[name], scene[other]]) for name, other in rows.items()}
+        moved = function(key, {**scene, **both})
+        count = len(scene["boxes"])
+        own = {name: moved[name][:count] for name in rows}
+        return {**moved, **own, **{other: moved[name][count:] for name, other in rows.items()}}
+
+    return together
 
 
 def hulls(boxes: jax.Array, matrix: jax.Array) -> jax.Array:

@@ -54,6 +54,13 @@ LAYOUTS = {
         "running_var": ("batch_stats/{}/var", SAME),
         "num_batches_tracked": (None, SAME),
     },
+    "frozen": {
+        "weight": ("batch_stats/{}/scale", SAME),
+        "bias": ("batch_stats/{}/bias", SAME),
+        "running_mean": ("batch_stats/{}/mean", SAME),
+        "running_var": ("batch_stats/{}/var", SAME),
+        "num_batches_tracked": (None, SAME),
+    },
     "tensor": {"": ("params/{}", SAME)},
 }
 

@@ -24,7 +24,11 @@ OURS = ("params/", "batch_stats/")
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
-MEASURES = {"IMAGENET1K": "ImageNet top-1", "COCO": "COCO val2017, VOC's classes: mean IoU"}
+MEASURES = {  # by what a tag begins with
+    "IMAGENET1K": "ImageNet top-1",
+    "COCO_WITH_VOC_LABELS": "COCO val2017, VOC's classes: mean IoU",
+    "COCO_V": "COCO val2017: box AP",
+}
 
 
 def published(name: str, tag: str) -> tuple[str, float, dict[str, Any]]:
@@ -34,7 +38,8 @@ def published(name: str, tag: str) -> tuple[str, float, dict[str, Any]]:
     file, percent, *other = choose(TORCHVISION[name], tag, what=f"weights of {name}")
     seen: dict[str, Any] = {**SEEN, **(other[0] if other else {})}
     side, short = seen.pop("side"), seen.pop("short")
-    return file, percent, {**seen, "size": (side, side), "crop": side / short}
+    size = side if isinstance(side, tuple) else (side, side)
+    return file, percent, {**seen, "size": size, "crop": min(size) / short}
 
 
 def locate(source: str, *, name: str | None = None) -> pathlib.Path:
@@ -97,7 +102,7 @@ def describe(source: str, *, name: str | None = None) -> dict[str, Any]:
     scheme, _, rest = source.partition("://")
     if scheme == "torchvision" and name is not None:
         _, percent, preprocessing = published(name, rest)
-        measure = MEASURES[rest.split("_")[0]]
+        measure = next(text for tag, text in MEASURES.items() if rest.startswith(tag))
         return {"preprocessing": preprocessing, "reported": f"{measure} {percent} %"}
     if scheme == "hf":
         repository = "/".join(rest.split("/")[:2])

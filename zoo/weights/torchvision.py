@@ -66,6 +66,30 @@ def fcn_resnet() -> Table:
     return rows
 
 
+def faster_rcnn(*parts: str, norm: str) -> Table:
+    """Rows of a Faster R-CNN on the pyramid of a ResNet whose blocks have these parts.
+
+    The published file is of 2019, before the pyramid's convolutions and the proposals' became
+    sequences.
+    """
+    rows: list[Row] = [
+        (f"backbone.body.{theirs}", f"backbone/{ours}", norm if layout == "norm" else layout)
+        for theirs, ours, layout in resnet(*parts)
+        if theirs != "fc"
+    ]
+    for late in (".0", ""):
+        rows.append((f"backbone.fpn.inner_blocks.{{n}}{late}", "fpn/inner{n+1}", "conv"))
+        rows.append((f"backbone.fpn.layer_blocks.{{n}}{late}", "fpn/layer{n+1}", "conv"))
+        rows.append((f"rpn.head.conv{late}{late}", "rpn/conv", "conv"))
+    rows.append(("rpn.head.cls_logits", "rpn/logits", "conv"))
+    rows.append(("rpn.head.bbox_pred", "rpn/deltas", "conv"))
+    rows.append(("roi_heads.box_head.fc6", "head/fc6", flatten(7, 7)))
+    rows.append(("roi_heads.box_head.fc7", "head/fc7", "dense"))
+    rows.append(("roi_heads.box_predictor.cls_score", "head/logits", "dense"))
+    rows.append(("roi_heads.box_predictor.bbox_pred", "head/deltas", "dense"))
+    return rows
+
+
 DENSENET: Table = [
     ("features.conv0", "stem/conv", "conv"),
     ("features.norm0", "stem/norm", "norm"),
@@ -131,6 +155,11 @@ VIT: Table = [
 NAMES: dict[str, list[Table]] = {
     "alexnet": [ALEXNET],
     "densenet": [DENSENET],
+    "faster_rcnn": [
+        faster_rcnn(*parts, norm=norm)
+        for parts in (("reduce", "spatial", "expand"), ("first", "second"))
+        for norm in ("frozen", "norm")
+    ],
     "fcn": [fcn_resnet()],
     "mobilenet_v2": [mobilenet_v2()],
     "resnet": [resnet("first", "second"), resnet("reduce", "spatial", "expand")],

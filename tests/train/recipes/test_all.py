@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 
+from tests.train.recipes.test_faster_rcnn import TRIED as FASTER_RCNN
 from tests.train.recipes.test_masks import TRIED
 from tests.train.recipes.test_photographs import RATES, SMALL
 from tests.train.recipes.test_rcnn import TRIED as RCNN
@@ -14,7 +15,7 @@ from train.recipes import RECIPES
 
 
 def test_every_recipe_is_tried():
-    assert set(RECIPES) == {*TRAINED, *SMALL, *TRIED, *RCNN, *YOLO, "finetune"}
+    assert set(RECIPES) == {*TRAINED, *SMALL, *TRIED, *YOLO, *RCNN, *FASTER_RCNN, "finetune"}
     assert set(SMALL) == set(RATES)
 
 

@@ -1,4 +1,4 @@
-"""R-CNN by its stages on pictures of coloured blocks."""
+"""R-CNN by its stages, two steps of Fast R-CNN, on pictures of coloured blocks."""
 
 import jax
 import numpy as np
@@ -6,11 +6,15 @@ import pytest
 from PIL import Image
 
 import zoo
+from tests.train.recipes.test_photographs import two_steps
 from train import loop, parallel
-from train.recipes import rcnn_bccd
+from train.augment import scene
+from train.augment.boxes import with_proposals
+from train.data.selective_search import Search, selective_search
+from train.recipes import RECIPES, fast_rcnn_bccd, rcnn_bccd
 from zoo.canvas import Canvas
 
-TRIED = ("rcnn_bccd",)
+TRIED = ("rcnn_bccd", "fast_rcnn_bccd")
 COLOURS = {"red": (220, 30, 30), "blue": (30, 40, 220)}
 OBJECT = """<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>
 <ymax>{}</ymax></bndbox></object>"""
@@ -49,6 +53,8 @@ def small(tmp_path_factory, monkeypatch):
     changes = dict(CANVAS=Canvas((48, 64)), DEPTHS=(1,), EPOCH=2, JUDGED=8, AT_ONCE=16)
     for name, value in changes.items():
         monkeypatch.setattr(rcnn_bccd, name, value)
+    for name in ("CANVAS", "DEPTHS"):
+        monkeypatch.setattr(fast_rcnn_bccd, name, changes[name])
 
 
 def rcnn(blocks, workdir):
@@ -102,3 +108,34 @@ def test_an_interrupted_training_ends_the_script(blocks, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "fit", lambda *arguments, **keywords: {})
     rcnn(blocks, tmp_path)
     assert not list(tmp_path.glob("*.npz"))
+
+
+def test_fast_rcnn(blocks):
+    run = RECIPES["fast_rcnn_bccd"](source=blocks, **{**KNOBS, "batch_size": 2})
+    assert run.model.num_classes == 2 and len(run.train) == 3
+    example = run.train[0]
+    there = example["proposals"][example["proposal_valid"]]
+    np.testing.assert_array_equal(there, selective_search(example["image"], Search()))
+    proposals_move_with_pixels(example)
+    two_steps(run._replace(model=run.model.clone(hidden=8, roi_count=8, pool=2)))
+
+
+def proposals_move_with_pixels(before):
+    """What is in a proposal stays in it, and so in a box, mirrored or not."""
+    flip = jax.jit(with_proposals(scene.flip))
+    turned = []
+    for seed in range(6):
+        after = jax.tree.map(np.asarray, flip(jax.random.key(seed), before))
+        turned.append(not np.array_equal(after["image"], before["image"]))
+        for name, valid in (("boxes", "box_valid"), ("proposals", "proposal_valid")):
+            np.testing.assert_array_equal(before[valid], after[valid])
+            pairs = zip(before[name][before[valid]], after[name][before[valid]], strict=True)
+            for pair in pairs:
+                old, new = (
+                    example["image"][y0:y1, x0:x1]
+                    for example, (x0, y0, x1, y1) in zip(
+                        (before, after), np.int32(pair), strict=True
+                    )
+                )
+                np.testing.assert_array_equal(old[:, ::-1] if turned[-1] else old, new)
+    assert 0 < sum(turned) < 6

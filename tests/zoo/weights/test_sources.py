@@ -119,11 +119,12 @@ def test_export_of_what_has_no_name(tensors):
 
 def test_published():
     files = [row[0] for tags in TORCHVISION.values() for row in tags.values()]
-    assert len(files) == len(set(files)) == 43
+    assert len(files) == len(set(files)) == 44
     assert all(re.fullmatch(r"\w+(-owt|_lc_swag)?-[0-9a-f]{8}\.pth", file) for file in files)
     for name, tags in TORCHVISION.items():
         for tag, (file, top1, *_) in tags.items():
-            assert file.startswith(name) and 50 < top1 < 90
+            least = 30 if "rcnn" in name else 50  # box AP, and else accuracy or IoU
+            assert file.startswith(name) and least < top1 < 90
             card = sources.describe(f"torchvision://{tag}", name=name)
             Preprocessing(**card["preprocessing"])
 
@@ -146,6 +147,15 @@ def test_preprocessing_of_a_tag(name, tag, size, short, interpolation):
     measure = "COCO val2017, VOC's classes: mean IoU" if "COCO" in tag else "ImageNet top-1"
     assert card["reported"].startswith(measure)
     assert seen.mean == (0.485, 0.456, 0.406) and seen.std == (0.229, 0.224, 0.225)
+
+
+def test_a_detectors_preprocessing():
+    """torchvision's: short side 800, long one 1333 at most, padded to multiples of 32."""
+    card = read_card("torchvision://COCO_V1", "fasterrcnn_resnet50_fpn")
+    seen = Preprocessing(**card["preprocessing"])
+    assert (seen.size, seen.sides, seen.crop) == ((800, 1344), (800, 1333), 1.0)
+    assert card["reported"] == "COCO val2017: box AP 37.0 %"
+    assert seen == zoo.model_card("fasterrcnn_resnet50_fpn").preprocessing
 
 
 def test_tags_that_are_none():

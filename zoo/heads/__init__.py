@@ -1,0 +1,1 @@
+"""Feature maps to outputs, for more than one family."""

@@ -1,0 +1,223 @@
+"""Regions of interest: their features, what is in them, and what they are trained on."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, final
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype, Initializer
+
+from zoo.layers.initializer import initializer
+from zoo.ops.assign import match, sample
+from zoo.ops.boxes import area, box_iou, clip, decode, encode
+from zoo.ops.nms import batched_nms
+from zoo.ops.roi import pyramid_roi_align
+from zoo.ops.tokens import dot_general
+
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of a box's deltas: 1 / (0.1, 0.1, 0.2, 0.2)
+TORCH = initializer("torch")
+
+
+def power_of_two(whole: int, part: int) -> float:
+    """`H, h -> []`: the power of 2 that is nearest to h / H.
+
+    Source: torchvision's MultiScaleRoIAlign, which so makes up for sides that were rounded.
+
+    >>> power_of_two(600, 38)
+    0.0625
+    """
+    return 2.0 ** round(math.log2(part / whole))
+
+
+def level_of(boxes: jax.Array, *, first: int, count: int, canonical: float = 224.0) -> jax.Array:
+    """`[R, 4] -> [R]` int32: from which of `count` maps each box is cut, 0 the one of stride 2^`first`.
+
+    The larger the box, the deeper: `floor(4 + log2(sqrt(area) / canonical))`, as far as the maps
+    reach, counts from stride 1.
+
+    Source: Lin et al. 2017, Feature Pyramid Networks, equation 1; torchvision's LevelMapper.
+
+    >>> boxes = jnp.array([[0.0, 0, 224, 224], [0, 0, 111, 111], [0, 0, 9, 9]])
+    >>> level_of(boxes, first=2, count=4).tolist()
+    [2, 0, 0]
+    """
+    side = jnp.sqrt(area(boxes))
+    level = jnp.floor(4 + jnp.log2(jnp.maximum(side, 1e-6) / canonical) + 1e-6)
+    return (jnp.clip(level, first, first + count - 1) - first).astype(jnp.int32)
+
+
+def cut_out(
+    maps: Sequence[jax.Array],
+    boxes: jax.Array,
+    *,
+    canvas: tuple[int, int],
+    size: tuple[int, int],
+    canonical: float = 224.0,
+) -> jax.Array:
+    """`[[h, w, C], ...], [R, 4] -> [R, *size, C]`: each box by RoIAlign out of the map of its level.
+
+    `canvas` (H, W) is the image that the maps are of; there are four samples in each cell.
+
+    Source: torchvision's MultiScaleRoIAlign; `level_of` chooses.
+
+    >>> maps = [jnp.zeros((8, 8, 1)), jnp.ones((4, 4, 1))]
+    >>> boxes = jnp.array([[0.0, 0, 16, 16], [0, 0, 32, 32]])
+    >>> cut_out(maps, boxes, canvas=(32, 32), size=(1, 1), canonical=64.0).ravel().tolist()
+    [0.0, 1.0]
+    """
+    scales = tuple(power_of_two(canvas[0], x.shape[0]) for x in maps)
+    first = -round(math.log2(scales[0]))
+    level = level_of(boxes, first=first, count=len(maps), canonical=canonical)
+    return pyramid_roi_align(maps, boxes, level, size=size, scales=scales)
+
+
+@final
+class BoxHead(nn.Module):
+    """`[B, R, h, w, C] -> [B, R, K + 1], [B, R, K + 1, 4]`: logits, the background's first, deltas.
+
+    Two dense layers of `hidden`, with `dropout` after each in training, and a linear one for either
+    output; every class has a box of its own.
+
+    Source: Girshick 2015, Fast R-CNN, figure 1; torchvision's TwoMLPHead and FastRCNNPredictor.
+
+    >>> head, x = BoxHead(20, hidden=8), jnp.ones((1, 5, 7, 7, 3))
+    >>> (logits, deltas), _ = jax.eval_shape(head.init_with_output, jax.random.key(0), x)
+    >>> logits.shape, deltas.shape
+    ((1, 5, 21), (1, 5, 21, 4))
+    """
+
+    num_classes: int
+    hidden: int = 1024
+    dropout: float = 0.0
+    kernel_init: Initializer = TORCH
+    logits_init: Initializer = TORCH
+    deltas_init: Initializer = TORCH
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        dense = partial(nn.Dense, dot_general=dot_general)
+        x = x.reshape(*x.shape[:2], -1)
+        for name in ("fc6", "fc7"):
+            layer = dense(self.hidden, kernel_init=self.kernel_init, dtype=self.dtype, name=name)
+            x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(layer(x)))
+        wide = partial(dense, dtype=jnp.promote_types(jnp.float32, self.dtype))
+        count = self.num_classes + 1
+        logits = wide(count, kernel_init=self.logits_init, name="logits")(x)
+        deltas = wide(4 * count, kernel_init=self.deltas_init, name="deltas")(x)
+        return logits, deltas.reshape(*x.shape[:2], count, 4)
+
+
+def classes_told(tensors: Mapping[str, Any], *, model: nn.Module) -> dict[str, Any]:
+    """`{path: array} -> {num_classes}`, by the head's outputs, of which one is the background's.
+
+    Source: what zoo.weights asks of a family whose head has another number of outputs.
+
+    >>> classes_told({"params/head/logits/bias": jnp.zeros(91)}, model=None)
+    {'num_classes': 90}
+    """
+    bias = tensors.get("params/head/logits/bias")
+    return {} if bias is None else {"num_classes": len(bias) - 1}
+
+
+def roi_samples(
+    key: jax.Array,
+    rois: jax.Array,
+    valid: jax.Array,
+    *,
+    truth: dict[str, jax.Array],
+    high: float,
+    low: float,
+    count: int,
+    share: float,
+    weights: Sequence[float] = WEIGHTS,
+    plus: float = 0.0,
+) -> dict[str, jax.Array]:
+    """`key, [P, 4], [P] -> {rois [count, 4], labels, valid [count], targets [count, 4]}`.
+
+    The regions that an image trains on, and what the head is to say of them. The boxes of `truth`
+    are proposals too. A region whose IoU with some box is `high` or more is of that box's class,
+    1 to K, and of the background, 0, where it is from `low` up to `high`. At most `share` of the
+    `count` hold an object.
+
+    Source: Girshick 2015, Fast R-CNN, section 2.3; torchvision's RoIHeads.select_training_samples.
+
+    >>> truth = {"boxes": jnp.array([[0.0, 0, 8, 8]]), "labels": jnp.array([4])}
+    >>> truth["box_valid"] = jnp.array([True])
+    >>> rois, valid = jnp.array([[20.0, 20, 28, 28]]), jnp.array([True])
+    >>> told = dict(truth=truth, high=0.5, low=0.0, count=2, share=0.5)
+    >>> sorted(roi_samples(jax.random.key(0), rois, valid, **told)["labels"].tolist())
+    [0, 5]
+    """
+    boxes, labels, box_valid = (truth[name] for name in ("boxes", "labels", "box_valid"))
+    boxes = boxes.astype(rois.dtype)
+    rois = jax.lax.stop_gradient(jnp.concatenate([rois, boxes]))
+    valid = jnp.concatenate([valid, box_valid])
+    iou = box_iou(boxes, rois, plus=plus)
+    matched = match(iou, box_valid, high=high, low=high, low_quality=False)
+    best = jnp.max(jnp.where(box_valid[:, None], iou, 0.0), 0)
+    positive, negative = matched >= 0, (matched == -1) & (best >= low)
+    indices, positive, drawn = sample(
+        key, positive & valid, negative & valid, count=count, share=share
+    )
+    positive = positive & drawn
+    row = jnp.maximum(matched[indices], 0)
+    rois = rois[indices]
+    targets = encode(boxes[row], rois, weights=weights, plus=plus)
+    return {
+        "rois": jnp.where(drawn[:, None], rois, 0.0),
+        "labels": jnp.where(positive, labels[row] + 1, 0),
+        "valid": drawn,
+        "targets": jnp.where(positive[:, None], targets, 0.0),
+    }
+
+
+def detections(
+    logits: jax.Array,
+    deltas: jax.Array,
+    rois: jax.Array,
+    *,
+    valid: jax.Array,
+    size: jax.Array,
+    score: float,
+    threshold: float,
+    count: int,
+    smallest: float = 1e-2,
+    weights: Sequence[float] = WEIGHTS,
+    plus: float = 0.0,
+) -> dict[str, jax.Array]:
+    """`[R, K + 1], [R, K + 1, 4], [R, 4] -> {boxes [count, 4], scores, labels, valid [count]}`.
+
+    Every class of every valid region is a candidate; those above `score` whose sides are `smallest`
+    or more, in the picture of `size` [2], go through non-maximum suppression class by class, and
+    the `count` best are left. Labels are 0 to K - 1.
+
+    Source: torchvision's RoIHeads.postprocess_detections.
+
+    >>> logits, deltas = jnp.array([[0.0, 9.0, 0.0]]), jnp.zeros((1, 3, 4))
+    >>> fields = dict(valid=jnp.array([True]), size=jnp.array([9, 9]), score=0.5, threshold=0.5)
+    >>> found = detections(logits, deltas, jnp.array([[0.0, 0, 8, 10]]), **fields, count=2)
+    >>> found["boxes"][0].tolist(), found["labels"][0].tolist(), found["valid"].tolist()
+    ([0.0, 0.0, 8.0, 9.0], 0, [True, False])
+    """
+    classes = logits.shape[-1] - 1
+    scores = jax.nn.softmax(logits)[:, 1:]
+    boxes = decode(deltas[:, 1:], rois[:, None], weights=weights, plus=plus)
+    boxes = clip(boxes.reshape(-1, 4), size, plus=plus)
+    sides = boxes[:, 2:] - boxes[:, :2] + plus
+    labels = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32), scores.shape).reshape(-1)
+    kept = valid[:, None] & (scores > score)
+    kept = kept.reshape(-1) & (sides >= smallest).all(1)
+    scores = scores.reshape(-1)
+    indices, found = batched_nms(
+        boxes, scores, labels, valid=kept, threshold=threshold, count=count, plus=plus
+    )
+    return {
+        "boxes": jnp.where(found[:, None], boxes[indices], 0.0),
+        "scores": jnp.where(found, scores[indices], 0.0),
+        "labels": jnp.where(found, labels[indices], 0),
+        "valid": found,
+    }
