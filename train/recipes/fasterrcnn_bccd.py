@@ -50,6 +50,7 @@ def recipe(
             hidden=8 * width,
             sizes=((24,), (64,), (128,)),
             canonical=112.0,
+            score=0.01,  # average precision looks at the tail too
         ),
         task=detection(
             preprocessing=preprocessing,
