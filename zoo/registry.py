@@ -18,6 +18,8 @@ from zoo.layers.conv_transpose import ConvTranspose
 from zoo.models import (
     alexnet,
     autoencoder,
+    c3d,
+    cnn3d,
     conv_autoencoder,
     densenet,
     fcn,
@@ -28,6 +30,8 @@ from zoo.models import (
     preact_resnet,
     resnet,
     resnet3d,
+    slowfast,
+    two_stream,
     unet,
     vgg,
     vit,
@@ -38,6 +42,8 @@ from zoo.preprocess import Preprocessing, with_channels
 FAMILIES = {
     "alexnet": alexnet,
     "autoencoder": autoencoder,
+    "c3d": c3d,
+    "cnn3d": cnn3d,
     "conv_autoencoder": conv_autoencoder,
     "densenet": densenet,
     "fcn": fcn,
@@ -48,6 +54,8 @@ FAMILIES = {
     "preact_resnet": preact_resnet,
     "resnet": resnet,
     "resnet3d": resnet3d,
+    "slowfast": slowfast,
+    "two_stream": two_stream,
     "unet": unet,
     "vgg": vgg,
     "vit": vit,
@@ -55,6 +63,9 @@ FAMILIES = {
 }
 
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
+
+
+MODULES = ("backbone", "spatial", "temporal")  # fields that hold models
 
 
 class ModelCard(NamedTuple):
@@ -98,8 +109,8 @@ def variant(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def create_model(name: str, **fields: Any) -> nn.Module:
     """Name of a variant, and fields over the variant's own, to a flax.linen Module.
 
-    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too, and over
-    one the defaults are what the family's CARD calls "assembled". A model has the channels of the images that it is initialised with, so that `in_channels` is none of
+    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too (so are
+    `spatial` and `temporal`), and over one the defaults are what the family's CARD calls "assembled". A model has the channels of the images that it is initialised with, so that `in_channels` is none of
     its fields. An unknown name or field raises ValueError with the nearest ones.
 
     Source: the VARIANTS at the foot of each family's file.
@@ -123,8 +134,9 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     classes = fields.get("num_classes", 0)
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"num_classes is a whole number, 0 for no head, got {classes!r}")
-    if isinstance(fields.get("backbone"), str):
-        fields["backbone"] = create_model(fields["backbone"], num_classes=0)
+    for field in MODULES:
+        if isinstance(fields.get(field), str):
+            fields[field] = create_model(fields[field], num_classes=0)
     return module(**fields)
 
 
