@@ -77,7 +77,7 @@ class MovingDigits:
         video = between(LEVELS, draws[1]) / 255 * drawn(digit, places, sides, angles, self.size)
         video += noise(video.shape, (*self.key, i, 1))
         pixels = np.round(255 * video.clip(0, 1)).astype(np.uint8)
-        return {"video": pixels[..., None], "label": np.int32(label)}
+        return {"video": pixels[..., None], "label": np.asarray(label, np.int32)}
 
 
 def open_moving_digits(
