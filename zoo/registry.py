@@ -280,7 +280,10 @@ def images(
     *before, height, width, channels = card["input"]
     if image_size is not None:
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    preprocessing = Preprocessing(**{"size": (height, width), **card["preprocessing"]})
+    frames = before[0] if before else 0
+    preprocessing = Preprocessing(
+        **{"size": (height, width), "frames": frames, **card["preprocessing"]}
+    )
     if in_channels is not None:
         if not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f"in_channels is a whole number from 1, got {in_channels!r}")
