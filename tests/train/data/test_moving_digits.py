@@ -73,7 +73,9 @@ def test_the_clip_moves_as_its_label_says(digits):
     for i in range(80):
         clip = digits["val"][i]
         name = CLASSES[clip["label"]]
-        first, last = (clip["video"][t, ..., 0].astype(float) for t in (0, 4 if name in heading else 1))
+        first, last = (
+            clip["video"][t, ..., 0].astype(float) for t in (0, 4 if name in heading else 1)
+        )
         spectrum = np.fft.fft2(last - last.mean()) * np.conj(np.fft.fft2(first - first.mean()))
         score = np.fft.ifft2(spectrum).real
         place = np.array(np.unravel_index(score.argmax(), score.shape))
