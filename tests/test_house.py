@@ -58,6 +58,7 @@ BELOW = {
         "zoo.preprocess",
         "zoo.palette",
         "zoo.pictures",
+        "zoo.video",
         "zoo.canvas",
     ],
     "train.optimizers": ["train.schedules", "train.paths"],
