@@ -19,6 +19,14 @@ SEEN = dict(
 )
 V2 = dict(short=232)
 WHOLE = dict(short=520, side=520)  # segmenters see all of the resized image
+CLIPS = dict(  # torchvision's of Kinetics, at 15 frames a second
+    mean=(0.43216, 0.394666, 0.37645),
+    std=(0.22803, 0.22145, 0.216989),
+    short=128,
+    side=112,
+    frames=16,
+    stride=2,
+)
 
 
 def swag(side: int) -> dict:
@@ -38,6 +46,9 @@ TORCHVISION: dict[str, dict[str, tuple[Any, ...]]] = {
         "IMAGENET1K_V1": ("mobilenet_v2-b0353104.pth", 71.878),
         "IMAGENET1K_V2": ("mobilenet_v2-7ebf99e0.pth", 72.154, V2),
     },
+    "mc3_18": {"KINETICS400_V1": ("mc3_18-a90a0ba3.pth", 63.96, CLIPS)},
+    "r2plus1d_18": {"KINETICS400_V1": ("r2plus1d_18-91a641e6.pth", 67.463, CLIPS)},
+    "r3d_18": {"KINETICS400_V1": ("r3d_18-b3b3357e.pth", 63.2, CLIPS)},
     "resnet101": {
         "IMAGENET1K_V1": ("resnet101-63fe2227.pth", 77.374),
         "IMAGENET1K_V2": ("resnet101-cd907fc2.pth", 81.886, V2),

@@ -18,6 +18,8 @@ from zoo.layers.conv_transpose import ConvTranspose
 from zoo.models import (
     alexnet,
     autoencoder,
+    c3d,
+    cnn3d,
     conv_autoencoder,
     densenet,
     fcn,
@@ -27,6 +29,9 @@ from zoo.models import (
     perceptron,
     preact_resnet,
     resnet,
+    resnet3d,
+    slowfast,
+    two_stream,
     unet,
     vgg,
     vit,
@@ -37,6 +42,8 @@ from zoo.preprocess import Preprocessing, with_channels
 FAMILIES = {
     "alexnet": alexnet,
     "autoencoder": autoencoder,
+    "c3d": c3d,
+    "cnn3d": cnn3d,
     "conv_autoencoder": conv_autoencoder,
     "densenet": densenet,
     "fcn": fcn,
@@ -46,6 +53,9 @@ FAMILIES = {
     "perceptron": perceptron,
     "preact_resnet": preact_resnet,
     "resnet": resnet,
+    "resnet3d": resnet3d,
+    "slowfast": slowfast,
+    "two_stream": two_stream,
     "unet": unet,
     "vgg": vgg,
     "vit": vit,
@@ -55,16 +65,21 @@ FAMILIES = {
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
 
 
+MODULES = ("backbone", "spatial", "temporal")  # fields that hold models
+
+
 class ModelCard(NamedTuple):
     """The facts of a variant.
 
     `parameters` counts the weights, `macs` the multiply-adds of convolutions and dense layers for
-    one image of `input` (height, width, channels); `features` is {stage: (stride, channels)};
+    one image of `input` (height, width, channels), or clip (frames before them); `features` is
+    {stage: (stride, channels)}, `frame_strides` of clips {stage: frames of the clip for one of the
+    map}; `pathways` of models that have some {pathway: its share of `macs`, in multiply-adds};
     `weights` are sources of published weights, as load_model takes them. `batchnorms` are {"folded":
     how many fold_batchnorm puts into the convolution before, "affine": how many it leaves as a
     scale and a bias}.
 
-    Source: parameters, macs, features and batchnorms are measured on the model itself, weights are those of
+    Source: parameters, macs, strides, channels and batchnorms are measured on the model itself, weights are those of
     zoo.published, the rest is its family's CARD.
     """
 
@@ -74,6 +89,8 @@ class ModelCard(NamedTuple):
     macs: int
     input: tuple[int, ...]
     features: dict[str, tuple[int, int]]
+    frame_strides: dict[str, int]
+    pathways: dict[str, int]
     preprocessing: Preprocessing
     paper: str
     reported: str | None
@@ -92,8 +109,8 @@ def variant(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def create_model(name: str, **fields: Any) -> nn.Module:
     """Name of a variant, and fields over the variant's own, to a flax.linen Module.
 
-    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too, and over
-    one the defaults are what the family's CARD calls "assembled". A model has the channels of the images that it is initialised with, so that `in_channels` is none of
+    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too (so are
+    `spatial` and `temporal`), and over one the defaults are what the family's CARD calls "assembled". A model has the channels of the images that it is initialised with, so that `in_channels` is none of
     its fields. An unknown name or field raises ValueError with the nearest ones.
 
     Source: the VARIANTS at the foot of each family's file.
@@ -117,8 +134,9 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     classes = fields.get("num_classes", 0)
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"num_classes is a whole number, 0 for no head, got {classes!r}")
-    if isinstance(fields.get("backbone"), str):
-        fields["backbone"] = create_model(fields["backbone"], num_classes=0)
+    for field in MODULES:
+        if isinstance(fields.get(field), str):
+            fields[field] = create_model(fields[field], num_classes=0)
     return module(**fields)
 
 
@@ -181,7 +199,15 @@ def flatten(tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
 
 
 def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
-    """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed.
+    """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed."""
+    outputs, variables, macs = trace(model, shape)
+    return outputs, variables, sum(macs.values())
+
+
+def trace(
+    model: nn.Module, shape: tuple[int, ...]
+) -> tuple[dict, dict, dict[tuple[str, ...], int]]:
+    """measure, with the multiply-adds of each module by its path.
 
     A model that can be scanned is: its weights are as many, and a thousand layers trace as fast as
     ten. A scanned layer is traced more than once, and stands for as many as the leading axis of
@@ -204,18 +230,19 @@ def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     with nn.intercept_methods(count):
         outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     whole: dict[tuple[str, ...], Any] = flatten(variables.get("params", {}))
-    macs = 0
+    macs = {}
     for path, counted in calls.items():
         sides = list(whole[(*path, "kernel")].shape) if path in kernels else []
         scanned = len(sides) > kernels.get(path, 0)
-        macs += counted[-1] * sides[0] if scanned else sum(counted)
+        macs[path] = counted[-1] * sides[0] if scanned else sum(counted)
     return outputs, variables, macs
 
 
 def measure_features(
     model: nn.Module, shape: tuple[int, ...], small: dict[str, jax.Array]
-) -> dict[str, tuple[int, int]]:
-    """Shape of one image, and the model's outputs for it, to {stage: (stride, channels)}.
+) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
+    """Shape of one image, and the model's outputs for it, to {stage: (stride, channels)}, and of a
+    clip {stage: stride along time}, else {}.
 
     The stride is by how much the image grows for the map to grow by one, which padding does not
     blur as it does the quotient of their sizes. It grows by a multiple of 32, as valid convolutions
@@ -223,17 +250,18 @@ def measure_features(
     """
     stages = sorted(stage for stage in small if "stage" in stage)
     if not stages:
-        return {}
-    height, width, channels = shape[-3:]
-    more = -(-height // 32) * 32
-    large, _, _ = measure(model, (*shape[:-3], height + more, width + more, channels))
-    return {
-        stage: (
-            round(more / (large[stage].shape[-3] - small[stage].shape[-3])),
-            small[stage].shape[-1],
-        )
-        for stage in stages
-    }
+        return {}, {}
+    more = [-(-side // 32) * 32 for side in shape[:-2]]  # frames, where there are some, and height
+    *frames, height, width, channels = shape
+    frames = [side + extra for side, extra in zip(frames, more, strict=False)]
+    large, _, _ = measure(model, (*frames, height + more[-1], width + more[-1], channels))
+
+    def stride(stage: str, axis: int, extra: int) -> int:
+        return round(extra / (large[stage].shape[axis] - small[stage].shape[axis]))
+
+    features = {stage: (stride(stage, -3, more[-1]), small[stage].shape[-1]) for stage in stages}
+    clips = [stage for stage in stages if len(shape) == 4]
+    return features, {stage: stride(stage, -4, more[0]) for stage in clips}
 
 
 def count_batchnorms(variables: Mapping[str, Any]) -> dict[str, int]:
@@ -314,15 +342,21 @@ def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> M
         in_channels=in_channels,
         backbone=fields.get("backbone"),
     )
-    outputs, variables, macs = measure(model, image)
+    outputs, variables, macs = trace(model, image)
+    features, frame_strides = measure_features(model, image, outputs)
     sizes = [weight.size for weight in jax.tree.leaves(variables.get("params", {}))]
     return ModelCard(
         name=name,
         task=card["task"],
         parameters=sum(sizes),
-        macs=macs,
+        macs=sum(macs.values()),
         input=image,
-        features=measure_features(model, image, outputs),
+        features=features,
+        frame_strides=frame_strides,
+        pathways={
+            pathway: sum(n for path, n in macs.items() if path[:1] and path[0].startswith(pathway))
+            for pathway in card.get("pathways", ())
+        },
         preprocessing=preprocessing,
         paper=card["paper"],
         reported=card.get("reported"),

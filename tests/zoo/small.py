@@ -26,6 +26,9 @@ SMALL = {
     "mobilenet_v2_035": dict(stages=((16,), (24, 24), (32,)), num_classes=7),
     "preact_resnet110": dict(depths=(2, 1)),
     "preact_resnet164": dict(depths=(2, 1)),
+    "r3d_18": dict(
+        depths=(1, 2, 1), kinds=("2d", "3d", "2plus1d"), width=6, factored_stem=True, num_classes=7
+    ),
     "resnet18": dict(depths=(2, 1), num_classes=7),
     "resnet50": dict(depths=(2, 1), num_classes=7),
     "unet": dict(width=4, depth=2, num_classes=3),
@@ -52,6 +55,7 @@ SIDE = {
     "fcn_resnet50": 33,
     "mobilenet_v1_025": 32,
     "mobilenet_v2_035": 32,
+    "r3d_18": 16,
     "resnet18": 48,
     "resnet50": 48,
     "unet": 44,
@@ -64,9 +68,12 @@ SIDE = {
     "yolov1_darknet": 32,
 }
 
+FRAMES = {"r3d_18": 4}  # of their clips
+
 
 def small(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     """A name of SMALL to the model and the shape of its images."""
     *sides, channels = variant(name)[0]["input"]
-    sides = [SIDE[name]] * 2 if name in SIDE else sides
-    return zoo.create_model(name, **SMALL[name]), (*sides, channels)
+    frames = [FRAMES[name]] if name in FRAMES else sides[:-2]
+    sides = [SIDE[name]] * 2 if name in SIDE else sides[-2:]
+    return zoo.create_model(name, **SMALL[name]), (*frames, *sides, channels)

@@ -31,7 +31,8 @@ def giga(published: str):
 # weights of the authors' nets, which of CaffeNet's are those of R-CNN's with 21 outputs, their
 # multiply-adds by hand (tests/zoo/models/test_fcn.py), and both counts that torchvision publishes.
 # YOLO: arithmetic over the paper's figure and darknet's files; its grid on ResNet-18 by hand, whose
-# 11,176,512 weights and whose multiply-adds are four times those at 224 x 224.
+# 11,176,512 weights and whose multiply-adds are four times those at 224 x 224. Of clips:
+# torchvision's own counts.
 COUNTS = {
     "alexnet": (61_100_840, giga("0.714")),
     "alexnet_2012": (60_965_224, giga("0.724")),
@@ -58,6 +59,7 @@ COUNTS = {
     "fcn_resnet50": (35_322_218, giga("152.717")),
     "lenet5": (60_000, 325_680),
     "lenet5_modern": (61_706, 416_520),
+    "mc3_18": (11_695_440, giga("43.343")),
     "mlp": (1_276_810, 627_200 + 640_000 + 8_000),
     "mobilenet_v1": (4_231_976, giga("0.569")),
     "mobilenet_v1_025": (470_072, giga("0.041")),
@@ -84,6 +86,8 @@ COUNTS = {
     "resnet44": (658_586, 97_174_144),
     "resnet50": (25_557_032, 4_089_184_256),
     "resnet56": (853_018, 125_485_696),
+    "r2plus1d_18": (31_505_325, giga("40.519")),
+    "r3d_18": (33_371_472, giga("40.697")),
     "resnext101_32x8d": (88_791_336, 16_414_015_488),
     "resnext50_32x4d": (25_028_904, 4_230_479_872),
     "softmax_regression": (7_850, 7_840),
@@ -148,7 +152,10 @@ def test_submodules_are_named(name):
     assert [path for path in paths if re.search(r"'[A-Z]\w*_\d+'", path)] == []
 
 
-@pytest.mark.parametrize("name", zoo.list_models(task="classification"))
+LABELLED = zoo.list_models(task="classification") + zoo.list_models(task="video")
+
+
+@pytest.mark.parametrize("name", LABELLED)
 def test_logits(name):
     logits = traced(name)[0]["logits"]
     assert logits.shape == (1, zoo.create_model(name).num_classes)
@@ -159,12 +166,14 @@ def test_logits(name):
 def test_features_and_no_head(name):
     """An image that is n strides larger gives maps that are n larger, of the card's channels."""
     card, _ = variant(name)
-    height, width, channels = card["input"]
+    *frames, height, width, channels = card["input"]
     ours, _, _ = traced(name)
-    features = measure_features(zoo.create_model(name), card["input"], ours)
+    features, along = measure_features(zoo.create_model(name), card["input"], ours)
     most = max((stride for stride, _ in features.values()), default=0)
-    image = (height + most, width + 2 * most, channels)
-    headless = {"num_classes": 0} if card["task"] == "classification" else {}
+    later = [3 * max(along.values(), default=0)] * len(frames)
+    frames = [side + more for side, more in zip(frames, later, strict=True)]
+    image = (*frames, height + most, width + 2 * most, channels)
+    headless = {"num_classes": 0} if card["task"] in ("classification", "video") else {}
     model = zoo.create_model(name, **headless)
     if hasattr(model, "image_size") or name.startswith("yolov1"):  # their weights are of one size
         larger, _, _ = measure(model, image)
@@ -178,9 +187,10 @@ def test_features_and_no_head(name):
     assert "pooled" in larger or not headless
     assert {stage for stage in larger if "stage" in stage} == set(features)
     for stage, (stride, maps) in features.items():
-        assert larger[stage].ndim == 4 and larger[stage].shape[3] == maps
-        grown = np.subtract(larger[stage].shape, ours[stage].shape)[1:3]
-        assert tuple(grown) == (most // stride, 2 * most // stride)
+        assert larger[stage].ndim == 1 + len(image) and larger[stage].shape[-1] == maps
+        *more, down, across = np.subtract(larger[stage].shape, ours[stage].shape)[1:-1]
+        assert (down, across) == (most // stride, 2 * most // stride)
+        assert more == [late // along[stage] for late in later]
 
 
 def outcome(model: nn.Module, variables, image, *, train=False):

@@ -24,7 +24,11 @@ OURS = ("params/", "batch_stats/")
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
-MEASURES = {"IMAGENET1K": "ImageNet top-1", "COCO": "COCO val2017, VOC's classes: mean IoU"}
+MEASURES = {
+    "IMAGENET1K": "ImageNet top-1",
+    "COCO": "COCO val2017, VOC's classes: mean IoU",
+    "KINETICS400": "Kinetics-400 top-1",
+}
 
 
 def published(name: str, tag: str) -> tuple[str, float, dict[str, Any]]:
