@@ -74,8 +74,10 @@ BELOW = {
         "zoo.tiles",
     ],
     "train.step": ["train.task"],
+    "train.precise": ["train.step"],
     "train.loop": [
         "train.step",
+        "train.precise",
         "train.run",
         "train.parallel",
         "train.checkpoint",
