@@ -58,6 +58,7 @@ BELOW = {
         "zoo.preprocess",
         "zoo.palette",
         "zoo.pictures",
+        "zoo.video",
         "zoo.canvas",
     ],
     "train.optimizers": ["train.schedules", "train.paths"],
@@ -73,8 +74,10 @@ BELOW = {
         "zoo.tiles",
     ],
     "train.step": ["train.task"],
+    "train.precise": ["train.step"],
     "train.loop": [
         "train.step",
+        "train.precise",
         "train.run",
         "train.parallel",
         "train.checkpoint",
