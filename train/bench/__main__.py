@@ -42,6 +42,7 @@ def bench(
     *,
     batch: int = 8,
     size: int | None = None,
+    frames: int | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     doing: tuple[Doing, ...] = ("forward", "train"),
     rounds: int = 10,
@@ -64,10 +65,11 @@ def bench(
         models: names of `python -m zoo list`
         batch: images at a time
         size: side of the images in pixels [each model's own]
+        frames: of the clips [each model's own]
         dtype: of the arithmetic
         doing: forward, folded (forward without BatchNorm), train (a step of momentum; not of detectors)
         rounds: samples of each, taken by turns; 0 only compiles
-        against: torch times torchvision's model in the same process, outputs compared first
+        against: torch times torchvision's model, timm's or pytorchvideo's in the same process, outputs compared first
         fields: of the models, like scan=True remat=True
         accumulate: micro-batches of a training step
         pipeline: a source of photographs: how many a second are decoded, cropped and delivered
@@ -79,7 +81,16 @@ def bench(
     jax.config.update("jax_enable_compilation_cache", False)
     rate = clock.matmul_rate(jnp.dtype(dtype)) if rounds else None
     settings = Settings(
-        batch, size, dtype, doing, rounds, against == "torch", fields_of(fields), rate, accumulate
+        batch,
+        size,
+        dtype,
+        doing,
+        rounds,
+        against == "torch",
+        fields_of(fields),
+        rate,
+        accumulate,
+        frames,
     )
     rows = (
         []

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import chex
 import flax.linen as nn
@@ -16,7 +16,7 @@ from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
 from zoo.layers.residual import stage
 
-KINDS = dict.fromkeys(("3d", "2d", "2plus1d"))
+KINDS: dict[str, Any] = dict.fromkeys(("3d", "2d", "2plus1d"))
 
 
 @final

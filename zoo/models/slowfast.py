@@ -69,7 +69,9 @@ class Bottleneck(nn.Module):
         return self.act(x + y)
 
 
-def stem_of(model: "Slow | SlowFast", x: jax.Array, conv: Callable[..., nn.Module]) -> jax.Array:
+def stem_of(
+    model: "Slow | SlowFast", x: jax.Array, conv: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
     """`[B, T, H, W, C] -> [B, T, h, w, D]`: a stem, and the max-pooling where the model has one.
 
     Source: Feichtenhofer et al. 2019, table 1, conv1 and pool1.
