@@ -12,7 +12,8 @@ from flax import traverse_util
 import zoo
 from train.bench import clock, programs
 from train.bench.reference import Reference
-from zoo.registry import measure, variant
+from zoo.measure import measure
+from zoo.registry import variant
 from zoo.weights.model_file import shapes
 from zoo.weights.sources import rename
 
