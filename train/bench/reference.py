@@ -79,6 +79,9 @@ class Reference:
     def cast(self) -> Any:
         return self.torch.autocast("cpu", self.torch.bfloat16, enabled=self.half)
 
+    def logits(self, x: Any) -> Any:
+        return self.model(list(x) if self.two_paths else x)  # pytorchvideo writes into the list
+
     def forward(self, image: np.ndarray) -> Callable[[], np.ndarray]:
         """Image [B, H, W, C] -> what evaluates the logits [B, K]."""
         x = self.picture(image)
@@ -86,7 +89,7 @@ class Reference:
         def run() -> np.ndarray:
             self.model.eval()
             with self.torch.inference_mode(), self.cast():
-                return self.model(x).float().numpy()
+                return self.logits(x).float().numpy()
 
         return run
 
@@ -100,7 +103,7 @@ class Reference:
             self.model.train()
             optimizer.zero_grad(set_to_none=True)
             with self.cast():
-                loss = criterion(self.model(x), y)
+                loss = criterion(self.logits(x), y)
             loss.backward()
             optimizer.step()
             return float(loss)
