@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import zoo
-from train import checkpoint, parallel, plots, progress, step
+from train import checkpoint, parallel, plots, precise, progress, step
 from train import log as logs
 from train import workdir as workdirs
 from train.data import eval_batches, train_batches
@@ -167,7 +167,7 @@ def advance(
             times = clock.row((at - first) * run.batch_size)
             row = {"step": at, "epoch": at / per_epoch, **progress.training_row(position)}
             if at % per_epoch == 0:
-                row |= evaluate(run, state, compiled, layout)
+                row |= evaluate(run, step.variables_of(state), compiled, layout)
             metrics.write({**row, **times})
             report(bar, {**row, **times})
             if at % per_epoch == 0:
@@ -207,11 +207,32 @@ def steps(
     return state, at
 
 
+def precisely(run: Run, variables: Any, layout: parallel.Layout) -> Any:
+    """The variables, with the norms' statistics over `run.precise` batches of the training data."""
+    one = partial(
+        precise.batch_statistics,
+        key=jax.random.key(run.seed),
+        model=run.model,
+        task=run.task,
+        held=tuple(run.held),
+    )
+    compiled = parallel.compile_eval(layout, one)
+    shares = dict(process=jax.process_index(), processes=jax.process_count())
+    batches = train_batches(
+        run.train, batch_size=run.batch_size, seed=run.seed, start=0, stop=run.precise, **shares
+    )
+    found = (
+        parallel.gather(layout, compiled(variables, batch))
+        for batch in parallel.ahead(layout, batches, mapped=False)
+    )
+    log.info("statistics of the norms over %d batches of the training data", run.precise)
+    return precise.precise_batchnorm(variables, found)
+
+
 def evaluate(
-    run: Run, state: step.State, compiled: Compiled, layout: parallel.Layout
+    run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout
 ) -> dict[str, float]:
     """Every evaluation source -> {"val/accuracy": ...}."""
-    variables = step.variables_of(state)
     results: dict[str, float] = {}
     for name, source in run.evaluate.items():
         summary = run.task.summarize(measure(run, variables, source, compiled, layout))
@@ -253,10 +274,13 @@ def finish(
 ) -> dict[str, float]:
     """Writes the kept variables and the pictures, marks the run finished -> the kept row."""
     trained = step.variables_of(state)
+    kept = next((row for row in reversed(rows) if row["step"] == at), {})
+    if run.precise:
+        trained = precisely(run, trained, layout)
+        kept = kept | evaluate(run, trained, compiled, layout)
     variables = parallel.gather(layout, trained)
     measured = measure(run, trained, looked_at(run), compiled, layout)
     seen = look(run, variables, compiled, layout)
-    kept = next((row for row in reversed(rows) if row["step"] == at), {})
     if not parallel.is_main():
         return kept
     extra: dict[str, Any] = {"classes": list(run.train.classes)}

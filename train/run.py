@@ -20,6 +20,7 @@ class Run(NamedTuple):
     ema: decay of the averaged parameters and statistics that are evaluated and exported.
     variables: where to start from instead of `model.init` (fine-tuning).
     held: patterns of parameters' paths; norms that match stay as in evaluation, statistics too.
+    precise: batches of the training data whose statistics replace the norms' running ones in the end.
     name: the model's name in the registry, under which `zoo.load_model` finds it in the workdir;
         without one (a module of your own) no model.safetensors is written.
     preprocessing: what the weights' card shall say, where it is not the model's own.
@@ -39,6 +40,7 @@ class Run(NamedTuple):
     ema: float | None = None
     variables: Mapping[str, Any] | None = None
     held: Sequence[str] = ()
+    precise: int = 0
     name: str | None = None
     preprocessing: Preprocessing | None = None
 

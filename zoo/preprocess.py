@@ -1,4 +1,4 @@
-"""Images as files and data sets hold them to what a model takes: the one place."""
+"""Images and clips as files and data sets hold them to what a model takes: the one place."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +16,8 @@ class Preprocessing(NamedTuple):
 
     `size` is (height, width) in pixels, `crop` the part of the resized short side that is kept.
     Of a detector `size` is that of the canvas (see zoo.canvas), onto which the whole picture is
-    stretched, or with `sides` (short, long) fitted, its shape kept.
+    stretched, or with `sides` (short, long) fitted, its shape kept. Of a video model `frames` is how
+    many a clip has, every `stride`-th of the video's; of images 0.
 
     Source: the evaluation protocol of torchvision and timm.
 
@@ -30,6 +31,8 @@ class Preprocessing(NamedTuple):
     crop: float = 1.0
     interpolation: str = "bilinear"
     sides: tuple[int, int] | None = None
+    frames: int = 0
+    stride: int = 1
 
 
 def with_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:
@@ -99,7 +102,7 @@ METHODS = {
 
 
 def resize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """`[B, H, W, C] -> [B, h, w, C]`, keeping the aspect, so that `size` is `crop` of it or less.
+    """`[B, ..., H, W, C] -> [B, ..., h, w, C]`, keeping the aspect, so that `size` is `crop` of it or less.
 
     Source: torchvision's Resize (antialiased) as its evaluation presets use it.
 
@@ -107,10 +110,10 @@ def resize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     >>> resize(jnp.zeros((1, 64, 128, 1)), small).shape
     (1, 32, 64, 1)
     """
-    height, width = resized(image.shape[1:3], preprocessing)
-    if (height, width) == image.shape[1:3]:
+    height, width = resized(image.shape[-3:-1], preprocessing)
+    if (height, width) == image.shape[-3:-1]:
         return image
-    shape = (image.shape[0], height, width, image.shape[3])
+    shape = (*image.shape[:-3], height, width, image.shape[-1])
     method = choose(METHODS, preprocessing.interpolation, what="interpolation")
     return jax.image.resize(image, shape, method)
 
@@ -118,7 +121,8 @@ def resize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
 def preprocess(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """`[B, H, W, C] -> [B, h, w, C]` float32, resized, cropped in the centre and normalised.
 
-    `image` is uint8, or float in [0, 1]. Pure and jit-able; an image that has the size is not
+    Where `preprocessing` has frames, clips `[B, T, H, W, C]` too; how many there are, and which of a
+    video they are, is not looked at. `image` is uint8, or float in [0, 1]. Pure and jit-able; an image that has the size is not
     resized. A ValueError tells of a wrong rank, kind of number or number of channels.
 
     Source: torchvision's evaluation presets (Resize, CenterCrop, Normalize).
@@ -128,16 +132,19 @@ def preprocess(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     [[[[2.0], [2.0]], [[2.0], [2.0]]]]
     """
     channels = len(preprocessing.mean)
-    if image.ndim != 4 or image.shape[3] != channels:
-        raise ValueError(f"expected images [B, H, W, {channels}], got shape {image.shape}")
+    ranks = (4, 5) if preprocessing.frames else (4,)  # what is made of a clip may be one image
+    if image.ndim not in ranks or image.shape[-1] != channels:
+        what, axes = ("clips", "B, T") if preprocessing.frames else ("images", "B")
+        raise ValueError(f"expected {what} [{axes}, H, W, {channels}], got shape {image.shape}")
     if image.dtype == jnp.uint8:
         image = image.astype(jnp.float32) / 255
     elif not jnp.issubdtype(image.dtype, jnp.floating):
         raise ValueError(f"expected images of uint8, or float in [0, 1], got {image.dtype}")
     image = resize(image.astype(jnp.float32), preprocessing)
     height, width = preprocessing.size
-    top, left = centre(image.shape[1:3], preprocessing.size)
-    image = image[:, top : top + height, left : left + width]
-    mean = jnp.asarray(preprocessing.mean, jnp.float32).reshape(1, 1, 1, channels)
-    std = jnp.asarray(preprocessing.std, jnp.float32).reshape(1, 1, 1, channels)
+    top, left = centre(image.shape[-3:-1], preprocessing.size)
+    image = image[..., top : top + height, left : left + width, :]
+    across = (1,) * (image.ndim - 1) + (channels,)
+    mean = jnp.asarray(preprocessing.mean, jnp.float32).reshape(across)
+    std = jnp.asarray(preprocessing.std, jnp.float32).reshape(across)
     return (image - mean) / std

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-ADDRESSES = {  # of the files below, whose names end in the start of their sha256
+ADDRESSES = {  # of the files below, most of whose names end in the start of their sha256
     "torchvision": "https://download.pytorch.org/models/",
     "akamaster": "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/",
+    "pytorchvideo": "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/",
 }
 
 # Each file, its top-1 accuracy on ImageNet's validation set in % as torchvision measured it (of
@@ -20,6 +21,14 @@ SEEN = dict(
 V2 = dict(short=232)
 WHOLE = dict(short=520, side=520)  # segmenters see all of the resized image
 DETECTED = dict(short=800, side=(800, 1344), sides=(800, 1333))  # shape kept, on a canvas
+CLIPS = dict(  # torchvision's of Kinetics, at 15 frames a second
+    mean=(0.43216, 0.394666, 0.37645),
+    std=(0.22803, 0.22145, 0.216989),
+    short=128,
+    side=112,
+    frames=16,
+    stride=2,
+)
 
 
 def swag(side: int) -> dict:
@@ -42,6 +51,9 @@ TORCHVISION: dict[str, dict[str, tuple[Any, ...]]] = {
         "IMAGENET1K_V1": ("mobilenet_v2-b0353104.pth", 71.878),
         "IMAGENET1K_V2": ("mobilenet_v2-7ebf99e0.pth", 72.154, V2),
     },
+    "mc3_18": {"KINETICS400_V1": ("mc3_18-a90a0ba3.pth", 63.96, CLIPS)},
+    "r2plus1d_18": {"KINETICS400_V1": ("r2plus1d_18-91a641e6.pth", 67.463, CLIPS)},
+    "r3d_18": {"KINETICS400_V1": ("r3d_18-b3b3357e.pth", 63.2, CLIPS)},
     "resnet101": {
         "IMAGENET1K_V1": ("resnet101-63fe2227.pth", 77.374),
         "IMAGENET1K_V2": ("resnet101-cd907fc2.pth", 81.886, V2),
@@ -168,6 +180,12 @@ AKAMASTER = {  # trained on CIFAR-10
     "resnet1202": "resnet1202-f3b1deed.th",
 }
 
+PYTORCHVIDEO = {  # trained on Kinetics-400; their names have no sum
+    "slow_r50": "SLOW_8x8_R50.pyth",
+    "slowfast_r50": "SLOWFAST_8x8_R50.pyth",
+    "slowfast_r101": "SLOWFAST_8x8_R101.pyth",
+}
+
 CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
@@ -206,4 +224,6 @@ def sources(name: str) -> tuple[str, ...]:
     found += [f"hf://timm/{repository}" for repository in TIMM.get(name, ())]
     if name in AKAMASTER:
         found.append(ADDRESSES["akamaster"] + AKAMASTER[name])
+    if name in PYTORCHVIDEO:
+        found.append(ADDRESSES["pytorchvideo"] + PYTORCHVIDEO[name])
     return tuple(found)

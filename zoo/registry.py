@@ -2,22 +2,19 @@
 
 import dataclasses
 import fnmatch
-import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from flax import traverse_util
 
 from zoo import published
 from zoo.choice import choose
-from zoo.layers.attention import DotProductAttention
-from zoo.layers.conv_transpose import ConvTranspose
+from zoo.measure import count_batchnorms, measure_features, trace
 from zoo.models import (
     alexnet,
     autoencoder,
+    c3d,
+    cnn3d,
     conv_autoencoder,
     densenet,
     fast_rcnn,
@@ -29,6 +26,9 @@ from zoo.models import (
     perceptron,
     preact_resnet,
     resnet,
+    resnet3d,
+    slowfast,
+    two_stream,
     unet,
     vgg,
     vit,
@@ -39,6 +39,8 @@ from zoo.preprocess import Preprocessing, with_channels
 FAMILIES = {
     "alexnet": alexnet,
     "autoencoder": autoencoder,
+    "c3d": c3d,
+    "cnn3d": cnn3d,
     "conv_autoencoder": conv_autoencoder,
     "densenet": densenet,
     "fast_rcnn": fast_rcnn,
@@ -50,6 +52,9 @@ FAMILIES = {
     "perceptron": perceptron,
     "preact_resnet": preact_resnet,
     "resnet": resnet,
+    "resnet3d": resnet3d,
+    "slowfast": slowfast,
+    "two_stream": two_stream,
     "unet": unet,
     "vgg": vgg,
     "vit": vit,
@@ -59,16 +64,21 @@ FAMILIES = {
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
 
 
+MODULES = ("backbone", "spatial", "temporal")  # fields that hold models
+
+
 class ModelCard(NamedTuple):
     """The facts of a variant.
 
     `parameters` counts the weights, `macs` the multiply-adds of convolutions and dense layers for
-    one image of `input` (height, width, channels); `features` is {stage: (stride, channels)};
+    one image of `input` (height, width, channels), or clip (frames before them); `features` is
+    {stage: (stride, channels)}, `frame_strides` of clips {stage: frames of the clip for one of the
+    map}; `pathways` of models that have some {pathway: its share of `macs`, in multiply-adds};
     `weights` are sources of published weights, as load_model takes them. `batchnorms` are {"folded":
     how many fold_batchnorm puts into the convolution before, "affine": how many it leaves as a
     scale and a bias}.
 
-    Source: parameters, macs, features and batchnorms are measured on the model itself, weights are those of
+    Source: parameters, macs, strides, channels and batchnorms are measured on the model itself, weights are those of
     zoo.published, the rest is its family's CARD.
     """
 
@@ -78,6 +88,8 @@ class ModelCard(NamedTuple):
     macs: int
     input: tuple[int, ...]
     features: dict[str, tuple[int, int]]
+    frame_strides: dict[str, int]
+    pathways: dict[str, int]
     preprocessing: Preprocessing
     paper: str
     reported: str | None
@@ -96,8 +108,8 @@ def variant(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def create_model(name: str, **fields: Any) -> nn.Module:
     """Name of a variant, and fields over the variant's own, to a flax.linen Module.
 
-    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too, and over
-    one the defaults are what the family's CARD calls "assembled". A model has the channels of the images that it is initialised with, so that `in_channels` is none of
+    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too (so are
+    `spatial` and `temporal`), and over one the defaults are what the family's CARD calls "assembled". A model has the channels of the images that it is initialised with, so that `in_channels` is none of
     its fields. An unknown name or field raises ValueError with the nearest ones.
 
     Source: the VARIANTS at the foot of each family's file.
@@ -121,8 +133,9 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     classes = fields.get("num_classes", 0)
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"num_classes is a whole number, 0 for no head, got {classes!r}")
-    if isinstance(fields.get("backbone"), str):
-        fields["backbone"] = create_model(fields["backbone"], num_classes=0)
+    for field in MODULES:
+        if isinstance(fields.get(field), str):
+            fields[field] = create_model(fields[field], num_classes=0)
     return module(**fields)
 
 
@@ -165,92 +178,6 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     return fnmatch.filter(names, pattern)
 
 
-def count_macs(module: nn.Module, arguments: tuple, outputs: jax.Array) -> int:
-    """Multiply-adds of one layer for one example: its kernel, once per place that it is laid on;
-    attention's both products."""
-    if isinstance(module, DotProductAttention):
-        return module.macs(*arguments)
-    if not module.has_variable("params", "kernel"):
-        return 0
-    if isinstance(module, nn.ConvLocal):  # a kernel for each place
-        return module.get_variable("params", "kernel").size
-    transposed = isinstance(module, nn.ConvTranspose | ConvTranspose)
-    places = arguments[0] if transposed else outputs
-    return module.get_variable("params", "kernel").size * math.prod(places.shape[1:-1])
-
-
-def flatten(tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    """{"c1": {"kernel": a}} to {("c1", "kernel"): a}."""
-    return dict(traverse_util.flatten_dict(dict(tree)))
-
-
-def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
-    """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed.
-
-    A model that can be scanned is: its weights are as many, and a thousand layers trace as fast as
-    ten. A scanned layer is traced more than once, and stands for as many as the leading axis of
-    its kernel tells, which it does not see itself.
-    """
-    calls: dict[tuple[str, ...], list[int]] = {}
-    kernels: dict[tuple[str, ...], int] = {}  # axes of each
-
-    def count(call, arguments, keywords, context):
-        outputs = call(*arguments, **keywords)
-        module = context.module
-        if context.method_name == "__call__":
-            calls.setdefault(module.path, []).append(count_macs(module, arguments, outputs))
-            if module.has_variable("params", "kernel"):
-                kernels[module.path] = module.get_variable("params", "kernel").ndim
-        return outputs
-
-    model = model.clone(scan=True) if hasattr(model, "scan") else model
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    with nn.intercept_methods(count):
-        outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
-    whole: dict[tuple[str, ...], Any] = flatten(variables.get("params", {}))
-    macs = 0
-    for path, counted in calls.items():
-        sides = list(whole[(*path, "kernel")].shape) if path in kernels else []
-        scanned = len(sides) > kernels.get(path, 0)
-        macs += counted[-1] * sides[0] if scanned else sum(counted)
-    return outputs, variables, macs
-
-
-def measure_features(
-    model: nn.Module, shape: tuple[int, ...], small: dict[str, jax.Array]
-) -> dict[str, tuple[int, int]]:
-    """Shape of one image, and the model's outputs for it, to {stage: (stride, channels)}.
-
-    The stride is by how much the image grows for the map to grow by one, which padding does not
-    blur as it does the quotient of their sizes. It grows by a multiple of 32, as valid convolutions
-    of a U-Net want.
-    """
-    stages = sorted(stage for stage in small if "stage" in stage)
-    if not stages:
-        return {}
-    height, width, channels = shape[-3:]
-    more = -(-height // 32) * 32
-    large, _, _ = measure(model, (*shape[:-3], height + more, width + more, channels))
-    return {
-        stage: (
-            round(more / (large[stage].shape[-3] - small[stage].shape[-3])),
-            small[stage].shape[-1],
-        )
-        for stage in stages
-    }
-
-
-def count_batchnorms(variables: Mapping[str, Any]) -> dict[str, int]:
-    """Variables, of a scanned model too, to {"folded": ..., "affine": ...}; see zoo.fold."""
-    params, stats = (flatten(variables.get(name, {})) for name in ("params", "batch_stats"))
-    counts = {"folded": 0, "affine": 0}
-    for path, leaf in stats.items():
-        if path[-1] == "mean":
-            follows = path[-2] == "norm" and (*path[:-2], "conv", "kernel") in params
-            counts["folded" if follows else "affine"] += math.prod(leaf.shape[:-1])
-    return counts
-
-
 def images(
     name: str,
     *,
@@ -284,7 +211,10 @@ def images(
     *before, height, width, channels = card["input"]
     if image_size is not None:
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    preprocessing = Preprocessing(**{"size": (height, width), **card["preprocessing"]})
+    frames = before[0] if before else 0
+    preprocessing = Preprocessing(
+        **{"size": (height, width), "frames": frames, **card["preprocessing"]}
+    )
     if in_channels is not None:
         if not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f"in_channels is a whole number from 1, got {in_channels!r}")
@@ -315,15 +245,21 @@ def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> M
         in_channels=in_channels,
         backbone=fields.get("backbone"),
     )
-    outputs, variables, macs = measure(model, image)
+    outputs, variables, macs = trace(model, image)
+    features, frame_strides = measure_features(model, image, outputs)
     sizes = [weight.size for weight in jax.tree.leaves(variables.get("params", {}))]
     return ModelCard(
         name=name,
         task=card["task"],
         parameters=sum(sizes),
-        macs=macs,
+        macs=sum(macs.values()),
         input=image,
-        features=measure_features(model, image, outputs),
+        features=features,
+        frame_strides=frame_strides,
+        pathways={
+            pathway: sum(n for path, n in macs.items() if path[:1] and path[0].startswith(pathway))
+            for pathway in card.get("pathways", ())
+        },
         preprocessing=preprocessing,
         paper=card["paper"],
         reported=card.get("reported"),

@@ -36,7 +36,12 @@ def resizing(card: ModelCard) -> list[tuple[str, str]]:
     seen = card.preprocessing
     if card.task != "detection":
         crop = f"{seen.crop:g} of the short side"
-        return [("resize", f"{by(seen.size)} {seen.interpolation}"), ("crop", crop)]
+        frames = [("frames", f"{seen.frames}, every {seen.stride} of the video")]
+        return [
+            *(frames if seen.frames else []),
+            ("resize", f"{by(seen.size)} {seen.interpolation}"),
+            ("crop", crop),
+        ]
     how = (
         "stretched onto it"
         if seen.sides is None
@@ -45,21 +50,32 @@ def resizing(card: ModelCard) -> list[tuple[str, str]]:
     return [("canvas", f"{by(seen.size)}, {how}")]
 
 
+def staged(card: ModelCard, stage: str) -> str:
+    """A stage's stride and channels in words."""
+    stride, channels = card.features[stage]
+    along = f" and {card.frame_strides[stage]} frames" if card.frame_strides else ""
+    return f"{stage} stride {stride}{along}, {channels} channels"
+
+
+def paths(card: ModelCard) -> list[tuple[str, str]]:
+    """The line on its pathways' multiply-adds, where it has some."""
+    shares = [f"{path} {100 * n / card.macs:.1f} %" for path, n in card.pathways.items()]
+    return [("pathways", ", ".join(shares) + " of the multiply-adds")] if shares else []
+
+
 def facts(card: ModelCard) -> str:
     """A card to the lines that `show` prints."""
     preprocessing = card.preprocessing
-    stages = [
-        f"{stage} stride {stride}, {channels} channels"
-        for stage, (stride, channels) in card.features.items()
-    ]
+    what = "clip" if len(card.input) == 4 else "image"
     rows = [
         ("name", card.name),
         ("task", card.task),
         ("paper", card.paper),
         ("reported", card.reported or "-"),
         ("parameters", f"{card.parameters:,}"),
-        ("multiply-adds", f"{card.macs:,} for one image of {by(card.input)}"),
-        ("features", "; ".join(stages) or "-"),
+        ("multiply-adds", f"{card.macs:,} for one {what} of {by(card.input)}"),
+        *paths(card),
+        ("features", "; ".join(staged(card, stage) for stage in card.features) or "-"),
         (
             "batch norms",
             "{folded} to fold, {affine} to a scale and a bias".format(**card.batchnorms),

@@ -2,9 +2,9 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,27 +43,132 @@ def told(file: str) -> Iterator[None]:
         raise ValueError(f"{file}: {reason}") from error
 
 
+@contextlib.contextmanager
+def opened(file: str) -> Iterator[tuple[Any, Any]]:
+    """A video file -> its container and its first video stream; ValueError in one line without one."""
+    if not pathlib.Path(file).is_file():
+        raise ValueError(f"no file {file}: expected a video")
+    with told(file), pyav().open(file) as container:
+        if not container.streams.video:
+            raise ValueError(f"{file}: there is no video in it")
+        yield container, container.streams.video[0]
+
+
+def upright(frame: Any) -> np.ndarray:
+    """A decoded frame -> [h, w, 3] uint8, turned as the file says."""
+    turns = round(frame.rotation / 90)  # against the clock
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+
+
 def frames(file: str) -> Iterator[tuple[np.ndarray, float]]:
     """A video file -> its frames, uint8 [h, w, 3], and the second that each begins at.
 
     One at a time. Upright as the file says. ValueError in one line where it cannot be read.
     """
-    if not pathlib.Path(file).is_file():
-        raise ValueError(f"no file {file}: expected a video")
-    av = pyav()
-    with told(file), av.open(file) as container:
-        if not container.streams.video:
-            raise ValueError(f"{file}: there is no video in it")
-        stream = container.streams.video[0]
+    with opened(file) as (container, stream):
         stream.thread_type = "AUTO"
         rate = float(stream.average_rate or 25)
         for number, frame in enumerate(container.decode(stream)):
-            turns = round(frame.rotation / 90)  # against the clock
-            pixels = np.rot90(frame.to_ndarray(format="rgb24"), turns)
-            yield (
-                np.ascontiguousarray(pixels),
-                number / rate if frame.time is None else float(frame.time),
-            )
+            yield upright(frame), number / rate if frame.time is None else float(frame.time)
+
+
+class Survey(NamedTuple):
+    """How many frames a file has, its mean rate in frames a second, and where they lie.
+
+    times [N]: the ticks of the frames, ascending; None where a container does not tell them (AVI).
+    keys: the ticks at which decoding can begin.
+    """
+
+    count: int
+    rate: float
+    times: np.ndarray | None
+    keys: np.ndarray
+
+
+def survey(file: str) -> Survey:
+    """What a video file holds; reads its packets and decodes nothing.
+
+    ValueError in one line where it cannot be read or has no frame.
+    """
+    with opened(file) as (container, stream):
+        packets = [
+            (packet.pts, packet.is_keyframe)
+            for packet in container.demux(stream)
+            if packet.size and not packet.is_discard
+        ]
+        rate, form = float(stream.average_rate or 25), container.format.name
+    if not packets:
+        raise ValueError(f"{file}: there is no frame in it")
+    # AVI has no times of presentation: those that the decoder guesses come in any order.
+    if form == "avi" or any(pts is None for pts, _ in packets):
+        return Survey(len(packets), rate, None, np.zeros(0, np.int64))
+    times = np.unique([pts for pts, _ in packets])
+    if len(times) < len(packets):
+        return Survey(len(packets), rate, None, np.zeros(0, np.int64))
+    return Survey(len(times), rate, times, np.unique([pts for pts, key in packets if key]))
+
+
+def read_frames(
+    file: str, indices: Sequence[int], *, known: Survey | None = None
+) -> Iterator[np.ndarray]:
+    """The frames [h, w, 3] uint8 of a video file at ascending indices, one at a time.
+
+    Index n is the n-th frame that decoding the whole file gives, whatever the times between frames.
+    Jumps to the key frame before each, where the file tells times, and else decodes from the start;
+    one frame is held at a time. `known` saves the survey. An index may come again. A file that
+    ends before its packets have said so gives its last frame for what is missing.
+
+    ValueError in one line: no such frame, no frame at all, what cannot be decoded.
+    """
+    found = known or survey(file)
+    wanted = [int(index) for index in indices]
+    if wanted != sorted(wanted):
+        raise ValueError(f"{file}: frames are read in ascending order; got {wanted!s:.80}")
+    if wanted and not 0 <= wanted[0] <= wanted[-1] < found.count:
+        raise ValueError(f"{file}: it has {found.count} frames, so none is {wanted!s:.80}")
+    done = 0
+    if found.times is not None:
+        with opened(file) as (container, stream):
+            for frame in jumping(container, stream, wanted, found.times, found.keys):
+                yield upright(frame)
+                done += 1
+    if done < len(wanted):
+        yield from in_order(file, wanted[done:])
+
+
+def jumping(
+    container: Any, stream: Any, wanted: Sequence[int], times: np.ndarray, keys: np.ndarray
+) -> Iterator[Any]:
+    """The frames at `wanted`; ends early where decoding does not give a frame of the time expected."""
+    at, frame, stream_of = -1, None, container.decode(stream)
+    for index in wanted:
+        before = keys[keys <= times[index]]
+        begin = int(np.searchsorted(times, before[-1])) if len(before) else 0
+        if begin > at + 1:
+            container.seek(int(times[begin]), stream=stream, backward=True)
+            stream_of = container.decode(stream)
+        if index != at:
+            frame = next((f for f in stream_of if f.pts is None or f.pts >= times[index]), None)
+        if frame is None or frame.pts != times[index]:
+            return
+        at = index
+        yield frame
+
+
+def in_order(file: str, wanted: Sequence[int]) -> Iterator[np.ndarray]:
+    """The frames at `wanted`, by decoding all before them."""
+    done, frame = 0, None
+    with opened(file) as (container, stream):
+        for number, frame in enumerate(container.decode(stream)):
+            while done < len(wanted) and wanted[done] == number:
+                yield upright(frame)
+                done += 1
+            if done == len(wanted):
+                return
+        if frame is None:
+            raise ValueError(f"{file}: there is no frame in it that can be decoded")
+        for _ in wanted[done:]:
+            yield upright(frame)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ class Case(NamedTuple):
     """A variant `name` here, and `reference`, its name in `source`.
 
     `stages` are {our output: the reference's module whose output it is}. `size` is the image's
-    side in pixels. `fields` are the variant's fields here and `reference_fields` the arguments
+    side in pixels, `frames` how many a clip has, 0 of an image. `fields` are the variant's fields here and `reference_fields` the arguments
     there; `training` those fields besides that leave nothing to chance while training, or None
     where training is not compared. `tolerance` is evaluation's. `jitted` is for models whose layers
     all differ, or are many operations: others are evaluated faster layer by layer. `test` False leaves the row to
@@ -34,6 +34,7 @@ class Case(NamedTuple):
     reference: str
     stages: dict[str, str]
     size: int = 64
+    frames: int = 0
     fields: Mapping[str, Any] = NOTHING
     reference_fields: Mapping[str, Any] = NOTHING
     training: Mapping[str, Any] | None = None
@@ -277,4 +278,64 @@ CASES += [
         V2_TORCHVISION,
         training=dict(dropout=0.0, remat=True),
     )
+]
+
+FLAT = (1, 1, 1, 1)  # a block a stage: what training's gradients are compared of
+VIDEO = dict(
+    stages={f"stage{k}": f"layer{k}" for k in (1, 2, 3, 4)},
+    size=32,
+    frames=4,
+    training={},
+    jitted=True,
+)
+CASES += [
+    Case("torchvision", name, name, **VIDEO, test=False)
+    for name in ("r3d_18", "mc3_18", "r2plus1d_18")
+]
+CASES += [
+    Case(
+        "torchvision",
+        name,
+        name,
+        **VIDEO,
+        fields=dict(depths=FLAT, width=8, num_classes=10),  # what make.py calls Narrow
+        reference_fields=dict(layers=FLAT),
+        test_training=name == "mc3_18",  # two of the three kinds; the rest is left to make parity
+    )
+    for name in ("r3d_18", "mc3_18", "r2plus1d_18")
+]
+
+SLOW = {f"stage{k}": f"blocks.{k}" for k in (1, 2, 3, 4)}
+SLOWFAST = {
+    f"{path}_stage{k}": f"blocks.{k}.multipathway_blocks.{number}"
+    for number, path in enumerate(("slow", "fast"))
+    for k in (1, 2, 3, 4)
+}
+FEW_CHANNELS = dict(size=32, jitted=True, training=dict(dropout=0.0), test_training=True)
+CASES += [
+    Case(
+        "pytorchvideo",
+        "slow_r50",
+        "slow_r50",
+        SLOW,
+        frames=4,
+        fields=dict(depths=FLAT, width=8, num_classes=10),
+        reference_fields=dict(depths=FLAT, stem_dim_out=8, model_num_class=10),
+        **{**FEW_CHANNELS, "test_training": False},
+    ),
+    Case(
+        "pytorchvideo",
+        "slowfast_r50",
+        "slowfast_r50",
+        SLOWFAST,
+        frames=16,
+        fields=dict(depths=FLAT, width=16, num_classes=10),
+        reference_fields=dict(depths=FLAT, stem_dim_outs=(16, 2), model_num_class=10),
+        **FEW_CHANNELS,
+    ),
+    Case("pytorchvideo", "slow_r50", "slow_r50", SLOW, size=224, frames=8, test=False),
+    Case("pytorchvideo", "slowfast_r50", "slowfast_r50", SLOWFAST, size=224, frames=32, test=False),
+    Case(
+        "pytorchvideo", "slowfast_r101", "slowfast_r101", SLOWFAST, size=224, frames=32, test=False
+    ),
 ]

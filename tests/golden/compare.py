@@ -15,7 +15,7 @@ from flax import traverse_util
 
 import zoo
 from tests.golden.cases import GRID, Case
-from tests.golden.fill import fill, image, targets
+from tests.golden.fill import clip, fill, image, targets
 from zoo.weights.sources import rename
 
 LARGE = 10_000_000  # elements
@@ -75,7 +75,8 @@ def fill_all(tensors: list[Tensor]) -> dict[str, np.ndarray]:
 
 def shapes(case: Case, model: nn.Module) -> dict[str, Any]:
     """The model's variables by path, as shapes."""
-    shape = jax.ShapeDtypeStruct((1, case.size, case.size, 3), jnp.float32)
+    frames = (case.frames,) if case.frames else ()
+    shape = jax.ShapeDtypeStruct((1, *frames, case.size, case.size, 3), jnp.float32)
     expected = jax.eval_shape(model.init, jax.random.key(0), shape)
     return traverse_util.flatten_dict(expected, sep="/")
 
@@ -90,7 +91,8 @@ def convert(
 
 
 def pictures(case: Case, dtype: Any) -> jax.Array:
-    return jnp.asarray(image(case.size).transpose(0, 2, 3, 1), dtype)
+    x = clip(case.size, case.frames) if case.frames else image(case.size)
+    return jnp.asarray(np.moveaxis(x, 1, -1), dtype)
 
 
 def evaluation(case: Case, folder: pathlib.Path = FOLDER) -> dict[str, float]:

@@ -62,7 +62,13 @@ def targets(size: int, classes: int, *, batch: int = 2) -> np.ndarray:
     return np.stack([((1 + n) * rows + columns) // 5 % classes for n in range(batch)])
 
 
-def image(size: int, *, batch: int = 2, channels: int = 3) -> np.ndarray:
+def clip(size: int, frames: int) -> np.ndarray:
+    """`-> [2, C, T, H, W]` float32: `image`'s noise, another in every frame."""
+    pictures = [image(size, name=f"frame {t} of image") for t in range(frames)]
+    return np.stack(pictures, 2)
+
+
+def image(size: int, *, batch: int = 2, channels: int = 3, name: str = "image") -> np.ndarray:
     """`-> [B, C, H, W]` float32 of mean 0 and variance 1: noise, each image finer than the last.
 
     Coarse noise survives the mean over a map, so that the images' outputs differ.
@@ -71,6 +77,6 @@ def image(size: int, *, batch: int = 2, channels: int = 3) -> np.ndarray:
     pictures = []
     for number, cell in enumerate(cells):
         side = -(-size // cell)
-        coarse = uniform(f"image {number}", (channels, side, side))
+        coarse = uniform(f"{name} {number}", (channels, side, side))
         pictures.append(coarse.repeat(cell, 1).repeat(cell, 2)[:, :size, :size])
     return np.stack(pictures) * np.float32(math.sqrt(3))

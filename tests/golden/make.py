@@ -16,16 +16,38 @@ import importlib
 import json
 import math
 import pathlib
+import unittest.mock
 
 with contextlib.suppress(ImportError):
     importlib.import_module("torchvision_cpu")
 import numpy as np
+import pytorchvideo.models.hub
 import timm
 import torch
 import torchvision
 
 from tests.golden.cases import CASES, GRID, Case
-from tests.golden.fill import fill, image, targets
+from tests.golden.fill import clip, fill, image, targets
+
+
+class Narrow(torchvision.models.video.resnet.VideoResNet):
+    """torchvision's ResNet of clips with an eighth of the channels, for 10 classes."""
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        narrow = {3: 3, 45: 45 // 8, 64: 8}
+        for index, layer in enumerate(self.stem):
+            if isinstance(layer, torch.nn.Conv3d):
+                sides = (narrow[layer.in_channels], narrow[layer.out_channels])
+                how = (layer.kernel_size, layer.stride, layer.padding)
+                self.stem[index] = torch.nn.Conv3d(*sides, *how, bias=False)
+            elif isinstance(layer, torch.nn.BatchNorm3d):
+                self.stem[index] = torch.nn.BatchNorm3d(narrow[layer.num_features])
+        self.fc = torch.nn.Linear(512 // 8, 10)
+
+    def _make_layer(self, block, conv_builder, planes, blocks, stride=1):
+        self.inplanes = 8 if planes == 64 else self.inplanes
+        return super()._make_layer(block, conv_builder, planes // 8, blocks, stride)
 
 
 def from_torchvision(
@@ -35,8 +57,17 @@ def from_torchvision(
 
     The layers keep their names: a 1 x 1 convolution takes the place of a 3 x 3, and the first ReLU
     becomes a ReLU with its normalisation. Segmenters have their auxiliary heads,
-    and a backbone of other `depths` where these are told.
+    and a backbone of other `depths` where these are told; those of clips with `layers` are Narrow.
     """
+    if "layers" in fields:
+        video = torchvision.models.video.resnet
+        makers = dict(
+            r3d_18=[video.Conv3DSimple] * 4,
+            mc3_18=[video.Conv3DSimple] + [video.Conv3DNoTemporal] * 3,
+            r2plus1d_18=[video.Conv2Plus1D] * 4,
+        )[name]
+        stem = video.R2Plus1dStem if name == "r2plus1d_18" else video.BasicStem
+        return Narrow(video.BasicBlock, makers, list(fields["layers"]), stem)
     if "depths" in fields:
         dilated = torchvision.models.resnet.ResNet(
             torchvision.models.resnet.Bottleneck,
@@ -76,7 +107,27 @@ def from_timm(name: str, *, channel_multiplier: float = 1.0, **fields) -> torch.
     return timm.create_model(name, pretrained=False, **fields)
 
 
-BUILDERS = {"torchvision": from_torchvision, "timm": from_timm}
+def from_pytorchvideo(name: str, *, depths: tuple[int, ...] = (), **fields) -> torch.nn.Module:
+    """A model of pytorchvideo; with other `depths`, for clips of 16 frames of 32 x 32."""
+    if not depths:
+        return getattr(pytorchvideo.models.hub, name)(**fields)
+    module = pytorchvideo.models.slowfast
+    if name == "slow_r50":
+        module = pytorchvideo.models.resnet
+        fields |= dict(stem_conv_kernel_size=(1, 7, 7), head_pool_kernel_size=(4, 1, 1))
+    with unittest.mock.patch.dict(module._MODEL_STAGE_DEPTH, {50: depths}):
+        return (
+            module.create_resnet(**fields)
+            if name == "slow_r50"
+            else module.create_slowfast(**fields, head_pool_kernel_sizes=((4, 1, 1), (16, 1, 1)))
+        )
+
+
+BUILDERS = {
+    "torchvision": from_torchvision,
+    "timm": from_timm,
+    "pytorchvideo": from_pytorchvideo,
+}
 
 
 def build(case: Case) -> torch.nn.Module:
@@ -106,6 +157,17 @@ def moments(x: torch.Tensor) -> list[float]:
     return [x.double().mean().item(), x.double().std(correction=0).item()]
 
 
+def inputs(case: Case, dtype: torch.dtype = torch.float32) -> torch.Tensor | list[torch.Tensor]:
+    """What the reference is given: of SlowFast both pathways' frames."""
+    x = clip(case.size, case.frames) if case.frames else image(case.size)
+    x = torch.from_numpy(x).to(dtype)
+    if not case.reference.startswith("slowfast"):
+        return x
+    alpha = case.fields.get("alpha", 4)
+    kept = torch.linspace(0, case.frames - 1, case.frames // alpha).long()
+    return [x.index_select(2, kept), x]
+
+
 def evaluate(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
     found = {}
 
@@ -123,7 +185,7 @@ def evaluate(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
         for stage, place in case.stages.items()
     ]
     with torch.no_grad():
-        outputs = model.eval()(torch.from_numpy(image(case.size)))
+        outputs = model.eval()(inputs(case))
     for hook in hooks:
         hook.remove()
     stages = [[moments(x) for x in found[stage]] for stage in case.stages]
@@ -136,7 +198,7 @@ def evaluate(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 def train(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
     model = model.double().train()
-    outputs = model(torch.from_numpy(image(case.size)).double())
+    outputs = model(inputs(case, torch.float64))
     cross_entropy = torch.nn.functional.cross_entropy
     if isinstance(outputs, torch.Tensor):
         loss = cross_entropy(outputs, torch.arange(len(outputs)))

@@ -13,7 +13,8 @@ import pytest
 
 import zoo
 from tests.zoo.small import SMALL, small
-from zoo.registry import FAMILIES, measure, measure_features, variant
+from zoo.measure import measure, measure_features
+from zoo.registry import FAMILIES, variant
 
 
 def giga(published: str):
@@ -36,11 +37,17 @@ def giga(published: str):
 # Faster R-CNN: both that torchvision publishes, at 800 x 800; of 2015 the weights of the authors'
 # nets, VGG-16's trunk of 14,714,688 with them, and multiply-adds by hand at 600 x 1000
 # (tests/zoo/models/test_faster_rcnn.py).
+# Of clips:
+# torchvision's own counts, PySlowFast's and pytorchvideo's, C3D's as mmaction2 has them; Ji et al.'s
+# layers by hand (tests/zoo/models/test_cnn3d.py), of the two streams arithmetic over the figure.
 COUNTS = {
     "alexnet": (61_100_840, giga("0.714")),
     "alexnet_2012": (60_965_224, giga("0.724")),
     "autoencoder": (2_837_314, 2 * (784_000 + 500_000 + 125_000 + 7_500)),
+    "c3d": (79_991_015, giga("38.55")),
+    "c3d_small": (17_444_965, giga("19.26")),
     "caffenet": (60_965_224, giga("0.724")),
+    "cnn3d_ji2013": (295_458, 15_171_624),
     "conv_autoencoder": (51_945, 8_121_152),  # by hand, layer by layer
     "densenet100_k12": (6_979_642, giga("1.770")),
     "densenet100_k24": (27_249_082, giga("6.889")),
@@ -66,6 +73,7 @@ COUNTS = {
     "fcn_resnet50": (35_322_218, giga("152.717")),
     "lenet5": (60_000, 325_680),
     "lenet5_modern": (61_706, 416_520),
+    "mc3_18": (11_695_440, giga("43.343")),
     "mlp": (1_276_810, 627_200 + 640_000 + 8_000),
     "mobilenet_v1": (4_231_976, giga("0.569")),
     "mobilenet_v1_025": (470_072, giga("0.041")),
@@ -93,9 +101,22 @@ COUNTS = {
     "resnet44": (658_586, 97_174_144),
     "resnet50": (25_557_032, 4_089_184_256),
     "resnet56": (853_018, 125_485_696),
+    "r2plus1d_18": (31_505_325, giga("40.519")),
+    "r3d_18": (33_371_472, giga("40.697")),
     "resnext101_32x8d": (88_791_336, 16_414_015_488),
     "resnext50_32x4d": (25_028_904, 4_230_479_872),
+    "slow_r50": (32_454_096, 41_740_828_672),
+    "slowfast_4x16_r50": (34_480_216, giga("27.64")),
+    "slowfast_r101": (62_826_968, 96_396_644_352),
+    "slowfast_r50": (34_566_488, giga("50.31")),
     "softmax_regression": (7_850, 7_840),
+    "two_stream": (
+        2 * (11_689_512 - 899 * 513) + 17 * 3136,
+        2 * (1_814_073_344 - 899 * 512) + 17 * 3136 * 112 * 112,
+    ),  # ResNet-18 twice, of 101 classes, one of them with 17 channels more
+    "two_stream_cnn_m": (90_627_813 + 90_707_781, giga("4.278")),
+    "two_stream_spatial_cnn_m": (90_627_813, giga("1.664")),
+    "two_stream_temporal_cnn_m": (90_707_781, giga("2.614")),
     "unet": (31_030_658, 150_428_424_448),
     "unet_2015_release": (31_100_354, 157_294_254_336),
     "unet_same": (31_036_546, 48_096_083_968),
@@ -157,7 +178,10 @@ def test_submodules_are_named(name):
     assert [path for path in paths if re.search(r"'[A-Z]\w*_\d+'", path)] == []
 
 
-@pytest.mark.parametrize("name", zoo.list_models(task="classification"))
+LABELLED = zoo.list_models(task="classification") + zoo.list_models(task="video")
+
+
+@pytest.mark.parametrize("name", LABELLED)
 def test_logits(name):
     logits = traced(name)[0]["logits"]
     assert logits.shape == (1, zoo.create_model(name).num_classes)
@@ -168,14 +192,18 @@ def test_logits(name):
 def test_features_and_no_head(name):
     """An image that is n strides larger gives maps that are n larger, of the card's channels."""
     card, _ = variant(name)
-    height, width, channels = card["input"]
+    *frames, height, width, channels = card["input"]
     ours, _, _ = traced(name)
-    features = measure_features(zoo.create_model(name), card["input"], ours)
+    features, along = measure_features(zoo.create_model(name), card["input"], ours)
     most = max((stride for stride, _ in features.values()), default=0)
-    image = (height + most, width + 2 * most, channels)
-    headless = {"num_classes": 0} if card["task"] == "classification" else {}
+    later = [3 * max(along.values(), default=0)] * len(frames)
+    frames = [side + more for side, more in zip(frames, later, strict=True)]
+    image = (*frames, height + most, width + 2 * most, channels)
+    headless = {"num_classes": 0} if card["task"] in ("classification", "video") else {}
     model = zoo.create_model(name, **headless)
-    if hasattr(model, "image_size") or name.startswith("yolov1"):  # their weights are of one size
+    if hasattr(model, "image_size") or name.startswith(
+        ("yolov1", "cnn3d")
+    ):  # their weights are of one size
         larger, _, _ = measure(model, image)
     else:
         variables = traced(name)[1]  # with a head's, which nobody asks for
@@ -183,13 +211,16 @@ def test_features_and_no_head(name):
         example = jax.ShapeDtypeStruct((1, *image), jnp.float32)
         larger = jax.eval_shape(model.apply, variables, example)
     gone = set(ours) - set(larger)  # and the hidden layer of AlexNet's and VGG's head
-    assert gone - {"fc7"} == ({"logits"} if headless else set())
+    assert gone - {"fc7", "scores", "spatial_logits", "temporal_logits"} == (
+        {"logits"} if headless else set()
+    )
     assert "pooled" in larger or not headless
     assert {stage for stage in larger if "stage" in stage} == set(features)
     for stage, (stride, maps) in features.items():
-        assert larger[stage].ndim == 4 and larger[stage].shape[3] == maps
-        grown = np.subtract(larger[stage].shape, ours[stage].shape)[1:3]
-        assert tuple(grown) == (most // stride, 2 * most // stride)
+        assert larger[stage].ndim == 1 + len(image) and larger[stage].shape[-1] == maps
+        *more, down, across = np.subtract(larger[stage].shape, ours[stage].shape)[1:-1]
+        assert (down, across) == (most // stride, 2 * most // stride)
+        assert more == [late // along[stage] for late in later]
 
 
 def outcome(model: nn.Module, variables, image, *, train=False):

@@ -72,10 +72,23 @@ def test_interpolations_differ():
     assert len(set(sums.values())) == 3
 
 
+def test_a_clip_is_its_frames():
+    clip = RANDOM.integers(0, 256, (2, 3, 40, 50, 3), np.uint8)
+    card = RGB._replace(crop=0.9, frames=3)
+    y = preprocess(clip, card)
+    assert y.shape == (2, 3, 32, 32, 3)
+    for t in range(3):
+        expected = preprocess(clip[:, t], card._replace(frames=0))
+        np.testing.assert_allclose(y[:, t], expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match=r"expected clips \[B, T, H, W, 3\], got shape \(2, 3, 40"):
+        preprocess(clip[..., :2], card)
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
         (np.zeros((32, 32, 3), np.uint8), r"expected images \[B, H, W, 3\], got shape \(32, 32, 3"),
+        (np.zeros((1, 4, 32, 32, 3), np.uint8), r"expected images \[B, H, W, 3\]"),
         (np.zeros((1, 32, 32, 1), np.uint8), r"expected images \[B, H, W, 3\]"),
         (np.zeros((1, 32, 32, 3), np.int32), r"uint8, or float in \[0, 1\], got int32"),
     ],

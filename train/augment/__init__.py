@@ -4,7 +4,8 @@ Most functions are of one key and one image, `function(key, image [H, W, C], *, 
 a recipe binds their knobs and lists them: `images(flip, partial(rotate, degrees=15.0))`. Images are
 uint8, or floats in [0, 1], and come back so (train.augment.pixels). Those of train.augment.scene
 move an image together with its mask and boxes: `scenes(scene.flip, partial(scene.rotate,
-degrees=15.0))`, and so do those of train.augment.zoom.
+degrees=15.0))`, and so do those of train.augment.zoom. Those of train.augment.clip draw once for all
+frames of a clip: `clips(clip.flip, clip.still(partial(brightness, amount=0.4)))`.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from train.augment import scene, zoom
+from train.augment import clip, scene, zoom
 from train.augment.colour import blur, brightness, contrast, hsv, hue, noise, pca_colour, saturation
 from train.augment.crops import crop, pad_crop, resized_crop
 from train.augment.geometry import affine, flip, rotate, scale, shift, translate
@@ -36,6 +37,8 @@ __all__ = [
     "blur",
     "brightness",
     "chain",
+    "clip",
+    "clips",
     "contrast",
     "crop",
     "cutmix",
@@ -110,6 +113,22 @@ def scenes(*functions: Callable) -> Callable:
             # samplings of 4 x 512 x 512 with mask and weight take 160 milliseconds in place of 90.
             moved = scene.maps(batch)
             batch = {**batch, **{name: computed_once(value) for name, value in moved.items()}}
+        return batch
+
+    return augment
+
+
+def clips(*functions: Callable) -> Callable:
+    """function(key, clip) -> clip, ... -> augment(keys [B], batch) on every entry of the batch.
+
+    The functions are those of train.augment.clip, and colours as `clip.still(function)`. Each draws
+    from a key of its own, as in `images`.
+    """
+
+    def augment(keys: jax.Array, batch: Any) -> Any:
+        for number, function in enumerate(functions):
+            own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+            batch = jax.vmap(function)(own, batch)
         return batch
 
     return augment

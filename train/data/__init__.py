@@ -4,6 +4,7 @@ from train.data.arrays import joined, labels_of
 from train.data.balance import balance, inverse_frequency
 from train.data.batches import eval_batches, train_batches
 from train.data.boxes import open_boxes
+from train.data.clip_sources import open_clips
 from train.data.cropped import held_out, open_cropped
 from train.data.digits import cache_folder
 from train.data.masks import open_masks
@@ -21,6 +22,7 @@ __all__ = [
     "joined",
     "labels_of",
     "open_boxes",
+    "open_clips",
     "open_cropped",
     "open_masks",
     "open_source",

@@ -144,9 +144,9 @@ def unprepared(where: Any, name: str, reason: str) -> ValueError:
     )
 
 
-def records(builder: Any, split: str, *images: str) -> Any:
+def records(builder: Any, split: str, *images: str, **decoders: Any) -> Any:
     """The records of a split, with the images as the bytes of their files."""
-    plain = {image: tfds.decode.SkipDecoding() for image in images}
+    plain = {image: tfds.decode.SkipDecoding() for image in images} | decoders
     try:
         return builder.as_data_source(split=split, decoders=plain)
     except NotImplementedError as error:

@@ -1,6 +1,7 @@
 """Pictures of a run, drawn without a display."""
 
 from train.plots.boxes import Frame, framed, precision_recall
+from train.plots.clips import clips
 from train.plots.confused import confusion
 from train.plots.files import save
 from train.plots.grids import pictures, strips, tiles, whole
@@ -9,6 +10,7 @@ from train.plots.scenes import scenes
 
 __all__ = [
     "Frame",
+    "clips",
     "confusion",
     "curves",
     "framed",

@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from zoo.layers.residual import stack
-from zoo.registry import create_model, variant
+from zoo.registry import MODULES, create_model, variant
 from zoo.weights import darknet
 from zoo.weights.sources import rename
 
@@ -86,7 +86,7 @@ def configuration(name: str, card: Mapping[str, Any]) -> tuple[dict[str, Any], t
     sizes = isinstance(image, list | tuple) and all(type(n) is int and n > 0 for n in image)
     if not isinstance(fields, dict) or not sizes or len(image) < 3:
         raise ValueError(f"the file's card has fields {fields!r:.80} and input {image!r:.80}")
-    own = {key: (unplain if key == "backbone" else frozen)(each) for key, each in fields.items()}
+    own = {key: (unplain if key in MODULES else frozen)(each) for key, each in fields.items()}
     return own, tuple(image)
 
 

@@ -17,7 +17,8 @@ from zoo.weights.fit import Fitted, account, fit, flatten, frozen, shapes, unfla
 from zoo.weights.sources import describe, locate
 from zoo.weights.tensors import read_tensors
 
-FIELDS = Preprocessing._fields  # mean std size crop interpolation sides
+FIELDS = Preprocessing._fields  # mean std size crop interpolation sides frames stride
+OF_CLIPS = dict(frames=0, stride=1)  # not written of images, so that older versions read those
 LARGEST_SIDE = 1 << 16  # pixels
 
 # Fields that say how a model is computed, not what it is: a file does not keep them.
@@ -67,6 +68,9 @@ def is_preprocessing(told: Any) -> bool:
     if not lists or len(mean) != len(std) or not len(size) == len(sides) == 2:
         return False
     numbers = all(type(value) in (int, float) for value in (*mean, *std, crop))
+    clips = {key: told.get(key, usual) for key, usual in OF_CLIPS.items()}
+    if not all(type(clips[key]) is int and clips[key] >= least for key, least in OF_CLIPS.items()):
+        return False
     return (
         numbers
         and min(std) > 0
@@ -139,6 +143,12 @@ def differs(ours: Any, own: Any) -> bool:
     return plain(ours) != plain(own) if isinstance(ours, nn.Module) else ours != own
 
 
+def told_of(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Preprocessing to what a card says of it."""
+    every = preprocessing._asdict().items()
+    return {key: each for key, each in every if each is not None and each != OF_CLIPS.get(key)}
+
+
 def save_model(
     name: str,
     path: str | pathlib.Path,
@@ -188,15 +198,15 @@ def save_model(
     )
     preprocessing = preprocessing if own is None else own
     if own is not None:
-        image = (*image[:-3], *preprocessing.size, len(preprocessing.mean))
+        frames = (preprocessing.frames,) if len(image) == 4 and preprocessing.frames else image[:-3]
+        image = (*frames, *preprocessing.size, len(preprocessing.mean))
     tensors = {key: np.asarray(value) for key, value in flatten(variables).items()}
     account(
         tensors,
         shapes(model, image),
         where=f"{name} with images of {image} (extra's preprocessing)",
     )
-    told = {key: value for key, value in preprocessing._asdict().items() if value is not None}
-    card = dict(input=image, preprocessing=told, **extra)
+    card = dict(input=image, preprocessing=told_of(preprocessing), **extra)
     safetensors.write(pathlib.Path(path), tensors, {**card, "name": name, "fields": fields})
 
 

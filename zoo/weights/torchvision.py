@@ -52,6 +52,50 @@ def resnet(*parts: str) -> Table:
     return rows
 
 
+def resnet3d() -> Table:
+    """Rows of a video ResNet, whose (2+1)-D convolutions are a list within a list."""
+    rows: list[Row] = [
+        ("stem.0", "stem/conv", "conv"),
+        ("stem.1", "stem/norm", "norm"),
+        *(row for row in RESNET_ENDS if row[0] not in ("conv1", "bn1")),
+    ]
+    for n, part in enumerate(("first", "second"), 1):
+        there, path = f"layer{{stage}}.{{block}}.conv{n}", f"stage{{stage}}_{{block}}/{part}"
+        rows += [(f"{there}.0", f"{path}/full/conv", "conv")]
+        rows += [(f"{there}.1", f"{path}/full/norm", "norm")]
+    return rows
+
+
+def resnet3d_mixed() -> Table:
+    """resnet3d's, of which the stages from the second on are flat."""
+    rows: list[Row] = []
+    for theirs, ours, layout in resnet3d():
+        if "/full/" not in str(ours):
+            rows.append((theirs, ours, layout))
+            continue
+        for stage in "1234":
+            kind = "full" if stage == "1" else "spatial"
+            there, here = (side.replace("{stage}", stage) for side in (theirs, str(ours)))
+            rows.append((there, here.replace("full", kind), layout))
+    return rows
+
+
+def resnet3d_factored() -> Table:
+    """resnet3d's, of (2+1)-D convolutions."""
+    rows: list[Row] = [row for row in resnet3d() if "full" not in str(row[1])]
+    rows = [row for row in rows if not row[0].startswith("stem")]
+    for n, part in enumerate(("spatial", "temporal")):
+        rows.append((f"stem.{3 * n}", f"stem_{part}/conv", "conv"))
+        rows.append((f"stem.{3 * n + 1}", f"stem_{part}/norm", "norm"))
+    for n, part in enumerate(("first", "second"), 1):
+        there, path = f"layer{{stage}}.{{block}}.conv{n}", f"stage{{stage}}_{{block}}/{part}"
+        rows.append((f"{there}.0.0", f"{path}/spatial/conv", "conv"))
+        rows.append((f"{there}.0.1", f"{path}/spatial/norm", "norm"))
+        rows.append((f"{there}.0.3", f"{path}/temporal/conv", "conv"))
+        rows.append((f"{there}.1", f"{path}/temporal/norm", "norm"))
+    return rows
+
+
 def fcn_resnet() -> Table:
     """Rows of an FCN on a ResNet of bottlenecks, its auxiliary head with it."""
     rows: list[Row] = [
@@ -163,6 +207,7 @@ NAMES: dict[str, list[Table]] = {
     "fcn": [fcn_resnet()],
     "mobilenet_v2": [mobilenet_v2()],
     "resnet": [resnet("first", "second"), resnet("reduce", "spatial", "expand")],
+    "resnet3d": [resnet3d(), resnet3d_mixed(), resnet3d_factored()],
     "vgg": [
         [*vgg_features(depths, norm=norm), *VGG_HEAD]
         for depths in VGG_DEPTHS

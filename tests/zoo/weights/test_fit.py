@@ -228,6 +228,8 @@ STRANGE = [
     {"mean": [0.5], "std": [0.5], "size": [8, 8], "more": 1},
     {"mean": [0.5], "std": [0.5], "size": [8, 8], "sides": [8]},
     {"mean": [0.5], "std": [0.5], "size": [8, 8], "sides": [8, 0]},
+    {"mean": [0.5], "std": [0.5], "size": [8, 8], "frames": -1},
+    {"mean": [0.5], "std": [0.5], "size": [8, 8], "frames": 8, "stride": 0},
     {"mean": 0.5, "std": 0.5, "size": 8},
     [0.5, 0.5],
 ]
@@ -247,6 +249,11 @@ def test_preprocessing_is_the_files(tmp_path, draw):
     extra = {"preprocessing": seen}
     zoo.save_model("lenet5_modern", tmp_path / "a", model, draw(model, (40, 44, 1)), extra=extra)
     assert read_preprocessing("lenet5_modern", tmp_path / "a") == seen
+    assert "frames" not in read_card(tmp_path / "a")["preprocessing"]  # older versions read it
+    clip = seen._replace(frames=8, stride=2)
+    extra = {"preprocessing": clip}
+    zoo.save_model("lenet5_modern", tmp_path / "c", model, draw(model, (40, 44, 1)), extra=extra)
+    assert read_preprocessing("lenet5_modern", tmp_path / "c") == clip
     plain = load_file(tmp_path / "a")
     save_file(plain, tmp_path / "b")
     assert read_preprocessing("lenet5_modern", tmp_path / "b") == images("lenet5_modern")[1]

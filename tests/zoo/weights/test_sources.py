@@ -119,7 +119,7 @@ def test_export_of_what_has_no_name(tensors):
 
 def test_published():
     files = [row[0] for tags in TORCHVISION.values() for row in tags.values()]
-    assert len(files) == len(set(files)) == 44
+    assert len(files) == len(set(files)) == 47
     assert all(re.fullmatch(r"\w+(-owt|_lc_swag)?-[0-9a-f]{8}\.pth", file) for file in files)
     for name, tags in TORCHVISION.items():
         for tag, (file, top1, *_) in tags.items():
@@ -127,6 +127,14 @@ def test_published():
             assert file.startswith(name) and least < top1 < 90
             card = sources.describe(f"torchvision://{tag}", name=name)
             Preprocessing(**card["preprocessing"])
+
+
+def test_preprocessing_of_clips():
+    card = read_card("torchvision://KINETICS400_V1", "r2plus1d_18")
+    seen = Preprocessing(**card["preprocessing"])
+    assert (seen.size, round(112 / seen.crop), seen.frames) == ((112, 112), 128, 16)
+    assert card["reported"] == "Kinetics-400 top-1 67.463 %"
+    assert seen == zoo.model_card("r2plus1d_18").preprocessing
 
 
 @pytest.mark.parametrize(
