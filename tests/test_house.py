@@ -93,7 +93,14 @@ BELOW = {
     "train.neighbours": ["train.data", "zoo"],
     "train.diagnose": ["train.loop"],
     "train.bench": ["train.loop", "train.memory", "train.optimizers"],
-    "train.recipes": ["train.loop", "train.tasks", "train.optimizers", "zoo.losses"],
+    "train.fusion": ["train.step", "train.data", "train.tasks"],
+    "train.recipes": [
+        "train.fusion",
+        "train.loop",
+        "train.tasks",
+        "train.optimizers",
+        "zoo.losses",
+    ],
     "train.commands": ["train.loop", "train.tasks", "train.neighbours", "zoo.predict"],
     "train.__main__": ["train.recipes", "train.commands", "train.diagnose", "train.bench"],
 }

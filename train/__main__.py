@@ -22,7 +22,7 @@ from train.progress import Diverged
 from train.recipes import RECIPES
 
 KNOBS = {
-    "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME | digit_scenes | voc:FOLDER | coco:FOLDER",
+    "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME | digit_scenes | voc:FOLDER | coco:FOLDER | moving_digits | ucf101:FOLDER | csv:FOLDER",
     "model": "a name of `python -m zoo list`",
     "optimizer": "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lamb, lars, lion, muon",
     "learning_rate": "the highest rate of the schedule",
