@@ -22,7 +22,7 @@ LARGEST = 1 << 24  # bytes of a file of names
 
 
 class Classifier(NamedTuple):
-    """`apply` takes uint8 [1, h, w, C], of the size of `preprocessing`, to probabilities [K].
+    """`apply` takes uint8 [1, h, w, C], or a clip [1, T, h, w, C], of the size of `preprocessing`, to probabilities [K].
 
     `classes` are their K names, and `note` says why they are none, or is empty.
     """
@@ -157,13 +157,21 @@ def classifier(loaded: Fitted, source: str, *, classes: str | None = None) -> Cl
     """open_classifier of what open_model has opened already."""
     model, channels = loaded.model, loaded.image[-1]
     task = variant(loaded.name)[0]["task"]
-    if task != "classification" or not getattr(model, "num_classes", 0):
-        why = f"its task is {task}" if task != "classification" else "its weights have no head"
+    labels = task in ("classification", "video")
+    if not labels or not getattr(model, "num_classes", 0):
+        why = "its weights have no head" if labels else f"its task is {task}"
         raise ValueError(f"{loaded.name} of {source} tells no classes apart: {why}")
+    if task == "video" and (len(loaded.image) != 4 or channels != 3):
+        raise ValueError(
+            f"{loaded.name} of {source} sees more than the colours of a clip, which files have: "
+            "give it its maps or its flow in Python"
+        )
     if channels not in (1, 3):
         raise ValueError(f"{source} is for images of {channels} channels, files have 1 or 3")
     names, note = name_classes(loaded, source, classes)
     seen = preprocessing_of(loaded, source)
+    if task == "video":
+        seen = seen._replace(frames=loaded.image[0])
     cut = seen._replace(crop=1.0)  # images come resized and cut
 
     @jax.jit

@@ -12,6 +12,7 @@ from zoo import pictures, video
 from zoo.detect import THRESHOLD, Detector, detector, image_ids
 from zoo.detect_files import results, write_boxes, write_video
 from zoo.predict import Classifier, best, classifier, name_and_images
+from zoo.predict_video import classify_video
 from zoo.registry import variant
 from zoo.segment import Segmenter, classes_of, segment, segmenter, shares
 from zoo.weights.model_file import open_model
@@ -34,7 +35,8 @@ def add_predict(commands: Any) -> None:
         "model segments, writes IMAGE_mask.png, whose values are the classes, and "
         "IMAGE_overlay.jpg, and prints the share of each class. Where it detects, writes "
         "IMAGE_boxes.jpg, of a video VIDEO_boxes.mp4, and prints the score, name and box of each "
-        "object. An image that cannot be read is told in a line, the others are still predicted, "
+        "object. Where it is a model of clips, takes videos: the classes' mean over a few clips, and "
+        "VIDEO_strip.jpg, frames with the classes below. An image that cannot be read is told in a line, the others are still predicted, "
         "and the exit code is 2.",
         epilog="example: python -m zoo predict resnet50 cat.jpg dog.png "
         "--weights torchvision://IMAGENET1K_V2",
@@ -45,7 +47,7 @@ def add_predict(commands: Any) -> None:
         metavar="NAME IMAGE ...",
         help="a name that list prints, which may be left out where the weights say it (a run's "
         f"do), then images ({', '.join(pictures.FORMATS)}), folders of them, and for detectors "
-        "videos",
+        "and models of clips videos",
     )
     command.add_argument("--weights", required=True, metavar="W", help=WEIGHTS)
     command.add_argument(
@@ -55,10 +57,10 @@ def add_predict(commands: Any) -> None:
         "that the weights name, else ImageNet's for 1,000, downloaded once)",
     )
     command.add_argument(
-        "--top", type=int, metavar="N", help="classification: classes to print for each image (5)"
+        "--top", type=int, metavar="N", help="classification, video: classes to print for each (5)"
     )
     command.add_argument(
-        "--output", metavar="FOLDER", help="segmentation, detection: where the files go (.)"
+        "--output", metavar="FOLDER", help="segmentation, detection, video: where the files go (.)"
     )
     add_groups(command)
 
@@ -102,12 +104,12 @@ def add_groups(command: Any) -> None:
 
 
 OPTIONS = {
-    "top": ("classification",),
-    "output": ("segmentation", "detection"),
+    "top": ("classification", "video"),
+    "output": ("segmentation", "detection", "video"),
     **dict.fromkeys(("tile", "flips", "size"), ("segmentation",)),
     **dict.fromkeys(("threshold", "json"), ("detection",)),
 }
-TASKS = ("classification", "segmentation", "detection")
+TASKS = ("classification", "segmentation", "detection", "video")
 
 
 def opened(name: str | None, given: argparse.Namespace) -> Classifier | Segmenter | Detector:
@@ -200,11 +202,13 @@ def predict(given: argparse.Namespace) -> int:
     name, words = name_and_images(given.words)
     listed(words, pictures.ENDINGS + video.ENDINGS)
     model = opened(name, given)
-    files = listed(words, pictures.ENDINGS + (video.ENDINGS if isinstance(model, Detector) else ()))
+    clips = isinstance(model, Classifier) and model.preprocessing.frames > 0
+    still = () if clips else pictures.ENDINGS
+    files = listed(words, still + (video.ENDINGS if clips or isinstance(model, Detector) else ()))
     if model.note:
         print(f"python -m zoo: {model.note}", file=sys.stderr)
     folder = pathlib.Path(given.output or ".")
-    if not isinstance(model, Classifier):
+    if clips or not isinstance(model, Classifier):
         folder.mkdir(parents=True, exist_ok=True)
     code, names = 0, zip(files, stems(files, folder), image_ids(files), strict=True)
     with results(given.json) as write:
@@ -215,6 +219,8 @@ def predict(given: argparse.Namespace) -> int:
                 elif isinstance(model, Detector):
                     one = write_video if video.is_video(file) else write_boxes
                     lines = one(model, file, stem, image_id, write)
+                elif clips:
+                    lines = classify_video(model, file, stem, given.top or 5)
                 else:
                     lines = classify(model, file, given)
             except ValueError as error:

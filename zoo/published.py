@@ -2,9 +2,10 @@
 
 from typing import Any
 
-ADDRESSES = {  # of the files below, whose names end in the start of their sha256
+ADDRESSES = {  # of the files below, most of whose names end in the start of their sha256
     "torchvision": "https://download.pytorch.org/models/",
     "akamaster": "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/",
+    "pytorchvideo": "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/",
 }
 
 # Each file, its top-1 accuracy on ImageNet's validation set in % as torchvision measured it (of
@@ -175,6 +176,12 @@ AKAMASTER = {  # trained on CIFAR-10
     "resnet1202": "resnet1202-f3b1deed.th",
 }
 
+PYTORCHVIDEO = {  # trained on Kinetics-400; their names have no sum
+    "slow_r50": "SLOW_8x8_R50.pyth",
+    "slowfast_r50": "SLOWFAST_8x8_R50.pyth",
+    "slowfast_r101": "SLOWFAST_8x8_R101.pyth",
+}
+
 CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
@@ -197,4 +204,6 @@ def sources(name: str) -> tuple[str, ...]:
     found += [f"hf://timm/{repository}" for repository in TIMM.get(name, ())]
     if name in AKAMASTER:
         found.append(ADDRESSES["akamaster"] + AKAMASTER[name])
+    if name in PYTORCHVIDEO:
+        found.append(ADDRESSES["pytorchvideo"] + PYTORCHVIDEO[name])
     return tuple(found)

@@ -16,10 +16,12 @@ import importlib
 import json
 import math
 import pathlib
+import unittest.mock
 
 with contextlib.suppress(ImportError):
     importlib.import_module("torchvision_cpu")
 import numpy as np
+import pytorchvideo.models.hub
 import timm
 import torch
 import torchvision
@@ -105,7 +107,27 @@ def from_timm(name: str, *, channel_multiplier: float = 1.0, **fields) -> torch.
     return timm.create_model(name, pretrained=False, **fields)
 
 
-BUILDERS = {"torchvision": from_torchvision, "timm": from_timm}
+def from_pytorchvideo(name: str, *, depths: tuple[int, ...] = (), **fields) -> torch.nn.Module:
+    """A model of pytorchvideo; with other `depths`, for clips of 16 frames of 32 x 32."""
+    if not depths:
+        return getattr(pytorchvideo.models.hub, name)(**fields)
+    module = pytorchvideo.models.slowfast
+    if name == "slow_r50":
+        module = pytorchvideo.models.resnet
+        fields |= dict(stem_conv_kernel_size=(1, 7, 7), head_pool_kernel_size=(4, 1, 1))
+    with unittest.mock.patch.dict(module._MODEL_STAGE_DEPTH, {50: depths}):
+        return (
+            module.create_resnet(**fields)
+            if name == "slow_r50"
+            else module.create_slowfast(**fields, head_pool_kernel_sizes=((4, 1, 1), (16, 1, 1)))
+        )
+
+
+BUILDERS = {
+    "torchvision": from_torchvision,
+    "timm": from_timm,
+    "pytorchvideo": from_pytorchvideo,
+}
 
 
 def build(case: Case) -> torch.nn.Module:
@@ -135,9 +157,15 @@ def moments(x: torch.Tensor) -> list[float]:
     return [x.double().mean().item(), x.double().std(correction=0).item()]
 
 
-def inputs(case: Case) -> torch.Tensor:
-    """What the reference is given, float32."""
-    return torch.from_numpy(clip(case.size, case.frames) if case.frames else image(case.size))
+def inputs(case: Case, dtype: torch.dtype = torch.float32) -> torch.Tensor | list[torch.Tensor]:
+    """What the reference is given: of SlowFast both pathways' frames."""
+    x = clip(case.size, case.frames) if case.frames else image(case.size)
+    x = torch.from_numpy(x).to(dtype)
+    if not case.reference.startswith("slowfast"):
+        return x
+    alpha = case.fields.get("alpha", 4)
+    kept = torch.linspace(0, case.frames - 1, case.frames // alpha).long()
+    return [x.index_select(2, kept), x]
 
 
 def evaluate(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -170,7 +198,7 @@ def evaluate(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 def train(case: Case, model: torch.nn.Module) -> dict[str, np.ndarray]:
     model = model.double().train()
-    outputs = model(inputs(case).double())
+    outputs = model(inputs(case, torch.float64))
     cross_entropy = torch.nn.functional.cross_entropy
     if isinstance(outputs, torch.Tensor):
         loss = cross_entropy(outputs, torch.arange(len(outputs)))

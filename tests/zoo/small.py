@@ -4,6 +4,7 @@ import flax.linen as nn
 
 import zoo
 from zoo.models.resnet import ResNet
+from zoo.models.two_stream import CNNM
 from zoo.models.vgg import VGG
 from zoo.registry import variant
 
@@ -12,6 +13,8 @@ SMALL = {
     "alexnet": dict(num_classes=7, hidden=24),
     "alexnet_2012": dict(num_classes=7, hidden=24),
     "autoencoder": dict(widths=(12, 5)),
+    "c3d": dict(widths=((3,), (4,), (5, 6)), hidden=9, num_classes=7),
+    "cnn3d_ji2013": dict(width=9),
     "conv_autoencoder": dict(widths=(4, 6), act="silu"),
     "densenet121": dict(depths=(1, 2), growth=4, width=8, num_classes=7),
     "densenet40_k12": dict(depths=(1, 2), growth=4, width=6),
@@ -31,6 +34,17 @@ SMALL = {
     ),
     "resnet18": dict(depths=(2, 1), num_classes=7),
     "resnet50": dict(depths=(2, 1), num_classes=7),
+    "slow_r50": dict(depths=(1, 1), width=4, frames=(1, 3), num_classes=7),
+    "slowfast_r50": dict(
+        depths=(1, 1), width=8, slow_frames=(1, 3), fast_frames=(3, 3), lateral=5, num_classes=7
+    ),
+    "two_stream": dict(
+        spatial=ResNet((1,), block="basic", width=6),
+        temporal=CNNM(
+            layers=(((4, 7, 2, 0),), ((5, 3, 1, 1),)), hidden=(6, 7), normalised=(True, False)
+        ),
+        num_classes=7,
+    ),
     "unet": dict(width=4, depth=2, num_classes=3),
     "unet_2015_release": dict(width=4, depth=1),
     "unet_same": dict(width=4, depth=2, num_classes=3),
@@ -55,7 +69,11 @@ SIDE = {
     "fcn_resnet50": 33,
     "mobilenet_v1_025": 32,
     "mobilenet_v2_035": 32,
+    "c3d": 12,
     "r3d_18": 16,
+    "slow_r50": 16,
+    "slowfast_r50": 16,
+    "two_stream": 32,
     "resnet18": 48,
     "resnet50": 48,
     "unet": 44,
@@ -68,7 +86,7 @@ SIDE = {
     "yolov1_darknet": 32,
 }
 
-FRAMES = {"r3d_18": 4}  # of their clips
+FRAMES = {"c3d": 4, "r3d_18": 4, "slow_r50": 3, "slowfast_r50": 8}  # of their clips
 
 
 def small(name: str) -> tuple[nn.Module, tuple[int, ...]]:

@@ -32,12 +32,16 @@ def giga(published: str):
 # multiply-adds by hand (tests/zoo/models/test_fcn.py), and both counts that torchvision publishes.
 # YOLO: arithmetic over the paper's figure and darknet's files; its grid on ResNet-18 by hand, whose
 # 11,176,512 weights and whose multiply-adds are four times those at 224 x 224. Of clips:
-# torchvision's own counts.
+# torchvision's own counts, PySlowFast's and pytorchvideo's, C3D's as mmaction2 has them; Ji et al.'s
+# layers by hand (tests/zoo/models/test_cnn3d.py), of the two streams arithmetic over the figure.
 COUNTS = {
     "alexnet": (61_100_840, giga("0.714")),
     "alexnet_2012": (60_965_224, giga("0.724")),
     "autoencoder": (2_837_314, 2 * (784_000 + 500_000 + 125_000 + 7_500)),
+    "c3d": (79_991_015, giga("38.55")),
+    "c3d_small": (17_444_965, giga("19.26")),
     "caffenet": (60_965_224, giga("0.724")),
+    "cnn3d_ji2013": (295_458, 15_171_624),
     "conv_autoencoder": (51_945, 8_121_152),  # by hand, layer by layer
     "densenet100_k12": (6_979_642, giga("1.770")),
     "densenet100_k24": (27_249_082, giga("6.889")),
@@ -90,7 +94,18 @@ COUNTS = {
     "r3d_18": (33_371_472, giga("40.697")),
     "resnext101_32x8d": (88_791_336, 16_414_015_488),
     "resnext50_32x4d": (25_028_904, 4_230_479_872),
+    "slow_r50": (32_454_096, 41_740_828_672),
+    "slowfast_4x16_r50": (34_480_216, giga("27.64")),
+    "slowfast_r101": (62_826_968, 96_396_644_352),
+    "slowfast_r50": (34_566_488, giga("50.31")),
     "softmax_regression": (7_850, 7_840),
+    "two_stream": (
+        2 * (11_689_512 - 899 * 513) + 17 * 3136,
+        2 * (1_814_073_344 - 899 * 512) + 17 * 3136 * 112 * 112,
+    ),  # ResNet-18 twice, of 101 classes, one of them with 17 channels more
+    "two_stream_cnn_m": (90_627_813 + 90_707_781, giga("4.278")),
+    "two_stream_spatial_cnn_m": (90_627_813, giga("1.664")),
+    "two_stream_temporal_cnn_m": (90_707_781, giga("2.614")),
     "unet": (31_030_658, 150_428_424_448),
     "unet_2015_release": (31_100_354, 157_294_254_336),
     "unet_same": (31_036_546, 48_096_083_968),
@@ -175,7 +190,9 @@ def test_features_and_no_head(name):
     image = (*frames, height + most, width + 2 * most, channels)
     headless = {"num_classes": 0} if card["task"] in ("classification", "video") else {}
     model = zoo.create_model(name, **headless)
-    if hasattr(model, "image_size") or name.startswith("yolov1"):  # their weights are of one size
+    if hasattr(model, "image_size") or name.startswith(
+        ("yolov1", "cnn3d")
+    ):  # their weights are of one size
         larger, _, _ = measure(model, image)
     else:
         variables = traced(name)[1]  # with a head's, which nobody asks for
@@ -183,7 +200,9 @@ def test_features_and_no_head(name):
         example = jax.ShapeDtypeStruct((1, *image), jnp.float32)
         larger = jax.eval_shape(model.apply, variables, example)
     gone = set(ours) - set(larger)  # and the hidden layer of AlexNet's and VGG's head
-    assert gone - {"fc7"} == ({"logits"} if headless else set())
+    assert gone - {"fc7", "scores", "spatial_logits", "temporal_logits"} == (
+        {"logits"} if headless else set()
+    )
     assert "pooled" in larger or not headless
     assert {stage for stage in larger if "stage" in stage} == set(features)
     for stage, (stride, maps) in features.items():

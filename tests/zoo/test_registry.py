@@ -109,7 +109,7 @@ def test_a_backbone_by_name(monkeypatch):
 
 def test_published_weights():
     """Every source is of a variant, and names it in its publisher's way."""
-    tables = (published.TORCHVISION, published.TIMM, published.AKAMASTER)
+    tables = (published.TORCHVISION, published.TIMM, published.AKAMASTER, published.PYTORCHVIDEO)
     assert set().union(*tables) <= set(zoo.list_models())
     assert set(published.TIMM) <= set(zoo.list_models(task="classification"))
     repositories = [name for names in published.TIMM.values() for name in names]

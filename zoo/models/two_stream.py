@@ -121,6 +121,12 @@ class TwoStream(nn.Module):
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
 
+    def __post_init__(self) -> None:
+        for stream in ("spatial", "temporal"):
+            if isinstance(module := getattr(self, stream), nn.Module):
+                setattr(self, stream, adapted(module, self, num_classes=self.num_classes))
+        super().__post_init__()
+
     @nn.compact
     def __call__(
         self, image: jax.Array, flow: jax.Array | None = None, *, train: bool = False
@@ -133,7 +139,7 @@ class TwoStream(nn.Module):
             ("spatial", self.spatial, image),
             ("temporal", self.temporal, flow),
         ):
-            made = adapted(stream, self, num_classes=self.num_classes)(seen, train=train)
+            made = stream(seen, train=train)
             outputs |= {f"{name}_{k}": v for k, v in made.items() if k.startswith("stage")}
             pooled.append(made["pooled"])
             if self.num_classes:

@@ -10,7 +10,7 @@ import numpy as np
 from zoo.choice import choose
 from zoo.published import ADDRESSES, SEEN, TORCHVISION
 from zoo.registry import FAMILIES
-from zoo.weights import akamaster, huggingface, timm, torchvision
+from zoo.weights import akamaster, huggingface, pytorchvideo, timm, torchvision
 from zoo.weights.names import Table, choose_table, to_names, to_paths
 from zoo.weights.store import fetch
 
@@ -19,6 +19,7 @@ SOURCES: dict[str, dict[str, list[Table]]] = {
     "timm": timm.NAMES,
     "akamaster": akamaster.NAMES,
     "huggingface": huggingface.NAMES,
+    "pytorchvideo": pytorchvideo.NAMES,
 }
 OURS = ("params/", "batch_stats/")
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
