@@ -1,7 +1,10 @@
 """Late fusion of networks that were trained apart: the mean of their scores, and a linear SVM on them."""
 
+import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,11 +12,13 @@ import numpy as np
 from flax import linen as nn
 from sklearn.svm import LinearSVC
 
-from train import step
+from train import parallel, step
 from train.data import eval_batches
 from train.data.arrays import Source
 from train.task import Task
 from train.tasks.video import averaged
+
+logger = logging.getLogger("train")
 
 
 def scores_on(
@@ -53,17 +58,30 @@ def beside(streams: Sequence[np.ndarray]) -> np.ndarray:
 def fused(
     seen: Mapping[str, np.ndarray],
     labels: np.ndarray,
-    fitted: Mapping[str, np.ndarray],
-    fitted_labels: np.ndarray,
+    *,
+    fitted: tuple[Mapping[str, np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, float]:
-    """Scores by stream and labels, and others to fit the SVM on -> accuracy of each, mean and SVM.
+    """Scores [N, K] by stream, labels [N] -> accuracies {stream: ..., "mean": ..., "svm": ...}.
+
+    fitted: the streams' scores on other videos and their labels, on which the SVM is fitted; None: none.
 
     >>> apart = np.array([[0.9, 0.1], [0.2, 0.8]])
     >>> both = {"spatial": np.array([[0.5, 0.5], [0.6, 0.4]]), "temporal": apart}
-    >>> fused(both, np.array([0, 1]), both, np.array([0, 1]))
+    >>> fused(both, np.array([0, 1]), fitted=(both, np.array([0, 1])))
     {'spatial': 0.5, 'temporal': 1.0, 'mean': 1.0, 'svm': 1.0}
     """
     found = {name: scores.argmax(1) for name, scores in seen.items()}
     found["mean"] = np.mean(list(seen.values()), 0).argmax(1)
-    found["svm"] = linear_svm(list(fitted.values()), fitted_labels)(list(seen.values()))
+    if fitted is not None:
+        predict = linear_svm([fitted[0][name] for name in seen], fitted[1])
+        found["svm"] = predict(list(seen.values()))
     return {name: float(np.mean(guess == labels)) for name, guess in found.items()}
+
+
+def report(found: Mapping[str, float], workdir: Path) -> None:
+    """Accuracies of `fused` into WORKDIR/fusion.json and the log."""
+    if not parallel.is_main():
+        return
+    (workdir / "fusion.json").write_text(json.dumps(found, indent=1) + "\n")
+    said = ", ".join(f"{name} {100 * share:.2f} %" for name, share in found.items())
+    logger.info("accuracy: %s", said)

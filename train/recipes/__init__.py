@@ -7,6 +7,7 @@ besides its knobs, calls the loop itself and returns nothing.
 from train.recipes import (
     alexnet_imagenet,
     autoencoder_mnist,
+    c3d_ucf101,
     cnn3d_moving_digits,
     denoising_autoencoder_mnist,
     densenet_cifar10,
@@ -26,8 +27,10 @@ from train.recipes import (
     resnet56_cifar10,
     resnet_imagenet,
     resnet_imagenet_2021,
+    slowfast_kinetics,
     slowfast_moving_digits,
     two_stream_moving_digits,
+    two_stream_ucf101,
     unet_digit_scenes,
     unet_isbi2012,
     vgg_imagenet,
@@ -67,5 +70,8 @@ RECIPES = {
     "frame_moving_digits": frame_moving_digits.recipe,
     "slowfast_moving_digits": slowfast_moving_digits.recipe,
     "two_stream_moving_digits": two_stream_moving_digits.script,
+    "c3d_ucf101": c3d_ucf101.recipe,
+    "slowfast_kinetics": slowfast_kinetics.recipe,
+    "two_stream_ucf101": two_stream_ucf101.script,
     "finetune": finetune.recipe,
 }

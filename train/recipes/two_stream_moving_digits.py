@@ -1,7 +1,5 @@
 """Two networks on moving digits, one of a frame, one of ten fields of flow, and their fusion."""
 
-import json
-import logging
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +16,6 @@ from zoo.preprocess import with_channels
 BOUND = 4.0  # pixels: digits go at most 2.6 a frame
 FIELDS = 10  # of flow
 STREAMS: dict[str, Inputs] = {"spatial": "frame", "temporal": "flow"}
-
-logger = logging.getLogger("train")
 
 
 def script(
@@ -83,8 +79,5 @@ def script(
             of_part[stream], labels[part] = fusion.scores_on(
                 data[part], trained, variables, task=run.task, batch_size=size
             )
-    found = fusion.fused(scores["test"], labels["test"], scores["val"], labels["val"])
-    if parallel.is_main():
-        (workdir / "fusion.json").write_text(json.dumps(found, indent=1))
-        said = ", ".join(f"{name} {100 * share:.2f} %" for name, share in found.items())
-        logger.info("accuracy on test: %s", said)
+    found = fusion.fused(scores["test"], labels["test"], fitted=(scores["val"], labels["val"]))
+    fusion.report(found, workdir)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.train.recipes.test_masks import TRIED
 from tests.train.recipes.test_photographs import RATES, SMALL
+from tests.train.recipes.test_videos import VIDEOS
 from tests.train.recipes.test_yolo import TRIED as YOLO
 from tests.train.test_recipes import TRAINED
 from train.__main__ import KNOBS
@@ -13,7 +14,7 @@ from train.recipes import RECIPES
 
 
 def test_every_recipe_is_tried():
-    assert set(RECIPES) == {*TRAINED, *SMALL, *TRIED, *YOLO, "finetune"}
+    assert set(RECIPES) == {*TRAINED, *SMALL, *TRIED, *YOLO, *VIDEOS, "finetune"}
     assert set(SMALL) == set(RATES)
 
 
