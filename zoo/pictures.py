@@ -19,6 +19,7 @@ SMALL = 384  # pixels: an overlay of less is enlarged, so that its legend can be
 OPACITY = 112  # of 255, of a class's colour over the image; at its borders all
 ENTRIES = 48  # lines of a legend
 LONGEST = 32  # letters of a name in it, and beside a box
+STRIP, HIGH = 8, 160  # frames of a strip, and pixels of their height, or as many as a model sees
 BRIGHT = 140  # of 255, of a colour on which words are black
 
 
@@ -242,6 +243,27 @@ def boxed(
         place = (left + em / 4, top + high / 2)
         draw.text(place, text, "black" if dark else "white", font=font, anchor="lm")
     return picture
+
+
+def strip(clip: np.ndarray, lines: Sequence[str]) -> Any:
+    """uint8 [T, h, w, 3] and lines of words -> Pillow's image: frames side by side over the lines."""
+    Image, _ = pillow()
+    from PIL import ImageDraw, ImageFont
+
+    kept = clip[np.linspace(0, len(clip) - 1, min(STRIP, len(clip))).round().astype(int)]
+    row = plain(np.concatenate(list(kept), 1))
+    factor = max(1, round(HIGH / row.height))
+    row = row.resize((row.width * factor, row.height * factor), Image.Resampling.NEAREST)
+    em = max(14, row.height // 10)
+    font = ImageFont.load_default(em)
+    long = max((int(font.getlength(line)) for line in lines), default=0)
+    size = (max(row.width, long + 2 * em), row.height + int(1.5 * em * len(lines)) + em)
+    canvas = Image.new("RGB", size, "white")
+    canvas.paste(row, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines):
+        draw.text((em, row.height + em * (0.5 + 1.5 * number)), line, "black", font=font)
+    return canvas
 
 
 def write(image: Any, path: pathlib.Path) -> None:

@@ -1,8 +1,6 @@
 """Classes of video files: clips out of them, their mean scores, and a strip of what was seen."""
 
 import pathlib
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,8 +9,6 @@ from zoo.predict import Classifier, best
 from zoo.preprocess import Preprocessing, centre
 
 CLIPS = 3  # of a file
-STRIP = 8  # frames of the picture
-HIGH = 160  # pixels of its frames, or as many as the model sees
 
 
 def clip_indices(count: int, preprocessing: Preprocessing, clips: int = CLIPS) -> list[list[int]]:
@@ -54,27 +50,6 @@ def read_clips(file: str, preprocessing: Preprocessing) -> np.ndarray:
     return np.stack([np.stack([seen[index] for index in clip]) for clip in clips])
 
 
-def strip(clip: np.ndarray, lines: Sequence[str]) -> Any:
-    """uint8 [T, h, w, 3] and lines of words -> Pillow's image: frames side by side over the lines."""
-    Image, _ = pictures.pillow()
-    from PIL import ImageDraw, ImageFont
-
-    kept = clip[np.linspace(0, len(clip) - 1, min(STRIP, len(clip))).round().astype(int)]
-    row = pictures.plain(np.concatenate(list(kept), 1))
-    factor = max(1, round(HIGH / row.height))
-    row = row.resize((row.width * factor, row.height * factor), Image.Resampling.NEAREST)
-    em = max(14, row.height // 10)
-    font = ImageFont.load_default(em)
-    long = max((int(font.getlength(line)) for line in lines), default=0)
-    size = (max(row.width, long + 2 * em), row.height + int(1.5 * em * len(lines)) + em)
-    canvas = Image.new("RGB", size, "white")
-    canvas.paste(row, (0, 0))
-    draw = ImageDraw.Draw(canvas)
-    for number, line in enumerate(lines):
-        draw.text((em, row.height + em * (0.5 + 1.5 * number)), line, "black", font=font)
-    return canvas
-
-
 def classify_video(model: Classifier, file: str, stem: pathlib.Path, top: int) -> list[str]:
     """A video file to the lines of its most probable classes, and to STEM_strip.jpg.
 
@@ -84,5 +59,5 @@ def classify_video(model: Classifier, file: str, stem: pathlib.Path, top: int) -
     probabilities = np.mean([np.asarray(model.apply(clip[None])) for clip in clips], 0)
     lines = best(probabilities, model.classes, top)
     path = stem.with_name(f"{stem.name}_strip.jpg")
-    pictures.write(strip(clips[len(clips) // 2], [line.strip() for line in lines]), path)
+    pictures.write(pictures.strip(clips[len(clips) // 2], [line.strip() for line in lines]), path)
     return [f"  {path}", *lines]

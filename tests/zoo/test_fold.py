@@ -10,7 +10,7 @@ import zoo
 from tests.zoo.small import SMALL, small
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.norm import norm
-from zoo.registry import count_batchnorms
+from zoo.measure import count_batchnorms
 
 
 class PreNorm(nn.Module):

@@ -12,7 +12,8 @@ import pytest
 
 import zoo
 from tests.zoo.small import SMALL, small
-from zoo.registry import FAMILIES, measure, measure_features, variant
+from zoo.measure import measure, measure_features
+from zoo.registry import FAMILIES, variant
 
 
 def giga(published: str):

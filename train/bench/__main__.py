@@ -37,11 +37,24 @@ def fields_of(words: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
+def add_rows(output: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows go behind those that the JSON file holds already."""
+    known = json.loads(output.read_text()) if output.exists() else []
+    output.write_text(json.dumps([*known, *rows], indent=1))
+
+
+def machine(dtype: str, rate: float | None) -> str:
+    """Where and with what was measured, in words."""
+    where = f"{jax.devices()[0].device_kind}, {dtype}, jax {jax.__version__}"
+    return where + (f"; a product of two matrices: {rate / 1e9:.0f} GMAC/s" if rate else "")
+
+
 def bench(
     models: tyro.conf.Positional[tuple[str, ...]] = (),
     *,
     batch: int = 8,
     size: int | None = None,
+    frames: int | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     doing: tuple[Doing, ...] = ("forward", "train"),
     rounds: int = 10,
@@ -53,21 +66,21 @@ def bench(
 ) -> None:
     """Times models: images a second (median, the middle half's spread), compile seconds, memory.
 
-    Of detectors the way from pixels to boxes, and the share of it that non-maximum suppression takes:
-    what it takes less where it leaves out nothing, with weights that are drawn.
+    Of detectors the way from pixels to boxes, and the share of it that non-maximum suppression takes
+    (what it takes less where it leaves out nothing, with weights that are drawn).
 
-    Memory is what XLA plans for arguments, results and what lies between, and the most that the
-    whole process held in a run where the platform tells. Compiled without any cache. Dropout is
-    left out.
+    Memory is what XLA plans for arguments, results and what lies between, and the most that the whole
+    process held in a run where the platform tells. Compiled without any cache, without dropout.
 
     Args:
         models: names of `python -m zoo list`
         batch: images at a time
         size: side of the images in pixels [each model's own]
+        frames: of the clips [each model's own]
         dtype: of the arithmetic
         doing: forward, folded (forward without BatchNorm), train (a step of momentum; not of detectors)
         rounds: samples of each, taken by turns; 0 only compiles
-        against: torch times torchvision's model in the same process, outputs compared first
+        against: torch times torchvision's model, timm's or pytorchvideo's in the same process, outputs compared first
         fields: of the models, like scan=True remat=True
         accumulate: micro-batches of a training step
         pipeline: a source of photographs: how many a second are decoded, cropped and delivered; clips:SOURCE: clips
@@ -78,24 +91,18 @@ def bench(
     keep_memory()
     jax.config.update("jax_enable_compilation_cache", False)
     rate = clock.matmul_rate(jnp.dtype(dtype)) if rounds else None
-    settings = Settings(
-        batch, size, dtype, doing, rounds, against == "torch", fields_of(fields), rate, accumulate
-    )
-    rows = (
-        []
-        if pipeline is None
-        else measure_pipeline(pipeline, size=size or 224, batch=batch, batches=PIPELINE_BATCHES)
-    )
+    kinds = (batch, size, dtype, doing, rounds, against == "torch")
+    settings = Settings(*kinds, fields_of(fields), rate, accumulate, frames)
+    rows = []
+    if pipeline is not None:
+        rows = measure_pipeline(pipeline, size=size or 224, batch=batch, batches=PIPELINE_BATCHES)
     for name in models:
         own = bench_model(name, settings)
         print(report.table(own), flush=True)
         rows += own
-    where = f"{jax.devices()[0].device_kind}, {dtype}, jax {jax.__version__}"
-    if rate is not None:
-        where += f"; a product of two matrices: {rate / 1e9:.0f} GMAC/s"
+    where = machine(dtype, rate)
     print(f"\n{where}\n\n{report.table(rows)}")
-    known = json.loads(output.read_text()) if output.exists() else []
-    output.write_text(json.dumps([*known, *({**row, "where": where} for row in rows)], indent=1))
+    add_rows(output, [{**row, "where": where} for row in rows])
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,7 +12,8 @@ from flax import traverse_util
 import zoo
 from train.bench import clock, programs
 from train.bench.reference import Reference
-from zoo.registry import measure, variant
+from zoo.measure import measure
+from zoo.registry import variant
 from zoo.weights.model_file import shapes
 from zoo.weights.sources import rename
 
@@ -33,6 +34,7 @@ class Settings(NamedTuple):
     fields: dict[str, Any]
     rate: float | None
     accumulate: int = 1
+    frames: int | None = None
 
 
 def difference(ours: Any, theirs: Any) -> float:
@@ -63,7 +65,11 @@ def bench_model(name: str, settings: Settings) -> list[dict[str, Any]]:
     detects = variant(name)[0]["task"] == "detection"
     if detects and settings.torch:
         raise ValueError(f"{name} finds boxes: --against torch compares logits")
-    height, width, channels = zoo.model_card(name).input
+    *frames, height, width, channels = zoo.model_card(name).input
+    if settings.frames is not None:
+        if not frames:
+            raise ValueError(f"--frames is for models of clips: {name} sees an image")
+        frames = [settings.frames]
     if settings.size is not None:
         height = width = settings.size
     fields = dict(settings.fields)
@@ -72,9 +78,9 @@ def bench_model(name: str, settings: Settings) -> list[dict[str, Any]]:
         model = model.clone(image_size=settings.size)
     if hasattr(model, "dropout"):  # draws would differ from torch's
         model = model.clone(dropout=0.0)
-    _, _, macs = measure(model, (height, width, channels))
+    _, _, macs = measure(model, (*frames, height, width, channels))
     model = model.clone(dtype=jnp.dtype(settings.dtype))
-    image = (settings.batch, height, width, channels)
+    image = (settings.batch, *frames, height, width, channels)
     reference = None
     if settings.torch:
         reference = Reference(
@@ -105,7 +111,7 @@ def variables_for(
     *,
     drawn: bool,
 ) -> Any:
-    """Weights for images [B, H, W, C]: the reference's, or drawn; not `drawn`, their shapes."""
+    """Weights for images [B, H, W, C], or clips: the reference's, or drawn; not `drawn`, their shapes."""
     example = jax.ShapeDtypeStruct((1, *image[1:]), jnp.float32)
     if reference is None:
         start = jax.jit(model.init) if drawn else lambda *given: jax.eval_shape(model.init, *given)

@@ -1,4 +1,4 @@
-"""torch's side of the comparison: the same model of torchvision or timm, with the same weights."""
+"""torch's side of the comparison: torchvision's, timm's or pytorchvideo's model, with the same weights."""
 
 import contextlib
 import importlib
@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from train.bench.programs import MOMENTUM, RATE
-from zoo.published import TIMM
+from zoo.models.slowfast import slow_frames
+from zoo.published import PYTORCHVIDEO, TIMM
+
+ALPHA = 4  # of pytorchvideo's SlowFast: every how many frames the Slow pathway sees one
 
 
 def load() -> tuple[Any, Any]:
@@ -23,8 +26,15 @@ def load() -> tuple[Any, Any]:
         ) from None
 
 
+def of_clips(name: str, **fields: Any) -> Any:
+    """pytorchvideo's model `name`, for clips of any size."""
+    pool = importlib.import_module("torch").nn.AdaptiveAvgPool3d
+    build = getattr(importlib.import_module("pytorchvideo.models.hub"), name)
+    return build(model_num_class=fields["num_classes"], head_pool=pool)
+
+
 class Reference:
-    """torchvision's model `name`, or timm's, in channels-last memory, without dropout."""
+    """torchvision's model `name`, timm's or pytorchvideo's, in channels-last memory, without dropout."""
 
     def __init__(self, name: str, *, classes: int, half: bool, side: int) -> None:
         self.torch, torchvision = load()
@@ -34,8 +44,12 @@ class Reference:
         elif name in TIMM:
             source, build = "timm", importlib.import_module("timm").create_model
             theirs = TIMM[name][0].partition(".")[0]
+        elif name in PYTORCHVIDEO:
+            source, build, theirs = "pytorchvideo", of_clips, name
         else:
-            raise ValueError(f"neither torchvision nor timm has {name}, to compare with")
+            raise ValueError(
+                f"neither torchvision nor timm nor pytorchvideo has {name}, to compare with"
+            )
         sized = {size[source]: side} if name.startswith("vit") else {}
         model: Any = build(theirs, num_classes=classes, **sized)
         for layer in model.modules():
@@ -44,7 +58,10 @@ class Reference:
         for weight in model.parameters():  # ViT's head starts at zero: no logits to compare
             if weight.ndim > 1 and not weight.any():
                 self.torch.nn.init.normal_(weight, std=0.02)
-        self.model = model.to(memory_format=self.torch.channels_last)
+        volumes = any(weight.ndim == 5 for weight in model.parameters())
+        self.layout = self.torch.channels_last_3d if volumes else self.torch.channels_last
+        self.model = model.to(memory_format=self.layout)
+        self.two_paths = name.startswith("slowfast")
         self.half = half
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -52,11 +69,18 @@ class Reference:
         return {name: value.numpy() for name, value in self.model.state_dict().items()}
 
     def picture(self, image: np.ndarray) -> Any:
-        channels_first = self.torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
-        return channels_first.contiguous(memory_format=self.torch.channels_last)
+        channels_first = self.torch.from_numpy(np.moveaxis(image, -1, 1).copy())
+        if not self.two_paths:
+            return channels_first.contiguous(memory_format=self.layout)
+        kept = self.torch.tensor(slow_frames(image.shape[1], ALPHA))
+        paths = (channels_first.index_select(2, kept), channels_first)
+        return [path.contiguous(memory_format=self.layout) for path in paths]
 
     def cast(self) -> Any:
         return self.torch.autocast("cpu", self.torch.bfloat16, enabled=self.half)
+
+    def logits(self, x: Any) -> Any:
+        return self.model(list(x) if self.two_paths else x)  # pytorchvideo writes into the list
 
     def forward(self, image: np.ndarray) -> Callable[[], np.ndarray]:
         """Image [B, H, W, C] -> what evaluates the logits [B, K]."""
@@ -65,7 +89,7 @@ class Reference:
         def run() -> np.ndarray:
             self.model.eval()
             with self.torch.inference_mode(), self.cast():
-                return self.model(x).float().numpy()
+                return self.logits(x).float().numpy()
 
         return run
 
@@ -79,7 +103,7 @@ class Reference:
             self.model.train()
             optimizer.zero_grad(set_to_none=True)
             with self.cast():
-                loss = criterion(self.model(x), y)
+                loss = criterion(self.logits(x), y)
             loss.backward()
             optimizer.step()
             return float(loss)

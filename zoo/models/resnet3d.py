@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import chex
 import flax.linen as nn
@@ -16,7 +16,7 @@ from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
 from zoo.layers.residual import stage
 
-KINDS = dict.fromkeys(("3d", "2d", "2plus1d"))
+KINDS: dict[str, Any] = dict.fromkeys(("3d", "2d", "2plus1d"))
 
 
 @final
@@ -31,7 +31,8 @@ class Convolution(nn.Module):
 
     >>> x = jnp.ones((1, 4, 8, 8, 3))
     >>> model = Convolution(8, 2, kind="2plus1d", middle=5)
-    >>> y, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x, train=False)
+    >>> start = functools.partial(model.init_with_output, train=False)
+    >>> y, variables = jax.eval_shape(start, jax.random.key(0), x)
     >>> y.shape, sorted(variables["params"])
     ((1, 2, 4, 4, 8), ['spatial', 'temporal'])
     """
@@ -68,7 +69,8 @@ class Block(nn.Module):
 
     >>> x = jnp.ones((1, 4, 8, 8, 16))
     >>> model = Block(32, 2, kind="2d")
-    >>> y, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x, train=False)
+    >>> start = functools.partial(model.init_with_output, train=False)
+    >>> y, variables = jax.eval_shape(start, jax.random.key(0), x)
     >>> y.shape, sorted(variables["params"])
     ((1, 4, 4, 4, 32), ['first', 'second', 'skip'])
     """

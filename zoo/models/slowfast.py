@@ -43,7 +43,8 @@ class Bottleneck(nn.Module):
 
     >>> x = jnp.ones((1, 4, 8, 8, 16))
     >>> model = Bottleneck(8, 2, frames=3)
-    >>> y, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x, train=False)
+    >>> start = functools.partial(model.init_with_output, train=False)
+    >>> y, variables = jax.eval_shape(start, jax.random.key(0), x)
     >>> y.shape, sorted(variables["params"])
     ((1, 4, 4, 4, 32), ['expand', 'reduce', 'skip', 'spatial'])
     """
@@ -69,7 +70,9 @@ class Bottleneck(nn.Module):
         return self.act(x + y)
 
 
-def stem_of(model: "Slow | SlowFast", x: jax.Array, conv: Callable[..., nn.Module]) -> jax.Array:
+def stem_of(
+    model: "Slow | SlowFast", x: jax.Array, conv: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
     """`[B, T, H, W, C] -> [B, T, h, w, D]`: a stem, and the max-pooling where the model has one.
 
     Source: Feichtenhofer et al. 2019, table 1, conv1 and pool1.

@@ -8,7 +8,7 @@ from flax import traverse_util
 
 from zoo.choice import choose
 
-HOWS = dict.fromkeys(("mean", "centre"))
+HOWS: dict[str, Any] = dict.fromkeys(("mean", "centre"))
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from train.bench.__main__ import main
 from train.bench.model import Settings, bench_model, check
 from train.bench.pipeline import measure_pipeline
 from train.data import eval_batches
+from zoo.measure import measure
 from zoo.ops import nms
 
 TINY = dict(depths=(1, 1), num_classes=5)
@@ -68,7 +69,7 @@ def test_timing(samples, expected):
 def test_rows_of_a_model():
     rows = bench_model("resnet20", settings())
     assert [row["what"] for row in rows] == ["forward", "folded", "train"]
-    _, _, macs = zoo.registry.measure(zoo.create_model("resnet20", **TINY), (16, 16, 3))
+    _, _, macs = measure(zoo.create_model("resnet20", **TINY), (16, 16, 3))
     for row, cost in zip(rows, (1, 1, 3), strict=True):
         assert row["compile_seconds"] > 0 and row["memory"] > 0 and row["images_per_second"] > 0
         assert row["macs_per_second"] == pytest.approx(cost * macs * row["images_per_second"])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo import registry
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.width import round_width
+from zoo.measure import measure
 from zoo.models.mobilenet_v2 import InvertedResidual
 
 KEY = jax.random.key(0, impl="rbg")
@@ -40,7 +40,7 @@ def shapes(model, side: int):
 )
 def test_any_width_and_resolution(name, width, side, millions):
     model = zoo.create_model(name, width=width)
-    _, _, macs = registry.measure(model, (side, side, 3))
+    _, _, macs = measure(model, (side, side, 3))
     assert macs / 1e6 == pytest.approx(millions, abs=1)
 
 
