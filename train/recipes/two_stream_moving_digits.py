@@ -1,5 +1,6 @@
 """Two networks on moving digits, one of a frame, one of ten fields of flow, and their fusion."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import zoo
 from train import augment, fusion, loop, optimizers, parallel, schedules
 from train.augment import clip
 from train.data import cache_folder, open_clips
-from train.data.flow import with_flow
+from train.data.arrays import Source
+from train.data.flow import WithFlow, with_flow
 from train.recipes.slowfast_moving_digits import SEEN
 from train.run import Run, plan
 from train.tasks.video import Inputs, video
@@ -41,11 +43,7 @@ def script(
     Ours: not trained here.
     """
     seen = SEEN._replace(frames=FIELDS + 1)
-    cache = cache_folder() / "flow"
-    data = {
-        name: with_flow(part, bound=BOUND, cache=cache)
-        for name, part in open_clips(source, seen, seed=seed).items()
-    }
+    data = flowing(open_clips(source, seen, seed=seed))
     train = data["train"]
     size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     scores = {"val": {}, "test": {}}
@@ -81,3 +79,9 @@ def script(
             )
     found = fusion.fused(scores["test"], labels["test"], fitted=(scores["val"], labels["val"]))
     fusion.report(found, workdir)
+
+
+def flowing(parts: Mapping[str, Source]) -> dict[str, WithFlow]:
+    """The parts of a source of clips, with the flow of each."""
+    cache = cache_folder() / "flow"
+    return {name: with_flow(part, bound=BOUND, cache=cache) for name, part in parts.items()}

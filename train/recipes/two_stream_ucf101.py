@@ -13,7 +13,7 @@ from train.data import cache_folder, held_out, open_clips
 from train.data.flow import Method, flow_clips
 from train.run import Run, plan
 from train.tasks.video import video
-from zoo.preprocess import with_channels
+from zoo.preprocess import Preprocessing, with_channels
 
 FIELDS = 10  # of flow
 
@@ -50,20 +50,13 @@ def script(
     Paper: temporal 81.2 %, fused by the mean 85.6 % with that (split 1; tables 1 and 3).
     Ours: not trained here, needs UCF101.
     """
-    cache = cache_folder() / "flow"
     scores: dict[str, Any] = {}
     labels = np.zeros(0, np.int32)
     for stream, model in (("spatial", spatial), ("temporal", temporal)):
         seen = zoo.model_card(model).preprocessing._replace(size=(image_size,) * 2, stride=1)
-        frames = 1 if stream == "spatial" else FIELDS
-        colours = seen._replace(mean=seen.mean[:3], std=seen.std[:3], frames=frames)
-        side = image_size * 8 // 7
-        data: dict[str, Any] = dict(
-            open_clips(source, colours, sides=(side, side), views=views, seed=seed)
-        )
+        data = opened(source, seen, method=flow if stream == "temporal" else None, views=views)
         if stream == "temporal":
             seen = with_channels(seen, 2 * FIELDS)
-            data = {name: flow_clips(part, cache=cache, method=flow) for name, part in data.items()}
         train, (held, judge) = data["train"], next(iter(held_out(data).items()))
         fields = {"dropout": 0.9} if model.startswith("two_stream") else {}
         size, steps = plan(train, batch_size=batch_size, epochs=epochs)
@@ -94,3 +87,17 @@ def script(
             judge, trained, variables, task=run.task, batch_size=size
         )
     fusion.report(fusion.fused(scores, labels), workdir)
+
+
+def opened(
+    source: str, seen: Preprocessing, *, method: Method | None, views: tuple[int, int]
+) -> dict[str, Any]:
+    """Frames of a source of clips by part, or stacks of their flow by that method."""
+    frames = FIELDS if method else 1
+    colours = seen._replace(mean=seen.mean[:3], std=seen.std[:3], frames=frames)
+    side = seen.size[0] * 8 // 7
+    data: dict[str, Any] = dict(open_clips(source, colours, sides=(side, side), views=views))
+    if method is None:
+        return data
+    cache = cache_folder() / "flow"
+    return {name: flow_clips(part, cache=cache, method=method) for name, part in data.items()}
