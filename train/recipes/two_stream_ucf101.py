@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import linen as nn
 
 import zoo
 from train import augment, fusion, loop, optimizers, parallel, schedules
@@ -12,10 +13,12 @@ from train.augment import clip
 from train.data import cache_folder, held_out, open_clips
 from train.data.flow import Method, flow_clips
 from train.run import Run, plan
+from train.task import Task
 from train.tasks.video import video
 from zoo.preprocess import Preprocessing, with_channels
 
 FIELDS = 10  # of flow
+NAME = "two_stream_ucf101"
 
 
 def script(
@@ -58,17 +61,11 @@ def script(
         if stream == "temporal":
             seen = with_channels(seen, 2 * FIELDS)
         train, (held, judge) = data["train"], next(iter(held_out(data).items()))
-        fields = {"dropout": 0.9} if model.startswith("two_stream") else {}
         size, steps = plan(train, batch_size=batch_size, epochs=epochs)
         rate = schedules.drops(learning_rate, steps=steps, after=(5 / 8, 7 / 8))
         run = Run(
-            model=zoo.create_model(model, num_classes=len(train.classes), **fields),
-            task=video(
-                preprocessing=seen,
-                classes=train.classes,
-                augment=augment.clips(partial(clip.flip, mirrored=train.mirrored)),
-                inputs="frame" if stream == "spatial" else "flow",
-            ),
+            model=stream_of(model, classes=len(train.classes)),
+            task=task_of(stream, seen, train),
             train=train,
             evaluate={held: judge},
             optimizer=optimizers.create_optimizer("momentum", rate, weight_decay=weight_decay),
@@ -79,8 +76,7 @@ def script(
             preprocessing=seen,
         )
         knobs = {"model": model, "learning_rate": learning_rate, "epochs": epochs}
-        name = Path(__file__).stem
-        if not loop.fit(run, workdir / stream, layout=layout, recipe=name, knobs=knobs):
+        if not loop.fit(run, workdir / stream, layout=layout, recipe=NAME, knobs=knobs):
             return
         trained, variables = zoo.load_model(model, workdir / stream)
         scores[stream], labels = fusion.scores_on(
@@ -101,3 +97,19 @@ def opened(
         return data
     cache = cache_folder() / "flow"
     return {name: flow_clips(part, cache=cache, method=method) for name, part in data.items()}
+
+
+def stream_of(model: str, *, classes: int) -> nn.Module:
+    """A network by name; the paper's with its dropout of a training from scratch."""
+    fields = {"dropout": 0.9} if model.startswith("two_stream") else {}
+    return zoo.create_model(model, num_classes=classes, **fields)
+
+
+def task_of(stream: str, seen: Preprocessing, train: Any) -> Task:
+    """One stream's task, clips mirrored at random."""
+    return video(
+        preprocessing=seen,
+        classes=train.classes,
+        augment=augment.clips(partial(clip.flip, mirrored=train.mirrored)),
+        inputs="frame" if stream == "spatial" else "flow",
+    )
