@@ -44,8 +44,8 @@ def script(
     cache (FLAX_ZOO_CACHE), some 30 GB for TV-L1 on all of UCF101; --flow dis takes a fiftieth of the time.
 
     Command: python -m train two_stream_ucf101 --source ucf101:FOLDER
-    Others: --spatial resnet50 --temporal resnet50, or any image classifiers of the zoo.
-    Data: UCF101, sides of 256 cut to 224 and mirrored; 25 frames of each video in evaluation.
+    Others: --spatial resnet50 --temporal resnet50, any image classifiers.
+    Data: UCF101, sides of 256 cut to 224, mirrored; 25 frames of a video in evaluation.
     Source: Simonyan and Zisserman 2014, section 5: 80,000 steps of 256 (2,150 epochs of split 1) from
     0.01, divided by 10 after 50,000 and 70,000, dropout 0.9. Ours
     evaluates the centre of 25 frames where the paper has ten crops; its spatial stream does best when it
@@ -53,8 +53,7 @@ def script(
     Paper: temporal 81.2 %, fused by the mean 85.6 % with that (split 1; tables 1 and 3).
     Ours: not trained here, needs UCF101.
     """
-    scores: dict[str, Any] = {}
-    labels = np.zeros(0, np.int32)
+    scores, labels = dict[str, Any](), np.zeros(0, np.int32)
     for stream, model in (("spatial", spatial), ("temporal", temporal)):
         seen = zoo.model_card(model).preprocessing._replace(size=(image_size,) * 2, stride=1)
         data = opened(source, seen, method=flow if stream == "temporal" else None, views=views)
@@ -79,9 +78,8 @@ def script(
         if not loop.fit(run, workdir / stream, layout=layout, recipe=NAME, knobs=knobs):
             return
         trained, variables = zoo.load_model(model, workdir / stream)
-        scores[stream], labels = fusion.scores_on(
-            judge, trained, variables, task=run.task, batch_size=size
-        )
+        how = {"task": run.task, "batch_size": size}
+        scores[stream], labels = fusion.scores_on(judge, trained, variables, **how)
     fusion.report(fusion.fused(scores, labels), workdir)
 
 
