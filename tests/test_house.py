@@ -96,7 +96,9 @@ BELOW = {
     "train.neighbours": ["train.data", "zoo"],
     "train.diagnose": ["train.loop"],
     "train.bench": ["train.loop", "train.memory", "train.optimizers"],
+    "train.fusion": ["train.step", "train.data", "train.tasks", "train.parallel"],
     "train.recipes": [
+        "train.fusion",
         "train.loop",
         "train.tasks",
         "train.optimizers",

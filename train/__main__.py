@@ -22,7 +22,7 @@ from train.progress import Diverged
 from train.recipes import RECIPES
 
 KNOBS = {
-    "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME | digit_scenes | voc:FOLDER | coco:FOLDER",
+    "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME | digit_scenes | voc:FOLDER | coco:FOLDER | moving_digits | ucf101:FOLDER | csv:FOLDER",
     "model": "a name of `python -m zoo list`",
     "optimizer": "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lamb, lars, lion, muon",
     "learning_rate": "the highest rate of the schedule",
@@ -58,6 +58,10 @@ KNOBS = {
     "border": "weight of the pixels between two cells; 0: as all others",
     "elastic": "deviation of the elastic deformation, in pixels; 0: none",
     "mirrored": "evaluate the mean over mirror images",
+    "views": "clips and crops of each video whose scores evaluation averages",
+    "spatial": "the network of the frame, a name of `python -m zoo list`",
+    "temporal": "the network of the flow, a name of `python -m zoo list`",
+    "flow": "how optical flow is computed: tvl1 (slow) | farneback | dis",
     "at_once": "one training in place of three stages",
     "momentum": "share of the last step that goes on",
     "patience": "evaluations without a better result before the run stops early",

@@ -88,8 +88,9 @@ def precise_batchnorm(
     means = {path: total / count for path, total in sums.items()}
     stats = flat(variables["batch_stats"])
     for path, mean in means.items():
-        square = means[*path[:-1], "mean"] ** 2 if path[-1] == "var" else 0.0
-        stats[path] = jnp.asarray(np.maximum(mean - square, 0.0), stats[path].dtype)
+        if path[-1] == "var":
+            mean = np.maximum(mean - means[*path[:-1], "mean"] ** 2, 0.0)
+        stats[path] = jnp.asarray(mean, stats[path].dtype)
     return {**variables, "batch_stats": unflatten_dict(stats)}
 
 

@@ -16,7 +16,7 @@ from zoo.preprocess import Preprocessing
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (6, 8, 4, 4, 3), dtype=np.uint8)
-PRE = Preprocessing((0.0,) * 3, (1.0,) * 3, size=(4, 4))
+PRE = Preprocessing((0.7,) * 3, (1.0,) * 3, size=(4, 4))  # means less than 0
 TASK = classification(preprocessing=PRE, classes=("a", "b"))
 
 
@@ -52,7 +52,7 @@ def variables():
 
 def test_statistics_are_of_all_values_together(variables):
     found = precise(variables)["batch_stats"]
-    x = IMAGES.reshape(6, -1, 3) / 255
+    x = IMAGES.reshape(6, -1, 3) / 255 - 0.7
     np.testing.assert_allclose(found["first"]["mean"], x.mean((0, 1)), rtol=1e-4)
     # Each batch's unbiased variance, and the variance of the batches' means.
     expected = x.var(1, ddof=1).mean(0) + x.mean(1).var(0)

@@ -83,7 +83,7 @@ def bench(
         against: torch times torchvision's model, timm's or pytorchvideo's in the same process, outputs compared first
         fields: of the models, like scan=True remat=True
         accumulate: micro-batches of a training step
-        pipeline: a source of photographs: how many a second are decoded, cropped and delivered
+        pipeline: a source of photographs: how many a second are decoded, cropped and delivered; clips:SOURCE: clips
         output: where the figures go as JSON, rows added to those that it holds
     """
     if batch % accumulate:

@@ -9,10 +9,15 @@ import jax
 from PIL import Image, ImageOps
 
 from train.bench.clock import once
-from train.data import Crop, open_source, train_batches
+from train.data import Crop, open_clips, open_source, train_batches
+from train.data.arrays import draw
 from train.data.batches import THREADS
 from train.data.folder import Photographs
 from train.data.photographs import FORMATS, flat
+from zoo.preprocess import Preprocessing
+
+CLIPS = "clips:"  # before a source of open_clips
+FRAMES = 32  # of a clip, every second one of the video's, as SlowFast has them
 
 
 def measure_pipeline(spec: str, *, size: int, batch: int, batches: int) -> list[dict[str, Any]]:
@@ -21,7 +26,10 @@ def measure_pipeline(spec: str, *, size: int, batch: int, batches: int) -> list[
     Of photographs: "decoded" whole; "cropped", decoded (at a fraction of the size where the part
     allows it), a random part cut out and resized, as in training; and of any source "delivered":
     batches of them, read ahead, on the device. All three by as many threads as there are cores.
+    Of "clips:folder:PATH" and the other sources of clips: see `measure_clips`.
     """
+    if spec.startswith(CLIPS):
+        return measure_clips(spec.removeprefix(CLIPS), size=size, batch=batch, batches=batches)
     source = open_source(spec, size=(size, size, 3), crop=Crop())["train"]
     batch = min(batch, len(source))
     rates = {}
@@ -32,6 +40,28 @@ def measure_pipeline(spec: str, *, size: int, batch: int, batches: int) -> list[
             lambda n: photographs.draw(n % len(source), number=n, seed=0), count
         )
     rates["delivered"] = delivered(source, batch=batch, batches=batches)
+    return [
+        {"model": source.name, "what": what, "batch": batch, "images_per_second": rate}
+        for what, rate in rates.items()
+    ]
+
+
+def measure_clips(spec: str, *, size: int, batch: int, batches: int) -> list[dict[str, Any]]:
+    """A source of clips -> the rates of clips, as "images_per_second": of 32 frames, as training sees them.
+
+    "clips cut", random ones decoded, resized and cut by as many threads as there are cores, and "clips
+    delivered": batches of them, read ahead, on the device.
+    """
+    seen = Preprocessing((0.5,) * 3, (0.5,) * 3, (size, size), frames=FRAMES, stride=2)
+    sides = (size * 8 // 7, size * 10 // 7)
+    if spec == "moving_digits":  # grey, drawn as small as they are
+        seen, sides = seen._replace(mean=(0.5,), std=(0.5,), size=(32, 32)), None
+    source = open_clips(spec, seen, sides=sides)["train"]
+    batch, count = min(batch, len(source)), batches * min(batch, len(source))
+    rates = {
+        "clips cut": by_threads(lambda n: draw(source, n % len(source), number=n, seed=0), count),
+        "clips delivered": delivered(source, batch=batch, batches=batches),
+    }
     return [
         {"model": source.name, "what": what, "batch": batch, "images_per_second": rate}
         for what, rate in rates.items()

@@ -17,6 +17,7 @@ from PIL import Image
 
 import zoo
 from tests.train import told
+from tests.zoo.test_video import write
 from train import loop, parallel
 from train.bench import clock, programs, reference
 from train.bench.__main__ import main
@@ -288,3 +289,13 @@ def test_pipeline_of_photographs(tmp_path):
     rows = measure_pipeline(f"folder:{tmp_path}", size=32, batch=2, batches=3)
     assert [row["what"] for row in rows] == ["decoded", "cropped", "delivered"]
     assert all(row["images_per_second"] > 0 for row in rows)
+
+
+def test_pipeline_of_clips(tmp_path):
+    for name in ("train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4", "val/b/4.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, 12, codec="mpeg4")
+    for spec, title in ((f"clips:folder:{tmp_path}", "folder:"), ("clips:moving_digits", "moving")):
+        rows = measure_pipeline(spec, size=32, batch=2, batches=1)
+        assert [row["what"] for row in rows] == ["clips cut", "clips delivered"]
+        assert all(row["images_per_second"] > 0 and row["model"].startswith(title) for row in rows)

@@ -8,6 +8,7 @@ from tests.train.recipes.test_faster_rcnn import TRIED as FASTER_RCNN
 from tests.train.recipes.test_masks import TRIED
 from tests.train.recipes.test_photographs import RATES, SMALL
 from tests.train.recipes.test_rcnn import TRIED as RCNN
+from tests.train.recipes.test_videos import VIDEOS
 from tests.train.recipes.test_yolo import TRIED as YOLO
 from tests.train.test_recipes import TRAINED
 from train.__main__ import KNOBS
@@ -15,7 +16,16 @@ from train.recipes import RECIPES
 
 
 def test_every_recipe_is_tried():
-    assert set(RECIPES) == {*TRAINED, *SMALL, *TRIED, *YOLO, *RCNN, *FASTER_RCNN, "finetune"}
+    assert set(RECIPES) == {
+        *TRAINED,
+        *SMALL,
+        *TRIED,
+        *YOLO,
+        *RCNN,
+        *FASTER_RCNN,
+        *VIDEOS,
+        "finetune",
+    }
     assert set(SMALL) == set(RATES)
 
 

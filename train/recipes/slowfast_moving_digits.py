@@ -1,0 +1,64 @@
+"""A small SlowFast on moving digits, whose frames alone tell nothing."""
+
+from functools import partial
+
+import zoo
+from train import augment, optimizers, schedules
+from train.augment import clip
+from train.data import open_clips
+from train.data.moving_digits import FRAMES, SIZE
+from train.run import Run, plan
+from train.tasks.video import video
+from zoo.preprocess import Preprocessing
+
+SEEN = Preprocessing((0.1,), (0.25,), size=SIZE[:2], frames=FRAMES)
+SMALL = dict(
+    depths=(1, 1, 1),
+    beta=4,
+    slow_frames=(1, 1, 3),
+    fast_frames=(3, 3, 3),
+    stem_pool=False,
+    dropout=0.0,
+)
+
+
+def recipe(
+    *,
+    source: str = "moving_digits",
+    model: str = "slowfast_r50",
+    width: int = 16,
+    learning_rate: float = 3e-3,
+    weight_decay: float = 1e-2,
+    batch_size: int = 32,
+    epochs: int = 8,
+    seed: int = 0,
+) -> Run:
+    """SlowFast, small, on clips of digits whose motion is the label: the demo of video.
+
+    Command: python -m train slowfast_moving_digits
+    Data: real digits (UCI) that go in one of eight directions, turn or grow; 4,000 / 400 / 1,000 clips
+    of 16 frames. Of one frame a network tells 10 %: recipe frame_moving_digits.
+    Source: Feichtenhofer et al. 2019: Slow on every fourth frame, Fast on all with a fourth of the width.
+    Ours: not trained here to the end; one epoch alone, its own schedule, 79.9 % of test (seed 0).
+    """
+    data = open_clips(source, SEEN, seed=seed)
+    train = data["train"]
+    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
+    turned = getattr(train, "mirrored", None)
+    return Run(
+        model=zoo.create_model(model, num_classes=len(train.classes), width=width, **SMALL),
+        task=video(
+            preprocessing=SEEN,
+            classes=train.classes,
+            augment=augment.clips(partial(clip.flip, mirrored=turned)),
+        ),
+        train=train,
+        evaluate={name: data[name] for name in ("val", "test") if name in data},
+        optimizer=optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        name=model,
+        preprocessing=SEEN,
+    )
