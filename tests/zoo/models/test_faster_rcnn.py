@@ -14,9 +14,9 @@ from tests.zoo.test_models import COUNTS
 from zoo.heads.roi import roi_samples
 from zoo.heads.rpn import anchor_samples
 from zoo.losses import rcnn
+from zoo.measure import measure
 from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
-from zoo.registry import measure
 from zoo.weights.fit import shapes
 from zoo.weights.sources import rename
 
