@@ -18,7 +18,7 @@ def recipe(
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
     batch_size: int = 32,
-    epochs: int = 8,
+    epochs: int = 4,
     seed: int = 0,
 ) -> Run:
     """Ji's 3-D network of 2013 on moving digits: hardwired grey, gradient and flow maps.

@@ -30,7 +30,7 @@ def recipe(
     learning_rate: float = 3e-3,
     weight_decay: float = 1e-2,
     batch_size: int = 32,
-    epochs: int = 8,
+    epochs: int = 4,
     seed: int = 0,
 ) -> Run:
     """SlowFast, small, on clips of digits whose motion is the label: the demo of video.
