@@ -39,7 +39,8 @@ class Assembly(nn.Module):
 
 
 FOUND = {"boxes", "scores", "labels", "valid"}  # sorted, which rounding may change: of a grid
-NORMED = [name for name in SMALL if getattr(small(name)[0], "norm", None)]
+STREAMS = {"two_stream"}  # whose norms are those of the nets that it holds
+NORMED = [name for name in SMALL if getattr(small(name)[0], "norm", None) or name in STREAMS]
 
 
 def trunk(name):

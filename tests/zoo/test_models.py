@@ -230,7 +230,7 @@ def outcome(model: nn.Module, variables, image, *, train=False):
     truth = (boxes_in(image),) if train and takes_truth(model) else ()
     outputs = model.apply(variables, image, *truth, train=train, rngs=keys, mutable=collections)
     outputs = outputs[0] if train else outputs
-    if truth:
+    if truth and "grid" not in outputs:
         names = [f"{part}_{what}" for part in ("rpn", "roi") for what in ("logits", "deltas")]
         found = [outputs[name].reshape(len(image), -1) for name in names if name in outputs]
         return jnp.concatenate(found, 1)
