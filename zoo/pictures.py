@@ -246,7 +246,7 @@ def boxed(
 
 
 def strip(clip: np.ndarray, lines: Sequence[str]) -> Any:
-    """uint8 [T, h, w, 3] and lines of words -> Pillow's image: frames side by side over the lines."""
+    """uint8 [T, h, w, C] and lines of words -> Pillow's image: frames side by side over the lines."""
     Image, _ = pillow()
     from PIL import ImageDraw, ImageFont
 

@@ -161,7 +161,7 @@ def classifier(loaded: Fitted, source: str, *, classes: str | None = None) -> Cl
     if not labels or not getattr(model, "num_classes", 0):
         why = "its weights have no head" if labels else f"its task is {task}"
         raise ValueError(f"{loaded.name} of {source} tells no classes apart: {why}")
-    if task == "video" and (len(loaded.image) != 4 or channels != 3):
+    if task == "video" and (len(loaded.image) != 4 or channels not in (1, 3)):
         raise ValueError(
             f"{loaded.name} of {source} sees more than the colours of a clip, which files have: "
             "give it its maps or its flow in Python"

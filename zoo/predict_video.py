@@ -30,7 +30,7 @@ def clip_indices(count: int, preprocessing: Preprocessing, clips: int = CLIPS) -
 
 
 def read_clips(file: str, preprocessing: Preprocessing) -> np.ndarray:
-    """A video file to uint8 [n, T, h, w, 3], as `preprocessing` resizes and cuts; see read_frames.
+    """A video file to uint8 [n, T, h, w, C], as `preprocessing` resizes and cuts; see read_frames.
 
     Every frame is decoded once, and but those that the clips hold are kept, small.
     """
@@ -40,6 +40,7 @@ def read_clips(file: str, preprocessing: Preprocessing) -> np.ndarray:
     seen = {}
     frames = video.read_frames(file, wanted, known=found)
     for index, frame in zip(wanted, frames, strict=True):
+        frame = pictures.grey(frame) if len(preprocessing.mean) == 1 else frame
         try:
             small = pictures.sized(frame, preprocessing)
         except ValueError as error:

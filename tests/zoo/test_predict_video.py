@@ -10,7 +10,7 @@ from PIL import Image
 import zoo
 from zoo import video
 from zoo.__main__ import main
-from zoo.predict_video import clip_indices
+from zoo.predict_video import clip_indices, read_clips
 from zoo.preprocess import Preprocessing, preprocess
 
 SEEN = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), (16, 16), crop=0.8, frames=4, stride=2)
@@ -74,6 +74,16 @@ def test_probabilities_are_the_mean_over_clips(run, tmp_path, capsys):
     with Image.open(tmp_path / "out/a_strip.jpg") as drawn:
         pixels = np.asarray(drawn.convert("L"), int)
     assert drawn.width >= 4 * 160 and pixels[165:].min() < 80  # words below the frames
+
+
+def test_a_model_of_grey_clips_sees_grey(tmp_path):
+    """Frames are grey before they are resized, by the weights of Pillow's "L"."""
+    write(tmp_path / "a.mp4", 4)
+    seen = SEEN._replace(mean=(0.5,), std=(0.2,), frames=2, stride=1, size=(40, 60), crop=1.0)
+    clips = read_clips(str(tmp_path / "a.mp4"), seen)
+    first = next(video.frames(str(tmp_path / "a.mp4")))[0].astype(float)
+    assert clips.shape == (3, 2, 40, 60, 1)
+    np.testing.assert_allclose(clips[0, 0, ..., 0], first @ [0.299, 0.587, 0.114], atol=1)
 
 
 def test_flow_is_not_in_a_file(tmp_path, draw, capsys):
