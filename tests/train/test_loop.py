@@ -211,9 +211,10 @@ def test_patience_keeps_the_best_snapshot(tmp_path, capsys):
     model, variables = zoo.load_model("softmax_regression", workdir)
     run = tiny.run()
     source = tiny.Shades(21, seed=1)
+    batch = {"image": source.image, "label": source.label}
     measured = run.task.measure(
         lambda *arguments: model.apply(variables, *arguments),
-        {"image": source.image, "label": source.label, "valid": np.ones(21, bool)},
+        {**batch, "index": np.arange(21), "valid": np.ones(21, bool)},
     )
     found = run.task.summarize([jax.tree.map(np.asarray, measured)])["loss"]
     np.testing.assert_allclose(found, losses[best], rtol=1e-6)
