@@ -19,7 +19,7 @@ def scores(task, logits, label, valid):
     parts = []
     for rows in (slice(0, 30), slice(30, None)):
         batch = {"image": np.zeros((len(label[rows]), 1, 1, 1), np.uint8)}
-        batch |= {"label": label[rows], "valid": valid[rows]}
+        batch |= {"label": label[rows], "valid": valid[rows], "index": np.arange(len(label[rows]))}
         measured = task.measure(lambda _, rows=rows: {"logits": jnp.asarray(logits[rows])}, batch)
         parts.append(jax.tree.map(np.asarray, measured))
     return task.summarize(parts)
