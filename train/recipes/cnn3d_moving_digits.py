@@ -26,7 +26,8 @@ def recipe(
     Command: python -m train cnn3d_moving_digits
     Data: as slowfast_moving_digits, but 7 frames of 60 x 40, the paper's input.
     Source: Ji et al. 2013; there trained by stochastic diagonal Levenberg-Marquardt, here by AdamW.
-    Ours: not trained here to the end; 86.9 % of the training clips after 100 steps.
+    Ours: 90.9 % of the 1,000 test clips (synthetic), seed 0, 4 epochs, 17 minutes on two cores that
+    other trainings shared (curves.png: 86.8, 89.1, 90.9, 90.9 %).
     """
     seen = zoo.model_card(model).preprocessing
     data = open_clips(source, with_channels(seen, 1), seed=seed)

@@ -34,7 +34,9 @@ def recipe(
     ResNet of three stages with BatchNorm, its maps of stride 8 and 16 and one of 32, with anchors
     of 24, 64 and 128 pixels for cells of 26 to 150, with AdamW from scratch; 64 regions an image
     of 256 proposals. A cell is its mirror image too.
-    Ours: not trained here.
+    Ours: AP50 0.902 on the 87 validation images (platelets 0.897, red cells 0.812, white 0.997), by
+    VOC 2007's eleven points 0.872; seed 0, 60 epochs, 82 minutes on two cores that three other
+    trainings shared; over 0.85 from epoch 10 on (curves.png: 0.866 after 8, 0.885 after 28).
     """
     data = open_boxes(source, canvas=Canvas(SIZE), seed=seed)
     train = data["train"]

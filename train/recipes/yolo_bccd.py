@@ -34,7 +34,10 @@ def recipe(
     too; three boxes for a cell of 16 x 16 pixels, on a ResNet of three stages with BatchNorm, 1.3
     million weights, with AdamW from scratch. The confidence of boxes without an object counts 0.2
     in place of 0.5: there are 1,560 of them for 14 objects, on the paper's grid 98 for 2.5.
-    Ours: not trained here.
+    Ours: AP50 0.802 on the 87 validation images (platelets 0.666, red cells 0.747, white 0.994), by
+    VOC 2007's eleven points 0.785; seed 0, 60 epochs, 50 minutes on two cores that other work shared
+    (curves.png: 0.688 after 10 epochs, 0.778 after 25, at best 0.818 after 47). Nearly all cells are
+    found (956 of 967, 80 of 83); it is the order of the confidences that costs.
     """
     data = open_boxes(source, canvas=Canvas(SIZE), seed=seed)
     train = data["train"]

@@ -34,9 +34,9 @@ def slowfast() -> Table:
         rows += [(f"{stem}.{part}", f"{path}_stem/{part}", part) for part in ("conv", "norm")]
         there = f"blocks.{{stage}}.multipathway_blocks.{number}"
         rows += blocks(there, f"{path}_stage{{stage}}")
-    fusion = "blocks.{k}.multipathway_fusion"
-    rows.append((f"{fusion}.conv_fast_to_slow", "lateral_{k}/conv", "conv"))
-    rows.append((f"{fusion}.norm", "lateral_{k}/norm", "norm"))
+    fusion = "blocks.{n}.multipathway_fusion"
+    rows.append((f"{fusion}.conv_fast_to_slow", "lateral_{n}/conv", "conv"))
+    rows.append((f"{fusion}.norm", "lateral_{n}/norm", "norm"))
     return rows
 
 
