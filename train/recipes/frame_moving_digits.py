@@ -27,7 +27,8 @@ def recipe(
     Data: as slowfast_moving_digits; in training a random frame of each clip, else the middle one.
     Source: the spatial stream of Simonyan and Zisserman 2014, on data without a spatial clue: place,
     size and angle of every frame are uniform for every class.
-    Ours: not trained here. Chance is 10 % +- 2.8 (three standard errors of 1,000 clips).
+    Ours: 9.6 % of the 1,000 test clips (synthetic), seed 0, 4 epochs, 7 minutes on two cores that
+    other work shared. Chance is 10 % +- 2.8 (three standard errors of 1,000 clips).
     """
     data = open_clips(source, SEEN, seed=seed)
     train = data["train"]
