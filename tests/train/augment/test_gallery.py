@@ -13,6 +13,8 @@ NOT_DRAWN = {
     "scene",
     "scenes",
     "zoom",
+    "clip",  # of a photograph there is no clip
+    "clips",
     "chain",
     "one_of",
     "nothing",
