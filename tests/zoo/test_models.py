@@ -36,8 +36,7 @@ def giga(published: str):
 # 11,176,512 weights and whose multiply-adds are four times those at 224 x 224.
 # Faster R-CNN: both that torchvision publishes, at 800 x 800; of 2015 the weights of the authors'
 # nets, VGG-16's trunk of 14,714,688 with them, and multiply-adds by hand at 600 x 1000
-# (tests/zoo/models/test_faster_rcnn.py).
-# Of clips:
+# (tests/zoo/models/test_faster_rcnn.py). Of clips:
 # torchvision's own counts, PySlowFast's and pytorchvideo's, C3D's as mmaction2 has them; Ji et al.'s
 # layers by hand (tests/zoo/models/test_cnn3d.py), of the two streams arithmetic over the figure.
 COUNTS = {

@@ -5,10 +5,8 @@ import hashlib
 import itertools
 import os
 import pathlib
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Literal, get_args
 
 import cv2
@@ -16,6 +14,7 @@ import numpy as np
 
 from train.data.arrays import Source, Wrapper, draw
 from train.data.clips import Clips, Opened, Store
+from train.data.stored import Entries, stored
 
 opencv: Any = cv2  # its stubs lack half of it
 Method = Literal["tvl1", "farneback", "dis"]
@@ -128,11 +127,8 @@ class WithFlow(Wrapper):
             return fields(video, method=self.method, bound=self.bound)
         told = f"{self.method} {self.bound} {video.shape}".encode()
         file = place(cache, told, video.tobytes())
-        if (kept := remembered(file)) is not None:
-            return kept["flow"]
-        found = fields(video, method=self.method, bound=self.bound)
-        remember(file, flow=found)
-        return found
+        found = partial(fields, video, method=self.method, bound=self.bound)
+        return kept(file, lambda: {"flow": found()})["flow"]
 
 
 def with_flow(
@@ -199,15 +195,15 @@ class Fields:
         title = self.store.title(i)
         content = pathlib.Path(title).read_bytes() if os.path.isfile(title) else title.encode()
         file = place(self.cache, told, content)
-        kept = remembered(file)
-        if kept is None:
-            images = [jpeg(field) for field in self.computed(read(list(range(count))))]
-            if not images:
+
+        def compute() -> dict[str, np.ndarray]:
+            each = [jpeg(field) for field in self.computed(read(list(range(count))))]
+            if not each:
                 raise ValueError(f"{title}: one frame has no flow")
-            ends = np.cumsum([len(image) for image in images])
-            remember(file, images=np.concatenate(images), ends=ends)
-            kept = {"images": np.concatenate(images), "ends": ends}
-        images, ends = kept["images"], kept["ends"]
+            return {"images": np.concatenate(each), "ends": np.cumsum([len(one) for one in each])}
+
+        found = kept(file, compute)
+        images, ends = found["images"], found["ends"]
 
         def fields_at(times: list[int]) -> Iterator[np.ndarray]:
             for time in times:
@@ -262,27 +258,10 @@ def place(cache: pathlib.Path, *content: bytes) -> pathlib.Path:
     return cache / key[:2] / f"{key[2:]}.npz"
 
 
-def remembered(file: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a file of `remember`; None where there is none, or it is damaged."""
+def kept(file: pathlib.Path, compute: Callable[[], dict[str, np.ndarray]]) -> Entries:
+    """The arrays of `file`, else what is computed and kept there; ValueError where it cannot be."""
     try:
-        # Opened here: numpy leaves a damaged file open.
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
-        return None
-
-
-def remember(file: pathlib.Path, **arrays: np.ndarray) -> None:
-    """Writes the arrays, whole or not at all; ValueError in one line where that cannot be."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=file.parent)
-        try:
-            with os.fdopen(handle, "wb") as opened:
-                np.savez(opened, **arrays)  # pyright: ignore[reportArgumentType]
-            os.replace(temporary, file)
-        finally:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+        return stored(file, compute)
     except OSError as error:
         raise ValueError(
             f"flow cannot be kept in {file.parent} ({error.strerror}): name another folder in the "

@@ -33,7 +33,11 @@ def stored(
         if write:
             file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as new:
-                np.savez(new, allow_pickle=False, **found)
+                try:
+                    np.savez(new, allow_pickle=False, **found)
+                except OSError:
+                    os.unlink(new.name)
+                    raise
             os.replace(new.name, file)
     return found
 
