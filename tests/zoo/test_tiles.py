@@ -155,6 +155,25 @@ def test_flips():
     assert with_tiles.shape == (2, 15, 12, 3)
 
 
+def test_turns():
+    """The mean over all eight pictures of a square, which turns with the image; one is compiled."""
+    net, image = Net(padding="SAME"), picture(2, 12, 12)
+    mean = np.asarray(tiles.turns(net.predict, image))
+    assert len(net.shapes) == 1
+    views = [
+        np.rot90(
+            np.flip(np.asarray(net.predict(np.flip(np.rot90(image, k, (1, 2)), a))), a), -k, (1, 2)
+        )
+        for k in (0, 1)
+        for a in ((), 1, 2, (1, 2))
+    ]
+    np.testing.assert_allclose(mean, np.mean(views, 0), atol=1e-6)
+    for k in range(4):
+        turned = tiles.turns(net.predict, np.rot90(image, k, (1, 2)))
+        np.testing.assert_allclose(np.rot90(turned, -k, (1, 2)), mean, atol=1e-6)
+    assert tiles.turns(net.predict, picture(1, 9, 12)).shape == (1, 9, 12, 3)
+
+
 def test_mistakes():
     image, predict = picture(1, 9, 9), Net(padding="SAME").predict
     over, slide = tiles.overlap_tile, tiles.sliding_window
