@@ -12,7 +12,7 @@ import tyro
 
 from train import log, loop, neighbours, parallel, plots
 from train.augment.gallery import gallery
-from train.data import open_boxes, open_masks, open_source
+from train.data import open_boxes, open_clips, open_masks, open_source
 from train.data.arrays import Source
 from train.data.photographs import photograph
 from train.run import Run
@@ -20,17 +20,18 @@ from train.task import Task
 from train.tasks.classification import classification, mistakes
 from train.tasks.detection import Metric, detection
 from train.tasks.segmentation import segmentation
+from train.tasks.video import video
 from zoo import tiles
 from zoo.canvas import canvas_of
 from zoo.choice import choose
 from zoo.predict import name_classes
-from zoo.preprocess import uncropped
+from zoo.preprocess import Preprocessing, uncropped
 from zoo.registry import variant
 from zoo.weights.fit import Fitted, unflatten
 from zoo.weights.model_file import open_model, preprocessing_of
 
 PIXELS = 480  # side of the photograph in the gallery of augmentations
-BATCHES = {"classification": 64, "segmentation": 64, "detection": 8}  # images at a time
+BATCHES = {"classification": 64, "segmentation": 64, "detection": 8, "video": 8}  # at a time
 PARTS = ("test", "val", "train")  # which is evaluated where none is asked for
 
 
@@ -90,6 +91,7 @@ def evaluate(
     source: str,
     part: Literal["train", "val", "test"] | None = None,
     crops: Literal[1, 10] = 1,
+    views: tuple[int, int] = (1, 1),
     values: tuple[int, ...] | None = None,
     ignore: int | None = None,
     parts: str | None = None,
@@ -103,8 +105,8 @@ def evaluate(
 ) -> None:
     """Figures of weights on data with labels, masks or boxes; what they confuse, class by class.
 
-    Of classifiers top-1 and top-5 accuracy, images resized, cut and normalised as the weights'
-    publisher does; of segmenters accuracy, IoU and Dice, images as large as they are; of detectors
+    Of classifiers of images and of clips top-1 and top-5 accuracy, resized, cut and normalised as the
+    weights' publisher does; of segmenters accuracy, IoU and Dice, images as large as they are; of detectors
     average precision, images on the canvas that the weights tell. Leaves evaluation.json,
     classes.csv, predictions.png, and confusion.png or precision_recall.png, in the workdir; of
     classifiers mistakes.csv: what is wrong, least likely label first (--part train: wrong labels).
@@ -112,9 +114,10 @@ def evaluate(
     Args:
         name: a name of `python -m zoo list`
         weights: torchvision://TAG | hf://ORG/REPO | FILE | RUN'S FOLDER
-        source: labels: digits | idx:FOLDER | folder:FOLDER | tfds:NAME; masks: digit_scenes too, voc:, coco:; boxes: digit_scenes | folder: | tfds:
+        source: labels: digits | idx:FOLDER | folder:FOLDER | tfds:NAME; masks: digit_scenes too, voc:, coco:; boxes: digit_scenes | folder: | tfds:; clips: moving_digits | folder: | csv: | ucf101: | tfds:
         part: of the source [test, else val, else train]
         crops: 10: the mean of corners, centre and their mirror images (classifiers)
+        views: clips of each video, and crops of each clip, whose mean it is: 10 3 is usual (of clips)
         values: of the masks' pixels, class by class [the index] (this and what follows: segmenters)
         ignore: the value of pixels without a class, besides 255
         parts: blocks of a folder that has none: "0-19 / 20-24", train / val (detectors too)
@@ -127,7 +130,8 @@ def evaluate(
         workdir: where the figures go [runs/evaluate_NAME]
     """
     meant = {"values": values, "ignore": ignore, "parts": parts, "size": size}
-    how = {"crops": crops, "margin": margin, "flips": flips, "membrane": membrane, "metric": metric}
+    how = {"crops": crops, "views": views, "margin": margin, "flips": flips}
+    how |= {"membrane": membrane, "metric": metric}
     loaded = open_model(name, weights)
     task_of, sources, knobs = opened(loaded, weights, source, meant=meant, how=how)
     part = part or next(known for known in PARTS if known in sources)
@@ -145,14 +149,15 @@ def opened(
     """-> data to the model's task, the parts of the source, and the knobs that were heard."""
     kind = variant(loaded.name)[0]["task"]
     if kind not in BATCHES:
-        raise ValueError(
-            f"{loaded.name} is for {kind}: evaluate takes classifiers, segmenters and detectors"
-        )
+        raise ValueError(f"{loaded.name} is for {kind}: evaluate takes {', '.join(BATCHES)}")
     seen = preprocessing_of(loaded, weights)
     if kind == "classification":
         sources = open_source(source, size=uncropped(seen))
         build = partial(classification, preprocessing=seen, crops=how["crops"])
         return lambda data: build(classes=data.classes), sources, {"crops": how["crops"]}
+    if kind == "video":
+        sources, task_of = clips_of(loaded, seen, source, views=how["views"])
+        return task_of, sources, {"views": how["views"]}
     if kind == "detection":
         boxes = partial(detection, preprocessing=seen, loss=no_loss, truth=True)
         task_of = lambda data: boxes(classes=data.classes, metric=how["metric"])
@@ -163,6 +168,17 @@ def opened(
     masks = partial(segmentation, preprocessing=seen, **rest, predict=flips)
     task_of = lambda data: masks(classes=data.classes, palette=data.palette)
     return task_of, masks_of(loaded, source, **meant), {**rest, "flips": how["flips"]}
+
+
+def clips_of(
+    loaded: Fitted, seen: Preprocessing, source: str, *, views: tuple[int, int]
+) -> tuple[Any, Callable[[Any], Task]]:
+    """The source's parts, and data to the task: the centre of a clip, of several crops the whole."""
+    if len(loaded.image) != 4 or loaded.image[-1] not in (1, 3):
+        raise ValueError(f"{loaded.name} sees more than the clip, or less: see its recipe")
+    sources = open_clips(source, seen, views=views)
+    whole = seen if views[1] == 1 else seen._replace(size=uncropped(seen)[:2], crop=1.0)
+    return sources, lambda data: video(preprocessing=whole, classes=data.classes)
 
 
 def no_loss(outputs: Any, batch: Any) -> dict[str, jax.Array]:
@@ -239,7 +255,8 @@ def judge(
         plots.save(json.dumps({**told, **figures}), workdir / "evaluation.json")
         shown = {f"{part}/{key}": value for key, value in figures.items() if key != "images"}
         log.closing_table(loaded.name, shown)
-        print(f"of {len(data):,} images of {data.name}; {workdir} holds what it confuses")
+        what = "views" if variant(loaded.name)[0]["task"] == "video" else "images"
+        print(f"of {len(data):,} {what} of {data.name}; {workdir} holds what it confuses")
 
 
 def check_classes(named: Any, count: int, data: Source, weights: str) -> None:

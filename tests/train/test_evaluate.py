@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 import zoo
+from tests.zoo.test_video import write
 from train import detection_metrics
 from train.__main__ import main
-from train.data import open_boxes, open_masks, open_source
+from train.data import open_boxes, open_clips, open_masks, open_source
 from zoo import registry
 from zoo.canvas import Canvas
-from zoo.preprocess import preprocess
+from zoo.preprocess import Preprocessing, preprocess
 
 NAME = "softmax_regression"
 CLASSES = [str(digit) for digit in range(10)]
@@ -212,3 +213,65 @@ def test_a_detector_on_scenes(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert main(words) == 2
     assert "in the same order" in capsys.readouterr().err
+
+
+@final
+class Columns(nn.Module):
+    """How bright the columns of a clip are, a class each, in all its frames."""
+
+    num_classes: int = 2
+
+    @nn.compact
+    def __call__(self, clip, *, train=False):
+        scale = self.param("scale", nn.initializers.ones, (1, 1))
+        columns = clip.mean((1, 2, 4))
+        halves = columns.reshape(len(clip), self.num_classes, -1).mean(-1)
+        return {"logits": scale * halves}
+
+
+@pytest.mark.parametrize("views", [(1, 1), (2, 3)])
+def test_a_model_of_clips(views, tmp_path, capsys, monkeypatch):
+    """The mean over a video's views, of crops as long as the source gives them."""
+    pixels = dict(mean=(0.5,) * 3, std=(0.25,) * 3, size=(16, 16), crop=0.5, frames=4, stride=2)
+    card = dict(module=Columns, task="video", input=(4, 16, 16, 3), paper="-", preprocessing=pixels)
+    family = types.SimpleNamespace(CARD=card, VARIANTS={"columns": {}})
+    monkeypatch.setitem(registry.FAMILIES, "columns", family)
+    for name in ("train/a/1", "train/b/2", "test/a/3", "test/b/4", "test/b/5"):
+        file = tmp_path / f"{name}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file, 23 * int(name[-1]), codec="mpeg4", size=(32, 64))
+    file, model = tmp_path / "model.safetensors", Columns()
+    variables = {"params": {"scale": np.full((1, 1), 2, np.float32)}}
+    zoo.save_model("columns", file, model, variables, extra={"classes": ["a", "b"]})
+    words = ["evaluate", "columns", "--weights", str(file), "--source", f"folder:{tmp_path}"]
+    words += ["--views", *map(str, views), "--workdir", str(tmp_path / "out")]
+    assert main(words) == 0
+
+    test = open_clips(f"folder:{tmp_path}", Preprocessing(**pixels), views=views)["test"]
+    assert len(test) == 3 * views[0] * views[1]
+    examples = [test[i] for i in range(len(test))]
+    pixels = np.stack([e["video"] for e in examples]).astype(np.float64)
+    assert pixels.shape[2:] == (32, 32, 3)
+    if views[1] == 1:
+        pixels = pixels[:, :, 8:24, 8:24]
+    half = pixels.shape[3] // 2
+    brighter = pixels[..., :half, :].mean((1, 2, 3, 4)) - pixels[..., half:, :].mean((1, 2, 3, 4))
+    left = (1 / (1 + np.exp(-2 * brighter / 255 / 0.25))).reshape(3, -1).mean(1)
+    truth = np.array([True, False, False])
+    told = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert told["images"] == len(test) and told["views"] == list(views)
+    assert told["accuracy"] == pytest.approx(np.mean((left > 0.5) == truth))
+    assert told["loss"] == pytest.approx(-np.log(np.where(truth, left, 1 - left)).mean(), abs=1e-4)
+    for picture in ("confusion.png", "predictions.png"):
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "out" / "mistakes.csv").exists()
+
+
+def test_a_model_of_more_than_clips(tmp_path, capsys):
+    """Its maps are made by its recipe."""
+    model, file = zoo.create_model("cnn3d_ji2013"), tmp_path / "model.safetensors"
+    variables = model.init(jax.random.key(0), np.zeros((1, 60, 40, 33), np.float32))
+    zoo.save_model("cnn3d_ji2013", file, model, variables)
+    words = ["evaluate", "cnn3d_ji2013", "--weights", str(file), "--source", "moving_digits"]
+    assert main(words) == 2
+    assert "see its recipe" in capsys.readouterr().err
