@@ -23,7 +23,7 @@ class Annotated(NamedTuple):
 
     `size` are height and width of the image; `boxes` [n, 4] its pixels (x0, y0, x1, y1), counted
     from 0, x1 and y1 past the last; `labels` [n] classes; `crowd` [n] tells what is neither learnt
-    nor counted.
+    nor counted; `area` [n] in pixels, where the files tell it: COCO's, of what is within the box.
     """
 
     image: str
@@ -31,6 +31,7 @@ class Annotated(NamedTuple):
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
+    area: np.ndarray | None = None
 
 
 class Found(NamedTuple):
@@ -87,8 +88,9 @@ def mended(
             keep = np.sort(keep[np.lexsort([-areas, record.crowd[keep]])[:objects]])
         crowds += int(record.crowd[keep].sum())
         bare += not len(keep)
-        kept = boxes[keep], record.labels[keep], record.crowd[keep]
-        found.append(record._replace(boxes=kept[0], labels=kept[1], crowd=kept[2]))
+        kept = dict(boxes=boxes[keep], labels=record.labels[keep], crowd=record.crowd[keep])
+        area = None if record.area is None else record.area[keep]
+        found.append(record._replace(**kept, area=area))
     total = sum(len(record.labels) for record in found)
     words = [*told, f"{bare} without an object"] if bare else [*told]
     words += [f"{count} {what}" for what, count in counts.items() if count]

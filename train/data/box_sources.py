@@ -101,11 +101,13 @@ def entries(
     "image" [H, W, C] uint8, the canvas with the picture in its upper left corner; "boxes" [N, 4]
     float32 (x0, y0, x1, y1) in its pixels, "labels" [N] int32, "box_valid" [N] bool, "crowd" [N]
     bool (COCO's iscrowd, VOC's difficult); "size" [2] int32, height and width of the picture on
-    the canvas, and "scale" [2] float32, pixels of the canvas per pixel of the file along y and x.
+    the canvas, and "scale" [2] float32, pixels of the canvas per pixel of the file along y and x;
+    where the files tell it "area" [N] float32, of what is within the box, in pixels of the file.
     """
     pixels, boxes, size, scale = place(image, canvas, record.boxes)
     count = len(record.labels)
     rows = (0, objects - count)
+    area = {} if record.area is None else {"area": np.pad(record.area, rows)}
     return {
         "image": pixels,
         "boxes": np.pad(np.asarray(boxes), (rows, (0, 0))),
@@ -114,6 +116,7 @@ def entries(
         "crowd": np.pad(record.crowd, rows),
         "size": size,
         "scale": scale,
+        **area,
     }
 
 

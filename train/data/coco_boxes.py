@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from train.data.box_files import Annotated, Found, annotated
 from train.data.coco import Record, find_coco
 
@@ -39,13 +41,21 @@ def find_coco_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Foun
 
 
 def annotated_of(record: Record, labels: dict[int, int], file: str) -> Annotated:
-    """The boxes of an image's annotations, (x, y, width, height) as they are in the file."""
-    objects = []
+    """The boxes of an image's annotations, (x, y, width, height) as they are in the file.
+
+    What an annotation says of its area tells the small from the large; that of its box where it does
+    not.
+    """
+    objects, areas = [], []
     for annotation in record.annotations:
         x, y, width, height = box_of(annotation, file)
         label = labels[annotation["category_id"]]
         objects.append(((x, y, x + width, y + height), label, bool(annotation.get("iscrowd"))))
-    return annotated(record.file, (record.height, record.width), objects)
+        area = annotation.get("area")
+        told = isinstance(area, int | float) and math.isfinite(area) and area > 0
+        areas.append(area if told else width * height)
+    found = annotated(record.file, (record.height, record.width), objects)
+    return found._replace(area=np.array(areas, np.float32))
 
 
 def box_of(annotation: dict[str, Any], file: str) -> list[float]:

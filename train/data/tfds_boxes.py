@@ -107,4 +107,5 @@ def annotated_of(
     for key in CROWDS:
         if key in things:
             crowd |= np.asarray(things[key], bool).reshape(-1)
-    return Annotated(name, (height, width), boxes, labels, crowd)
+    area = np.asarray(things["area"], np.float32).reshape(-1) if "area" in things else None
+    return Annotated(name, (height, width), boxes, labels, crowd, area)

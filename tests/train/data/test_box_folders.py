@@ -30,7 +30,7 @@ def lines(caplog, folder):
 
 CATEGORIES = [{"id": 90, "name": "cup"}, {"id": 7, "name": "car"}]
 ANNOTATIONS = [
-    {"id": 1, "image_id": 3, "category_id": 90, "bbox": [1, 2, 4, 5], "iscrowd": 0},
+    {"id": 1, "image_id": 3, "category_id": 90, "bbox": [1, 2, 4, 5], "iscrowd": 0, "area": 9.5},
     {"id": 2, "image_id": 3, "category_id": 7, "bbox": [0.5, 0, 10.5, 12], "iscrowd": 1},
     {"id": 3, "image_id": 3, "category_id": 7, "bbox": [5, 5, 0, 3]},
 ]
@@ -59,6 +59,8 @@ def test_coco(tmp_path, caplog):
     assert not bare["box_valid"].any() and example["box_valid"].all()
     assert example["boxes"].tolist() == [[2, 4, 10, 14], [1, 0, 22, 24]]
     assert example["labels"].tolist() == [1, 0] and example["crowd"].tolist() == [False, True]
+    assert example["area"].tolist() == [9.5, 126]  # of the segmentation; not told: of the box
+    assert bare["area"].tolist() == [0, 0]
     counted = (
         "2 images, 2 objects (1 difficult or crowds); 1 without an object; 1 of no size dropped"
     )
