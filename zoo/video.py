@@ -38,6 +38,8 @@ def told(file: str) -> Iterator[None]:
     av = pyav()
     try:
         yield
+    except av.error.EOFError as error:
+        raise ValueError(f"{file}: there is no frame in it") from error
     except av.error.FFmpegError as error:
         reason = " ".join(str(error.strerror or error).split())
         raise ValueError(f"{file}: {reason}") from error
@@ -63,13 +65,16 @@ def upright(frame: Any) -> np.ndarray:
 def frames(file: str) -> Iterator[tuple[np.ndarray, float]]:
     """A video file -> its frames, uint8 [h, w, 3], and the second that each begins at.
 
-    One at a time. Upright as the file says. ValueError in one line where it cannot be read.
+    One at a time. Upright as the file says. ValueError in one line where it cannot be read or has
+    none.
     """
     with opened(file) as (container, stream):
         stream.thread_type = "AUTO"
-        rate = float(stream.average_rate or 25)
+        rate, number = float(stream.average_rate or 25), None
         for number, frame in enumerate(container.decode(stream)):
             yield upright(frame), number / rate if frame.time is None else float(frame.time)
+    if number is None:
+        raise ValueError(f"{file}: there is no frame in it")
 
 
 class Survey(NamedTuple):

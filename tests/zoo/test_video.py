@@ -132,6 +132,21 @@ def test_what_is_no_video_is_one_line_that_names_it(tmp_path, name):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("ending", "says"),
+    [("avi", "no frame in it"), ("mp4", "no video in it"), ("mkv", "no frame in it")],
+)
+def test_a_container_without_frames_is_one_line(tmp_path, ending, says):
+    file = tmp_path / f"bare.{ending}"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        container.start_encoding()
+    for read in (survey, lambda f: list(read_frames(f, [0])), lambda f: list(frames(f))):
+        with pytest.raises(ValueError, match=f"^{file}: there is {says}$"):
+            read(str(file))
+
+
 @pytest.mark.parametrize("ending", ["mp4", "avi", "mkv", "front.mp4"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 def test_a_cut_file_gives_what_is_there_or_one_line(tmp_path, ending, share):
