@@ -17,24 +17,8 @@ from zoo.ops import volume
 from zoo.ops.dense import dense
 from zoo.ops.depthwise import depthwise
 from zoo.ops.grouped import grouped
+from zoo.ops.pointwise import pointwise
 from zoo.ops.window import NHWC, Shape
-
-
-def pointwise(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
-    """`[B, H, W, C], [1, 1, C, D] -> [B, H', W', D]`: a product of matrices, pixels by channels.
-
-    Matrices, for of products of maps XLA:CPU first transposes one: the kernel's gradient for
-    8 x 56² x 64 to 256 channels takes 35 as a convolution, 9 so; the forward pass 6.5 and 6.2.
-
-    Source: Lin et al. 2014, Network In Network, section 3.1.
-
-    >>> plain = Shape((2, 2), ((0, 0), (0, 0)), (1, 1), groups=1)
-    >>> pointwise(jnp.ones((1, 4, 4, 3)), jnp.ones((1, 1, 3, 2)), plain).shape
-    (1, 2, 2, 2)
-    """
-    if max(shape.strides) > 1:
-        x = x[:, :: shape.strides[0], :: shape.strides[1]]
-    return (x.reshape(-1, x.shape[3]) @ w[0, 0]).reshape(*x.shape[:3], w.shape[3])
 
 
 def lowering(x: Any, w: Any, shape: Shape) -> Callable:

@@ -3,8 +3,8 @@
 Of six pixels in a row and three taps four outputs come by six products in place of twelve. What is
 multiplied are sums of pixels and sums of taps, and the outputs are sums of the products: adding is
 for XLA to fuse, and the products are convolutions with a column of the kernel. Along both axes it
-would be 36 products in place of 144, of four and a half times as many values: more memory than
-time is saved. Figures are milliseconds on two cores with AVX-512, float32, jax 0.10.1: XLA's, ours.
+would be 36 products in place of 144, of nine values for each four: not tried. Figures are
+milliseconds on two cores with AVX-512, float32, jax 0.10.1: XLA's, ours.
 """
 
 from collections.abc import Iterable
@@ -17,12 +17,10 @@ from jax import lax
 from zoo.ops.window import NHWC, Shape
 
 TILE = 4  # outputs that are computed together
-FEW, NARROW = 1024, 32  # pixels, channels: below either the sums take what the products save
-CACHED, WIDE = (
-    2e6,
-    128,
-)  # values of the output beyond which they come from memory, channels that pay it
-# From the values of a polynomial at 0, 1, -1, 2, -1/2 and infinity. Of such points these err least.
+FEW = 1024  # pixels below which the sums of taps take what the products save
+NARROW, WIDE = 32, 128  # channels that pay for the sums of pixels: in the caches, from memory
+CACHED = 1e5  # values of the output for each channel above NARROW
+# From the values of polynomials at 0, 1, -1, 2, -1/2 and infinity: with 2 and -2 it errs twice as far.
 PIXELS = np.array(
     [
         [2, 3, -4, -3, 2, 0],
@@ -63,20 +61,23 @@ def suits(x: jax.Array, w: jax.Array, shape: Shape) -> bool:
     True
     """
     pixels = x.shape[0] * x.shape[1] * x.shape[2]
-    wide = min(w.shape[2:]) >= (NARROW if pixels * w.shape[3] <= CACHED else WIDE)
+    paid = min(max(NARROW, pixels * w.shape[3] / CACHED), WIDE)
     plain = w.shape[1] == 3 and shape.strides == (1, 1) and shape.dilation == (1, 1)
     same = shape.groups == 1 and x.dtype == w.dtype == jnp.float32
-    return plain and same and wide and pixels >= FEW
+    return plain and same and min(w.shape[2:]) >= paid and pixels >= FEW
 
 
 def winograd(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     """`[B, H, W, C], [h, 3, C, D] -> [B, H', W', D]`, stride 1: half the products.
 
-    Kernels of 3 x 3, 8 images, forward and the image's gradient: 56² x 64 5.3 to 4.1, 5.6 to 3.9
-    FIGURES
+    Kernels of 3 x 3, 8 images, as many channels before and after, forward and the image's gradient:
+    56² x 64 10.0 to 6.5, 9.4 to 6.3; 28² x 128 9.4 to 5.8, 9.3 to 6.8; 14² x 256 9.3 to 6.0, 9.7 to
+    8.1; 56² x 256 143 to 89, 143 to 84; 112² x 128 140 to 105, 140 to 95; 14² x 512 37 to 23, 42 to 45;
+    56² x 32 4.6 to 3.4, 3.4 to 2.2. But 112² x 64 to 128 73 to 78, 256² x 16 24 to 54, and 7² x 512
+    12 to 9 forward, 15 to 32 backward, where six kernels are turned: those stay XLA's (see `suits`).
 
-    Source: Winograd 1980, Arithmetic Complexity of Computations, F(4, 3); Lavin and Gray 2016,
-    sections 4.1 and 5.2; Barabasz et al. 2020, table 3, for the points.
+    Source: Winograd 1980, Arithmetic Complexity of Computations, F(4, 3); Lavin and Gray 2016, Fast
+    Algorithms for Convolutional Neural Networks; Barabasz et al. 2020 for the points.
 
     >>> plain = Shape((1, 1), ((0, 0), (0, 0)), (1, 1), groups=1)
     >>> winograd(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2)), plain)[0, 0, 0].tolist()

@@ -28,6 +28,10 @@ CASES = {
     "grouped multiplier": ((1, 5, 5, 6), (3, 3, 1, 12), 1, "SAME", 1, 6, "grouped"),
     "pointwise": ((2, 5, 4, 6), (1, 1, 6, 3), 1, "VALID", 1, 1, "pointwise"),
     "pointwise stride 2": ((1, 7, 6, 6), (1, 1, 6, 3), 2, "SAME", 1, 1, "pointwise"),
+    "pointwise that widens": ((2, 5, 4, 6), (1, 1, 6, 9), 1, "VALID", 1, 1, "pointwise"),
+    "colours stride 2": ((2, 9, 8, 3), (3, 3, 3, 4), 2, [(1, 1)] * 2, 1, 1, "dense"),
+    "colours uneven": ((1, 8, 7, 3), (3, 3, 3, 4), 2, [(0, 1)] * 2, 1, 1, "dense"),
+    "colours 5x2": ((1, 8, 9, 1), (5, 2, 1, 4), (1, 2), "SAME", 1, 1, "dense"),
     "dense": ((1, 6, 6, 3), (3, 3, 3, 4), 1, "SAME", 1, 1, "dense"),
 }  # fmt: skip
 
@@ -77,7 +81,16 @@ def test_the_table_tells_how(case):
     assert found.__name__ == name
 
 
-@pytest.mark.parametrize("case", ["depthwise stride 2", "grouped", "pointwise stride 2"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "depthwise stride 2",
+        "grouped",
+        "pointwise stride 2",
+        "pointwise that widens",
+        "colours uneven",
+    ],
+)
 def test_gradients_of_gradients(case):
     x, w, ours, xla = arguments(case)
 
@@ -90,7 +103,9 @@ def test_gradients_of_gradients(case):
     close(*(jax.jit(functools.partial(slope, f))(x, w) for f in (ours, xla)), tolerance=1e-4)
 
 
-@pytest.mark.parametrize("case", ["depthwise", "grouped", "pointwise"])
+@pytest.mark.parametrize(
+    "case", ["depthwise", "grouped", "pointwise", "pointwise that widens", "colours stride 2"]
+)
 def test_vmap(case):
     x, w, ours, xla = arguments(case)
     many = jnp.stack([x, 2 * x, -x])
@@ -100,7 +115,7 @@ def test_vmap(case):
     close(*both)
 
 
-@pytest.mark.parametrize("case", ["depthwise", "grouped", "pointwise"])
+@pytest.mark.parametrize("case", ["depthwise", "grouped", "pointwise", "pointwise that widens"])
 def test_bfloat16(case):
     """As near to the exact values as XLA's own, and of its type."""
     x, w, ours, xla = arguments(case, jnp.bfloat16)
@@ -112,7 +127,9 @@ def test_bfloat16(case):
         assert grad.dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("case", ["pointwise", "pointwise stride 2"])
+@pytest.mark.parametrize(
+    "case", ["pointwise", "pointwise stride 2", "pointwise that widens", "colours stride 2"]
+)
 def test_forward_mode(case):
     x, w, ours, xla = arguments(case)
     both = (jax.jit(lambda x, w, f=f: jax.jvp(f, (x, w), (2 * x, -w)))(x, w) for f in (ours, xla))
