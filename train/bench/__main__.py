@@ -79,7 +79,7 @@ def bench(
         frames: of the clips [each model's own]
         dtype: of the arithmetic
         doing: forward, folded (forward without BatchNorm), train (a step of momentum; not of detectors)
-        rounds: samples of each, taken by turns; 0 only compiles
+        rounds: samples of each, taken by turns: 2 or more; 0 only compiles
         against: torch times torchvision's model, timm's or pytorchvideo's in the same process, outputs compared first
         fields: of the models, like scan=True remat=True
         accumulate: micro-batches of a training step
@@ -88,6 +88,10 @@ def bench(
     """
     if batch % accumulate:
         raise ValueError(f"--batch {batch} does not divide into {accumulate} micro-batches")
+    if rounds == 1 or rounds < 0:
+        raise ValueError(
+            f"--rounds {rounds}: a median and its spread take 2 or more, 0 only compiles"
+        )
     keep_memory()
     jax.config.update("jax_enable_compilation_cache", False)
     rate = clock.matmul_rate(jnp.dtype(dtype)) if rounds else None

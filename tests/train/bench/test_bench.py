@@ -218,10 +218,11 @@ def test_a_reference_gives_the_weights_and_a_ratio(monkeypatch):
         (["resnet21"], "resnet20"),
         (["mlp", "--fields", "widths"], "scan=True"),
         (["mlp", "--fields", "wdths=(3,)"], "widths"),
+        (["mlp", "--rounds", "1"], "2 or more"),
     ],
 )
 def test_mistakes_are_one_line(words, said, capsys, tmp_path):
-    assert main([*words, "--rounds", "0", "--output", str(tmp_path / "b.json")]) == 2
+    assert main(["--rounds", "0", *words, "--output", str(tmp_path / "b.json")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and said in error
 
