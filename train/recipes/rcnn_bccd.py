@@ -55,7 +55,7 @@ def script(
     learning_rate: float = 0.05,
     weight_decay: float = 5e-4,
     batch_size: int = 128,
-    epochs: int = 20,
+    epochs: int = 8,
     seed: int = 0,
 ) -> None:
     """R-CNN on blood cells: selective search, a CNN on warped regions, SVMs, box regression.
@@ -71,7 +71,9 @@ def script(
     Source: Girshick et al. 2014, Rich Feature Hierarchies for Accurate Object Detection, and the
     authors' code, but for the proposals, a quarter as many, and the CNN.
     Paper: AP50 on VOC 2007 test: fc7, fine-tuned, 54.2 %, with box regression 58.5 %.
-    Ours: not trained here.
+    Ours: AP50 0.791 on the 87 validation images (platelets 0.637, red cells 0.744, white 0.992); the
+    SVMs without the regression 0.776, the CNN's softmax 0.782; selective search covers 94 % of the
+    objects. Seed 0, 8 epochs, 10 minutes beside another training, without the search (2 minutes).
     """
     knobs = dict(source=source, model=model, width=width, weights=weights, image_size=image_size)
     knobs |= dict(learning_rate=learning_rate, weight_decay=weight_decay)

