@@ -14,7 +14,7 @@ from train.data.arrays import Subset
 from train.run import Run, plan
 from train.tasks.segmentation import segmentation
 from zoo.preprocess import Preprocessing
-from zoo.tiles import flips
+from zoo.tiles import turns
 
 
 def recipe(
@@ -24,8 +24,8 @@ def recipe(
     width: int = 32,
     crop: int = 256,
     crops: int = 16,
-    border: float = 4.0,
-    elastic: float = 10.0,
+    border: float = 3.0,
+    elastic: float = 0.0,
     mirrored: bool = True,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-4,
@@ -62,7 +62,7 @@ def recipe(
             preprocessing=preprocessing,
             classes=train.classes,
             augment=moved(crop, elastic=elastic),
-            predict=flips if mirrored else None,
+            predict=turns if mirrored else None,
             membrane=0,
             palette=np.array([[0, 0, 0], [255, 255, 255]], np.uint8),
         ),
