@@ -13,6 +13,7 @@ buffer afterwards).
 import argparse
 import contextlib
 import importlib
+import importlib.metadata
 import json
 import math
 import pathlib
@@ -243,7 +244,8 @@ def main() -> None:
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     arguments = parser.parse_args()
     if arguments.live:
-        versions = {module.__name__: module.__version__ for module in (torch, torchvision, timm)}
+        names = ("torch", "torchvision", "timm", "pytorchvideo")
+        versions = {name: importlib.metadata.version(name).split("+")[0] for name in names}
         (arguments.folder / "versions.json").write_text(json.dumps(versions))
     for case in CASES:
         if arguments.names and case.name not in arguments.names:
