@@ -46,11 +46,12 @@ def _dense_slope(shape, values, slopes):
     # at a time: up to 88 for 128 x 32² x 16 where the copy takes 3.
     x = computed_once(x)
     change = by_products if is_large(x, w, shape) else _plain
-    return _value(x, w, shape), computed_once(_value(dx, w, shape) + change(x, dw, shape))
+    slope = _value(dx, w, shape, back=True) + change(x, dw, shape)
+    return _value(x, w, shape), computed_once(slope)
 
 
-def _value(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
-    if suits(x, w, shape):
+def _value(x: jax.Array, w: jax.Array, shape: Shape, *, back: bool = False) -> jax.Array:
+    if suits(x, w, shape, back=back):
         return winograd(x, w, shape)
     few = x.shape[3] <= COLOURS and w.shape[1] <= 3
     if few and shape.strides[1] == 2 and shape.dilation[1] == 1:

@@ -17,7 +17,8 @@ from jax import lax
 from zoo.ops.window import NHWC, Shape
 
 TILE = 4  # outputs that are computed together
-FEW = 1024  # pixels below which the sums of taps take what the products save
+FEW = 256  # pixels below which the sums of taps take what the products save
+FEW_BACK = 1024  # in the image's gradient, for which six kernels are turned
 NARROW, WIDE = 32, 128  # channels that pay for the sums of pixels: in the caches, from memory
 CACHED = 1e5  # values of the output for each channel above NARROW
 # From the values of polynomials at 0, 1, -1, 2, -1/2 and infinity: with 2 and -2 it errs twice as far.
@@ -51,8 +52,10 @@ OUTPUTS = np.array(
 )
 
 
-def suits(x: jax.Array, w: jax.Array, shape: Shape) -> bool:
+def suits(x: jax.Array, w: jax.Array, shape: Shape, *, back: bool = False) -> bool:
     """`[B, H, W, C], [h, w, C, D] -> []`: whether `winograd` is faster than XLA's convolution.
+
+    `back`: its transpose, which gives the image's gradient.
 
     Source: the figures at `winograd`.
 
@@ -64,7 +67,7 @@ def suits(x: jax.Array, w: jax.Array, shape: Shape) -> bool:
     paid = min(max(NARROW, pixels * w.shape[3] / CACHED), WIDE)
     plain = w.shape[1] == 3 and shape.strides == (1, 1) and shape.dilation == (1, 1)
     same = shape.groups == 1 and x.dtype == w.dtype == jnp.float32
-    return plain and same and min(w.shape[2:]) >= paid and pixels >= FEW
+    return plain and same and min(w.shape[2:]) >= paid and pixels >= (FEW_BACK if back else FEW)
 
 
 def winograd(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
@@ -74,7 +77,7 @@ def winograd(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     56² x 64 10.0 to 6.5, 9.4 to 6.3; 28² x 128 9.4 to 5.8, 9.3 to 6.8; 14² x 256 9.3 to 6.0, 9.7 to
     8.1; 56² x 256 143 to 89, 143 to 84; 112² x 128 140 to 105, 140 to 95; 14² x 512 37 to 23, 42 to 45;
     56² x 32 4.6 to 3.4, 3.4 to 2.2. But 112² x 64 to 128 73 to 78, 256² x 16 24 to 54, and 7² x 512
-    12 to 9 forward, 15 to 32 backward, where six kernels are turned: those stay XLA's (see `suits`).
+    15 to 32 backward (12 to 9 forward), where six kernels are turned: those stay XLA's (see `suits`).
 
     Source: Winograd 1980, Arithmetic Complexity of Computations, F(4, 3); Lavin and Gray 2016, Fast
     Algorithms for Convolutional Neural Networks; Barabasz et al. 2020 for the points.

@@ -116,7 +116,8 @@ def test_rounding(channels):
         ((8, 56, 56, 64), (3, 3, 64, 64), dict(strides=(2, 2)), "float32", False),
         ((8, 56, 56, 64), (3, 3, 64, 64), dict(dilation=(2, 2)), "float32", False),
         ((8, 56, 56, 64), (5, 5, 64, 64), {}, "float32", False),
-        ((8, 7, 7, 512), (3, 3, 512, 512), {}, "float32", False),
+        ((8, 7, 7, 512), (3, 3, 512, 512), {}, "float32", True),
+        ((8, 5, 5, 256), (3, 3, 256, 256), {}, "float32", False),
         ((8, 224, 224, 3), (3, 3, 3, 64), {}, "float32", False),
     ],
 )
@@ -125,3 +126,4 @@ def test_who_takes_it(image, kernel, change, dtype, taken):
     with jax.enable_x64(True):
         x, w = (jax.ShapeDtypeStruct(size, dtype) for size in (image, kernel))
         assert suits(x, w, shape) is taken
+        assert suits(x, w, shape, back=True) is (taken and image[1] > 7)
