@@ -106,9 +106,9 @@ def evaluate(
     """Figures of weights on data with labels, masks or boxes; what they confuse, class by class.
 
     Of classifiers of images and of clips top-1 and top-5 accuracy, resized, cut and normalised as the
-    weights' publisher does; of segmenters accuracy, IoU and Dice, images as large as they are; of detectors
-    average precision, images on the canvas that the weights tell. Leaves evaluation.json,
-    classes.csv, predictions.png, and confusion.png or precision_recall.png, in the workdir; of
+    weights' publisher does; of segmenters accuracy, IoU and Dice, images as large as they are; of
+    detectors average precision, images on the canvas that the weights tell. Leaves evaluation.json,
+    classes.csv, predictions.png, and confusion.png or precision_recall.png, in the workdir; of images'
     classifiers mistakes.csv: what is wrong, least likely label first (--part train: wrong labels).
 
     Args:

@@ -1,8 +1,8 @@
 """An ordinary convolution by fewer products, and its kernel's gradient by one, for CPUs.
 
-XLA computes the kernel's gradient as a convolution whose kernel is the whole map, after it has brought the
-batch behind the pixels. What is in the caches comes quickly so, what is not takes up to eight times
-as long. Figures are milliseconds on two cores with AVX-512, float32, jax 0.10.1: XLA's, then ours.
+XLA computes the kernel's gradient as a convolution whose kernel is the whole map, after it has
+brought the batch behind the pixels. What is in the caches comes quickly so, what is not takes up to
+eight times as long. Figures are milliseconds on two cores with AVX-512, float32, jax 0.10.1: XLA's, then ours.
 """
 
 import functools
@@ -25,9 +25,9 @@ BLOCKS = 8  # parts of the batch that are multiplied at a time, then added
 def dense(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     """`[B, H, W, C], [h, w, C, D] -> [B, H', W', D]`: `winograd`, `by_pairs` or XLA's own.
 
-    The kernel's gradient is XLA's or by products. In milliseconds, kernels of 3 x 3, 8 images: 224² x 64 754 to 258, 112² x 128 1138 to 203,
-    56² x 256 385 to 199, 28² x 512 257 to 204; but 28² x 128 13 to 17, and 128 images of 32² x 16
-    10 to 18: those stay XLA's (see `is_large`).
+    The kernel's gradient is XLA's or `by_products`. That in milliseconds, kernels of 3 x 3, 8 images:
+    224² x 64 754 to 258, 112² x 128 1138 to 203, 56² x 256 385 to 199, 28² x 512 257 to 204; but
+    28² x 128 13 to 17, and 128 images of 32² x 16 10 to 18: those stay XLA's (see `is_large`).
 
     Source: the product is that of Vasudevan et al. 2017, Parallel Multi Channel Convolution using
     General Matrix Multiplication, section 3 (there for the output).

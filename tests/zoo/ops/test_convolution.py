@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tests.zoo.ops.compared import close, gradients
 from zoo.ops import convolution
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.window import NHWC, Shape
@@ -50,19 +51,6 @@ def arguments(case, dtype=jnp.float32):
         for f in (conv_general_dilated, lax.conv_general_dilated)
     )
     return x, w, ours, xla
-
-
-def close(ours, theirs, tolerance=1e-5):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        assert np.abs(a - b).max() <= tolerance * max(np.abs(b).max(), 1)
-
-
-def gradients(convolve, x, w):
-    y = jax.eval_shape(convolve, x, w)
-    like = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
-    return jax.grad(lambda x, w: jnp.sum(convolve(x, w) * like), argnums=(0, 1))(x, w)
 
 
 @pytest.mark.parametrize("case", CASES)

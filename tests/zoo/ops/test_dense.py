@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tests.zoo.ops.compared import close, gradients
 from zoo.ops.dense import by_products, dense, is_large
 from zoo.ops.window import NHWC, Shape
 
@@ -37,18 +38,6 @@ def case(name):
         dimension_numbers=NHWC,
     )
     return x, w, Shape((1, 1), padding, dilation, 1), xla
-
-
-def close(ours, theirs):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        assert np.abs(a - b).max() <= 1e-5 * max(np.abs(b).max(), 1)
-
-
-def gradients(convolve, x, w):
-    y = jax.eval_shape(convolve, x, w)
-    like = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
-    return jax.grad(lambda x, w: jnp.sum(convolve(x, w) * like), argnums=(0, 1))(x, w)
 
 
 @pytest.mark.parametrize("name", CASES)

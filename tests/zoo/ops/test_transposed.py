@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tests.zoo.ops.compared import close
 from zoo.ops.transposed import by_phases, conv_transpose, phases
 
 # Image [B, H, W, C], D, kernel, strides, padding, transpose_kernel.
@@ -39,13 +40,6 @@ def gradients(convolve, x, w):
     y, back = jax.vjp(convolve, x, w)
     like = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
     return y, *back(like)
-
-
-def close(ours, theirs, tolerance=1e-5):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        assert np.abs(a - b).max() <= tolerance * max(np.abs(b).max(), 1)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tests.zoo.ops.compared import close
 from zoo.ops import volume
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.volume import NDHWC, meetings
@@ -49,13 +50,6 @@ def arguments(case, dtype=jnp.float32):
         for f in (conv_general_dilated, lax.conv_general_dilated)
     )
     return x, w, ours, xla
-
-
-def close(ours, theirs, tolerance=1e-5):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        assert np.abs(a - b).max() <= tolerance * max(np.abs(b).max(), 1)
 
 
 def gradients(convolve, x, w):

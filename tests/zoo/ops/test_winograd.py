@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from tests.zoo.ops.compared import close, gradients
 from zoo.ops.window import NHWC, Shape
 from zoo.ops.winograd import OUTPUTS, PIXELS, TAPS, suits, winograd
 
@@ -37,18 +38,6 @@ def case(name, dtype="float32"):
         dimension_numbers=NHWC,
     )
     return x, w, functools.partial(winograd, shape=Shape((1, 1), padding, (1, 1), 1)), xla
-
-
-def close(ours, theirs, tolerance=1e-5):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        assert np.abs(a - b).max() <= tolerance * max(np.abs(b).max(), 1)
-
-
-def gradients(convolve, x, w):
-    y = jax.eval_shape(convolve, x, w)
-    like = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
-    return jax.grad(lambda x, w: jnp.sum(convolve(x, w) * like), argnums=(0, 1))(x, w)
 
 
 @pytest.mark.parametrize("name", CASES)
