@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import tyro
 
 from train import log, loop, parallel
-from train.commands import COMMANDS
+from train.cli.commands import COMMANDS
 from train.data import cache_folder
 from train.progress import Diverged
 from train.recipes import RECIPES

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 import zoo
-from train import checkpoint, parallel, plots, precise, progress, step
+from train import checkpoint, parallel, plots, precise_batchnorm, progress, step
 from train import log as logs
 from train import workdir as workdirs
 from train.data import eval_batches, train_batches
-from train.data.arrays import Subset
+from train.data.source import Subset
 from train.progress import LIKELY, Clock, Diverged, Position
 from train.run import Run
 from train.signals import Signals
@@ -210,7 +210,7 @@ def steps(
 def precisely(run: Run, variables: Any, layout: parallel.Layout) -> Any:
     """The variables, with the norms' statistics over `run.precise` batches of the training data."""
     one = partial(
-        precise.batch_statistics,
+        precise_batchnorm.batch_statistics,
         key=jax.random.key(run.seed),
         model=run.model,
         task=run.task,
@@ -226,7 +226,7 @@ def precisely(run: Run, variables: Any, layout: parallel.Layout) -> Any:
         for batch in parallel.ahead(layout, batches, mapped=False)
     )
     log.info("statistics of the norms over %d batches of the training data", run.precise)
-    return precise.precise_batchnorm(variables, found)
+    return precise_batchnorm.precise_batchnorm(variables, found)
 
 
 def evaluate(

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from train.memory import keep_memory
+from train.malloc import keep_memory
 
 MODES = ("jit", "pmap")
 AXIS = "data"

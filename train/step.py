@@ -123,7 +123,7 @@ def train_step(
 
 
 def holding(patterns: Sequence[str]) -> AbstractContextManager:
-    """Within it, BatchNorms whose `scale` a pattern matches, as in train.paths, are not trained."""
+    """Within it, BatchNorms whose `scale` a pattern matches, as in train.optim.param_groups, are not trained."""
 
     def hold(call: Callable, arguments: tuple, keywords: dict, context: Any) -> Any:
         module = context.module

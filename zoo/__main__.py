@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from zoo import list_models, model_card
-from zoo.convert import convert
-from zoo.predict_command import WEIGHTS, add_predict, predict
+from zoo.cli.convert import convert
+from zoo.cli.predict import WEIGHTS, add_predict, predict
+from zoo.cli.show import facts, listing
 from zoo.registry import TASKS
-from zoo.show import facts, listing
-from zoo.weights.sources import SOURCES
+from zoo.weights.publishers import SOURCES
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.choice import choose
+from zoo.lookup import choose
 
 TINY = 1e-6  # what a quotient of floats may fall short of a whole number
 
@@ -148,3 +148,44 @@ def preprocess(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     mean = jnp.asarray(preprocessing.mean, jnp.float32).reshape(across)
     std = jnp.asarray(preprocessing.std, jnp.float32).reshape(across)
     return (image - mean) / std
+
+
+def clip_starts(count: int, *, frames: int, stride: int, clips: int) -> list[int]:
+    """Places clips evenly over a video: the first frame of each.
+
+    A single clip lies in the middle. Clips of a video that is shorter than one clip all start at 0.
+
+    Args:
+        count: number of frames of the video.
+        frames: number of frames of a clip.
+        stride: distance of the frames of a clip, in frames of the video.
+        clips: number of clips.
+
+    Returns:
+        The index of the first frame of each clip.
+
+    >>> clip_starts(20, frames=4, stride=2, clips=2), clip_starts(3, frames=4, stride=2, clips=2)
+    ([0, 13], [0, 0])
+    """
+    free = max(0, count - 1 - (frames - 1) * stride)
+    if clips == 1:
+        return [free // 2]
+    return [round(free * clip / (clips - 1)) for clip in range(clips)]
+
+
+def frame_indices(start: int, count: int, *, frames: int, stride: int) -> list[int]:
+    """Lists the frames of one clip; past the end of the video its last frame repeats.
+
+    Args:
+        start: first frame of the clip.
+        count: number of frames of the video.
+        frames: number of frames of the clip.
+        stride: distance of the frames of the clip, in frames of the video.
+
+    Returns:
+        `frames` indices into the video.
+
+    >>> frame_indices(3, 8, frames=4, stride=2)
+    [3, 5, 7, 7]
+    """
+    return [min(start + frame * stride, count - 1) for frame in range(frames)]

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from zoo import published
-from zoo.choice import choose
-from zoo.measure import count_batchnorms, measure_features, trace
+from zoo import pretrained
+from zoo.lookup import choose
 from zoo.models import (
     alexnet,
     autoencoder,
@@ -35,6 +34,7 @@ from zoo.models import (
     yolo,
 )
 from zoo.preprocess import Preprocessing, with_channels
+from zoo.profile import count_batchnorms, measure_features, trace
 
 FAMILIES = {
     "alexnet": alexnet,
@@ -79,7 +79,7 @@ class ModelCard(NamedTuple):
     scale and a bias}.
 
     Source: parameters, macs, strides, channels and batchnorms are measured on the model itself, weights are those of
-    zoo.published, the rest is its family's CARD.
+    zoo.pretrained, the rest is its family's CARD.
     """
 
     name: str
@@ -263,6 +263,6 @@ def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> M
         preprocessing=preprocessing,
         paper=card["paper"],
         reported=card.get("reported"),
-        weights=published.sources(name),
+        weights=pretrained.sources(name),
         batchnorms=count_batchnorms(variables),
     )

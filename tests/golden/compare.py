@@ -16,7 +16,7 @@ from flax import traverse_util
 import zoo
 from tests.golden.cases import GRID, Case
 from tests.golden.fill import clip, fill, image, targets
-from zoo.weights.sources import rename
+from zoo.weights.publishers import rename
 
 LARGE = 10_000_000  # elements
 FOLDER = pathlib.Path(__file__).parent

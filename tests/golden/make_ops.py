@@ -16,7 +16,7 @@ import torch
 from torchvision import ops
 from torchvision.models.detection import _utils, anchor_utils, rpn
 
-from tests.golden import places
+from tests.golden import roi_fixtures
 
 
 def tensor(array: np.ndarray) -> torch.Tensor:
@@ -25,14 +25,14 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def boxes() -> dict[str, torch.Tensor]:
-    a, b = (tensor(places.boxes(name, 12)) for name in "ab")
-    found = {"clip": ops.clip_boxes_to_image(a, places.SIZE)}
+    a, b = (tensor(roi_fixtures.boxes(name, 12)) for name in "ab")
+    found = {"clip": ops.clip_boxes_to_image(a, roi_fixtures.SIZE)}
     for name in ("box_iou", "generalized_box_iou", "distance_box_iou"):
         x = a.clone().requires_grad_()
         y = getattr(ops, name)(x, b)
-        (y * tensor(places.slope(name, tuple(y.shape)))).sum().backward()
+        (y * tensor(roi_fixtures.slope(name, tuple(y.shape)))).sum().backward()
         found |= {name: y, f"{name} gradient": x.grad}
-    coder = _utils.BoxCoder(places.WEIGHTS)
+    coder = _utils.BoxCoder(roi_fixtures.WEIGHTS)
     found["encode"] = coder.encode_single(a, b)
     found["decode"] = coder.decode_single(found["encode"] * 4, b)
     return found
@@ -45,45 +45,53 @@ def anchors() -> dict[str, torch.Tensor]:
 
 
 def nms() -> dict[str, torch.Tensor]:
-    found, scores, labels = map(torch.tensor, places.crowded())
+    found, scores, labels = map(torch.tensor, roi_fixtures.crowded())
     kept = {}
-    for threshold in places.THRESHOLDS:
+    for threshold in roi_fixtures.THRESHOLDS:
         kept[f"nms {threshold}"] = ops.nms(found, scores, threshold)
         kept[f"batched {threshold}"] = ops.batched_nms(found, scores, labels, threshold)
     return kept
 
 
 def roi() -> dict[str, torch.Tensor]:
-    regions = torch.cat([torch.zeros(len(places.regions()), 1), tensor(places.regions())], 1)
+    regions = torch.cat(
+        [torch.zeros(len(roi_fixtures.regions()), 1), tensor(roi_fixtures.regions())], 1
+    )
     found = {}
 
     def compute(name: str, f: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        x = tensor(places.features()).requires_grad_()
+        x = tensor(roi_fixtures.features()).requires_grad_()
         y = f(x.permute(2, 0, 1)[None]).permute(0, 2, 3, 1)
-        (y * tensor(places.slope(name, tuple(y.shape)))).sum().backward()
+        (y * tensor(roi_fixtures.slope(name, tuple(y.shape)))).sum().backward()
         found.update({name: y, f"{name} gradient": x.grad})
 
-    for sampling, aligned in places.ROI_ALIGN:
-        rest = (places.ROI_SIZE, places.ROI_SCALE, sampling, aligned)
+    for sampling, aligned in roi_fixtures.ROI_ALIGN:
+        rest = (roi_fixtures.ROI_SIZE, roi_fixtures.ROI_SCALE, sampling, aligned)
         compute(f"align {sampling} {aligned}", lambda x, r=rest: ops.roi_align(x, regions, *r))
-    compute("pool", lambda x: ops.roi_pool(x, regions, places.ROI_SIZE, places.ROI_SCALE))
+    compute(
+        "pool", lambda x: ops.roi_pool(x, regions, roi_fixtures.ROI_SIZE, roi_fixtures.ROI_SCALE)
+    )
     return found
 
 
 def assign() -> dict[str, torch.Tensor]:
-    iou = torch.tensor(places.overlaps())
+    iou = torch.tensor(roi_fixtures.overlaps())
     return {
-        f"match {low_quality}": _utils.Matcher(*places.SHARES, low_quality)(iou)
+        f"match {low_quality}": _utils.Matcher(*roi_fixtures.SHARES, low_quality)(iou)
         for low_quality in (False, True)
     }
 
 
 def proposals() -> dict[str, torch.Tensor]:
-    logits, deltas, starts = map(torch.tensor, places.levels())
-    counts = (dict.fromkeys(("training", "testing"), n) for n in (places.BEFORE, places.AFTER))
-    network = rpn.RegionProposalNetwork(None, None, 0.7, 0.3, 256, 0.5, *counts, places.KEPT)
+    logits, deltas, starts = map(torch.tensor, roi_fixtures.levels())
+    counts = (
+        dict.fromkeys(("training", "testing"), n) for n in (roi_fixtures.BEFORE, roi_fixtures.AFTER)
+    )
+    network = rpn.RegionProposalNetwork(None, None, 0.7, 0.3, 256, 0.5, *counts, roi_fixtures.KEPT)
     decoded = network.box_coder.decode(deltas, [starts]).reshape(1, -1, 4)
-    found = network.filter_proposals(decoded, logits[None], [places.SIZE], list(places.LEVELS))
+    found = network.filter_proposals(
+        decoded, logits[None], [roi_fixtures.SIZE], list(roi_fixtures.LEVELS)
+    )
     return {"boxes": found[0][0], "scores": found[1][0]}
 
 
@@ -92,9 +100,9 @@ def smallest(array: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    places.FOLDER.mkdir(exist_ok=True)
+    roi_fixtures.FOLDER.mkdir(exist_ok=True)
     for make in (boxes, anchors, nms, roi, assign, proposals):
-        path = places.FOLDER / f"{make.__name__}.npz"
+        path = roi_fixtures.FOLDER / f"{make.__name__}.npz"
         arrays = {name: smallest(each.detach().numpy()) for name, each in make().items()}
         np.savez_compressed(path, **arrays)
         print(f"{path.name}: {path.stat().st_size} bytes")

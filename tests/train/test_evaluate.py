@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 import zoo
-from tests.zoo.test_video import write
-from train import detection_metrics
+from tests.zoo.media.test_video_io import write
 from train.__main__ import main
 from train.data import open_boxes, open_clips, open_masks, open_source
+from train.metrics import detection
 from zoo import registry
 from zoo.canvas import Canvas
 from zoo.preprocess import Preprocessing, preprocess
@@ -199,7 +199,7 @@ def test_a_detector_on_scenes(tmp_path, capsys, monkeypatch):
     outputs = model.apply({"params": {"side": side}}, np.zeros((100, 64, 64, 1), np.float32))
     truth = dict(truth_boxes=boxes, truth_labels=labels, truth_valid=valid, crowd=crowd)
     rows = jax.tree.map(np.asarray, {**outputs, **truth, "index": np.arange(100)})
-    expected = detection_metrics.voc(rows, classes=10)
+    expected = detection.voc(rows, classes=10)
     told = json.loads((tmp_path / "evaluation.json").read_text())
     assert told["images"] == 100 and told["metric"] == "voc" and "loss" not in told
     assert told["ap50"] == pytest.approx(expected["ap50"]) and expected["ap50"] > 0

@@ -12,9 +12,9 @@ import optax
 import pytest
 
 import zoo
-from tests.train import tiny
+from tests.train import fake_classification
 from train import checkpoint, loop, parallel
-from train.data.arrays import Subset
+from train.data.source import Subset
 from train.log import read_rows
 
 
@@ -28,10 +28,10 @@ def rows_of(workdir):
 
 
 def fit(workdir, **changes):
-    return loop.fit(tiny.run(**changes), workdir, layout=one_device(), recipe="tiny")
+    return loop.fit(fake_classification.run(**changes), workdir, layout=one_device(), recipe="tiny")
 
 
-class Interrupting(tiny.Shades):
+class Interrupting(fake_classification.Shades):
     """Sends the process a signal while the example that is read `at`-th is read."""
 
     def __init__(self, size, *, at, number=signal.SIGTERM):
@@ -66,8 +66,8 @@ def test_a_run_leaves_what_the_readme_promises(whole):
     assert facts["recipe"] == "tiny" and facts["versions"]["jax"] == jax.__version__
     assert list((whole / "events").iterdir())
     model, variables = zoo.load_model("softmax_regression", whole)
-    source = tiny.Shades(21, seed=1)
-    arguments = tiny.run().task.inputs({"image": source.image}, False)
+    source = fake_classification.Shades(21, seed=1)
+    arguments = fake_classification.run().task.inputs({"image": source.image}, False)
     predicted = np.argmax(model.apply(variables, *arguments)["logits"], -1)
     assert np.mean(predicted == source.label) == facts["finished"]["val/accuracy"]
 
@@ -80,9 +80,9 @@ def test_pictures_are_of_all_classes_of_a_sorted_set(tmp_path, monkeypatch):
         labels.extend(batch["label"].tolist())
         return {}
 
-    shades = tiny.Shades(40, seed=1)
+    shades = fake_classification.Shades(40, seed=1)
     by_class = Subset(shades, np.argsort(shades.label, kind="stable"))
-    run = tiny.run(epochs=1, evaluate={"val": by_class})
+    run = fake_classification.run(epochs=1, evaluate={"val": by_class})
     fit(tmp_path / "run", **run._replace(task=run.task._replace(render=render))._asdict())
     assert len(labels) == 10 and set(labels) == {0, 1}
 
@@ -93,7 +93,7 @@ def test_rows_tell_where_the_time_went(whole):
     assert [row.get("time/compile_seconds", 0) > 0 for row in rows] == [True, False, False]
 
 
-class Slow(tiny.Shades):
+class Slow(fake_classification.Shades):
     """Its batches take longer than its steps."""
 
     def __getitem__(self, index):
@@ -209,8 +209,8 @@ def test_patience_keeps_the_best_snapshot(tmp_path, capsys):
     assert kept["val/loss"] == losses[best]
     assert "stopped early" in capsys.readouterr().out
     model, variables = zoo.load_model("softmax_regression", workdir)
-    run = tiny.run()
-    source = tiny.Shades(21, seed=1)
+    run = fake_classification.run()
+    source = fake_classification.Shades(21, seed=1)
     batch = {"image": source.image, "label": source.label}
     measured = run.task.measure(
         lambda *arguments: model.apply(variables, *arguments),
@@ -224,7 +224,7 @@ def test_patience_keeps_the_best_snapshot(tmp_path, capsys):
 def test_what_some_devices_saved_other_numbers_restore(first, then, whole, tmp_path):
     workdir = tmp_path / "run"
     layouts = {n: parallel.layout("jit", devices=jax.devices()[:n]) for n in (1, 8)}
-    run = tiny.run(train=Interrupting(64, at=100))
+    run = fake_classification.run(train=Interrupting(64, at=100))
     loop.fit(run, workdir, layout=layouts[first], recipe="tiny")
     with checkpoint.open_checkpoints(workdir / "checkpoints") as checkpoints:
         saved = {
@@ -234,7 +234,7 @@ def test_what_some_devices_saved_other_numbers_restore(first, then, whole, tmp_p
     for a, b in zip(*(jax.tree.leaves(saved[n][0].params) for n in layouts), strict=True):
         assert len(b.sharding.device_set) == 8
         np.testing.assert_array_equal(a, b)
-    loop.fit(tiny.run(), workdir, layout=layouts[then], recipe="tiny")
+    loop.fit(fake_classification.run(), workdir, layout=layouts[then], recipe="tiny")
     for found, expected in zip(rows_of(workdir), rows_of(whole), strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.train.layouts import CASES, LAYOUTS, five_steps
+from tests.train.layout_cases import CASES, LAYOUTS, five_steps
 from train import parallel
 
 
@@ -46,7 +46,7 @@ def two_processes(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    script = Path(__file__).with_name("layouts.py")
+    script = Path(__file__).with_name("layout_cases.py")
     folder = tmp_path_factory.mktemp("found")
     running = [
         subprocess.Popen(

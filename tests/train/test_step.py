@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import zoo
-from tests.train import tiny
-from tests.train.layouts import five_steps
+from tests.train import fake_classification
+from tests.train.layout_cases import five_steps
 from train import parallel, step
 from train.data import eval_batches, train_batches
 
@@ -22,7 +22,7 @@ def start(run, **changes):
 
 
 def test_one_sgd_step_of_softmax_regression_is_the_textbook_s():
-    run = tiny.run(optimizer=optax.sgd(0.1))
+    run = fake_classification.run(optimizer=optax.sgd(0.1))
     run = run._replace(task=run.task._replace(augment=lambda keys, batch: batch))
     parts, state, batch = start(run)
     new, sums = jax.jit(partial(step.train_step, **parts))(state, batch)
@@ -42,7 +42,7 @@ def test_one_sgd_step_of_softmax_regression_is_the_textbook_s():
 
 
 def test_rows_that_are_not_valid_change_nothing():
-    run = tiny.run()
+    run = fake_classification.run()
     parts, state, batch = start(run)
     train = jax.jit(partial(step.train_step, **parts))
     batch["valid"][12:] = False
@@ -55,7 +55,7 @@ def test_rows_that_are_not_valid_change_nothing():
 
 @pytest.mark.parametrize("unroll", [False, True])
 def test_micro_batches_give_the_gradient_of_the_whole_batch(unroll):
-    run = tiny.run()
+    run = fake_classification.run()
     parts, state, batch = start(run)
     whole, sums = jax.jit(partial(step.train_step, **parts))(state, batch)
     by_four = partial(step.train_step, **parts, accumulate=4, unroll=unroll)
@@ -76,7 +76,7 @@ def test_micro_batches_agree_between_one_device_and_replicas():
 
 
 def test_the_average_follows_its_formula_and_is_what_evaluation_sees():
-    run = tiny.run()
+    run = fake_classification.run()
     parts, state, batch = start(run, ema=True)
     train = jax.jit(partial(step.train_step, **parts, ema=0.5))
     expected = jax.tree.map(np.asarray, state.params)
@@ -102,7 +102,7 @@ def test_augmentation_draws_by_the_example_s_number_and_the_step():
         jax.debug.callback(lambda draw: seen.append(np.asarray(draw)), batch["draw"])
         return jnp.sum(outputs["logits"]), jnp.float32(16), {}
 
-    run = tiny.run()
+    run = fake_classification.run()
     run = run._replace(task=run.task._replace(augment=augment, loss=loss))
     parts, state, batch = start(run)
     train = jax.jit(partial(step.train_step, **parts))
@@ -118,10 +118,10 @@ def test_augmentation_draws_by_the_example_s_number_and_the_step():
 
 @pytest.mark.parametrize("count", [5, 16, 21])
 def test_evaluation_counts_every_example_once(count):
-    run = tiny.run()
+    run = fake_classification.run()
     _, state, _ = start(run)
     measure = jax.jit(partial(step.eval_step, model=run.model, task=run.task))
-    source = tiny.Shades(count, seed=2)
+    source = fake_classification.Shades(count, seed=2)
     measured = [
         measure(step.variables_of(state), batch) for batch in eval_batches(source, batch_size=8)
     ]
@@ -135,7 +135,7 @@ def test_evaluation_counts_every_example_once(count):
 
 
 def test_bfloat16_computes_small_and_keeps_parameters_and_loss_whole():
-    run = tiny.run()
+    run = fake_classification.run()
     run = run._replace(
         model=zoo.create_model("mlp", num_classes=2, widths=(8,), dtype=jnp.bfloat16)
     )

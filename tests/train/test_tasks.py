@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import augment, log, metrics, plots
+from train import augment, log, plots
+from train.metrics import classification as metrics
 from train.tasks.classification import classification
 from train.tasks.reconstruction import LOSSES, reconstruction
 from zoo.preprocess import Preprocessing

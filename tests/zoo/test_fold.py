@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.zoo.small import SMALL, small
+from tests.zoo.small_models import SMALL, small
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.norm import norm
-from zoo.measure import count_batchnorms
+from zoo.profile import count_batchnorms
 
 
 class PreNorm(nn.Module):

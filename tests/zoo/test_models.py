@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.zoo.small import SMALL, small
-from zoo.measure import measure, measure_features
+from tests.zoo.small_models import SMALL, small
+from zoo.profile import measure, measure_features
 from zoo.registry import FAMILIES, variant
 
 

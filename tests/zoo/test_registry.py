@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import pytest
 
 import zoo
-from zoo import published, registry
+from zoo import pretrained, registry
 from zoo.layers.conv_transpose import ConvTranspose
-from zoo.measure import measure
+from zoo.profile import measure
 
 
 def test_lists():
@@ -110,25 +110,30 @@ def test_a_backbone_by_name(monkeypatch):
 
 def test_published_weights():
     """Every source is of a variant, and names it in its publisher's way."""
-    tables = (published.TORCHVISION, published.TIMM, published.AKAMASTER, published.PYTORCHVIDEO)
+    tables = (
+        pretrained.TORCHVISION,
+        pretrained.TIMM,
+        pretrained.AKAMASTER,
+        pretrained.PYTORCHVIDEO,
+    )
     assert set().union(*tables) <= set(zoo.list_models())
-    assert set(published.TIMM) <= set(zoo.list_models(task="classification"))
-    repositories = [name for names in published.TIMM.values() for name in names]
+    assert set(pretrained.TIMM) <= set(zoo.list_models(task="classification"))
+    repositories = [name for names in pretrained.TIMM.values() for name in names]
     assert len(set(repositories)) == len(repositories)
     words = {"tiny": "ti", "small": "s", "base": "b", "large": "l", "patch": ""}
-    for name, names in published.TIMM.items():
+    for name, names in pretrained.TIMM.items():
         for repository in names:
             short = re.sub(r"^mobilenetv(\d)", r"mobilenet_v\1", repository.split(".")[0])
             short = re.sub("|".join(words), lambda word: words[word[0]], short)
             short = re.sub("_(100|224|384)$", "", short)
             assert short == name and re.search(r"\.\w+_in1k$", repository)
-    for name, file in published.AKAMASTER.items():
+    for name, file in pretrained.AKAMASTER.items():
         assert re.fullmatch(rf"{name}-[0-9a-f]{{8}}\.th", file)
     (address,) = zoo.model_card("resnet20").weights
     assert address.startswith("https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/")
     assert address.endswith("/pretrained_models/resnet20-12fca82f.th")
     assert zoo.model_card("vgg16_c").weights == ()
-    assert published.sources("vit_l_32") == (
+    assert pretrained.sources("vit_l_32") == (
         "torchvision://IMAGENET1K_V1",
         "hf://timm/vit_large_patch32_384.orig_in21k_ft_in1k",
     )

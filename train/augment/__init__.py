@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from train.augment import clip, scene, zoom
-from train.augment.colour import blur, brightness, contrast, hsv, hue, noise, pca_colour, saturation
+from train.augment.color import blur, brightness, contrast, hsv, hue, noise, pca_colour, saturation
 from train.augment.crops import crop, pad_crop, resized_crop
 from train.augment.geometry import affine, flip, rotate, scale, shift, translate
 from train.augment.mix import cutmix, erase, mixup
@@ -27,7 +27,7 @@ from train.augment.policies import (
     rand_augment,
     trivial_augment,
 )
-from zoo.ops.once import computed_once
+from zoo.ops.fusion import computed_once
 
 __all__ = [
     "CIFAR10",

@@ -61,7 +61,7 @@ def flip(
     """Key [], clip [H, W] -> clip [H, W], mirrored left to right, flows along x turned round.
 
     mirrored: [K], the label that a mirrored clip of each class has, where some change: what goes
-    left goes right (train.data.mirrored). Label it before mixing does.
+    left goes right (train.data.video.mirror_labels). Label it before mixing does.
 
     >>> clip = {"video": jnp.arange(6.0).reshape(1, 2, 3, 1) / 6, "label": jnp.array(1)}
     >>> turned = flip(jax.random.key(0), clip, mirrored=(1, 0), probability=1.0)

@@ -8,16 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from train.augment import (
-    colour,
-    crops,
-    geometry,
-    levels,
-    mix,
-    policies,
-    scene,
-    zoom,
-)
+from train.augment import color, crops, geometry, levels, mix, policies, scene, zoom
 from train.augment.mosaic import mosaic
 from train.augment.pixels import from_unit, to_unit
 
@@ -38,7 +29,7 @@ STILL: dict[str, list[Callable]] = {
         levels.invert,
     ],
     "sharpness 0 · 0.5 · 1 · 2 · 4 · 8": [
-        partial(colour.adjust_sharpness, factor=factor) for factor in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+        partial(color.adjust_sharpness, factor=factor) for factor in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
     ],
 }
 
@@ -176,7 +167,7 @@ def joint(side: int) -> dict[str, Callable]:
     """Title -> function(key, image [side, side, 3]) -> image, shapes over it moving along."""
     small, large = (3 * side // 4, 3 * side // 4), (side, 5 * side // 4)
     bent = dict(deviation=side / 16)
-    grey = scene.image_alone(partial(colour.saturation, amount=1.0))
+    grey = scene.image_alone(partial(color.saturation, amount=1.0))
     return {
         "scene.flip, with the mask over it": masked(scene.flip),
         "scene.translate, 1/4 of the side; stripes are ignored": masked(
@@ -223,14 +214,14 @@ def random(side: int) -> dict[str, Callable]:
         "affine, all of it, shear 20 degrees": partial(
             geometry.affine, degrees=20.0, translation=0.1, factors=(0.8, 1.2), shear=20.0
         ),
-        "brightness, 0.6": partial(colour.brightness, amount=0.6),
-        "contrast, 0.8": partial(colour.contrast, amount=0.8),
-        "saturation, 1": partial(colour.saturation, amount=1.0),
-        "hue, half a turn": partial(colour.hue, amount=0.5),
-        "hsv, 0.1 of a turn, factors of 1.5": colour.hsv,
-        "noise, 0.1": partial(colour.noise, deviation=0.1),
-        "pca_colour, 0.5 (AlexNet: 0.1)": partial(colour.pca_colour, deviation=0.5),
-        "blur, 0.1 to 4 pixels": partial(colour.blur, deviations=(0.1, 4.0)),
+        "brightness, 0.6": partial(color.brightness, amount=0.6),
+        "contrast, 0.8": partial(color.contrast, amount=0.8),
+        "saturation, 1": partial(color.saturation, amount=1.0),
+        "hue, half a turn": partial(color.hue, amount=0.5),
+        "hsv, 0.1 of a turn, factors of 1.5": color.hsv,
+        "noise, 0.1": partial(color.noise, deviation=0.1),
+        "pca_colour, 0.5 (AlexNet: 0.1)": partial(color.pca_colour, deviation=0.5),
+        "blur, 0.1 to 4 pixels": partial(color.blur, deviations=(0.1, 4.0)),
         "erase, noise": partial(mix.erase, probability=1.0),
         "erase, grey": partial(mix.erase, probability=1.0, value=0.5),
         "mixup, alpha 1, with itself upside down": mixed(partial(mix.mixup, alpha=1.0)),

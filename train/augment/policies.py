@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from train.augment import colour, geometry, levels
+from train.augment import color, geometry, levels
 
 OPERATIONS = (
     "identity",
@@ -220,10 +220,10 @@ def branches(reach: Reach, fill: float) -> list[Callable]:
         "translate_x": lambda x, s: warp(x, [[1.0, 0.0, -pixels(s, x.shape[1])], [0.0, 1.0, 0.0]]),
         "translate_y": lambda x, s: warp(x, [[1.0, 0.0, 0.0], [0.0, 1.0, -pixels(s, x.shape[0])]]),
         "rotate": rotate,
-        "brightness": lambda x, s: colour.adjust_brightness(x, factor(s)),
-        "saturation": lambda x, s: colour.adjust_saturation(x, factor(s)),
-        "contrast": lambda x, s: colour.adjust_contrast(x, factor(s)),
-        "sharpness": lambda x, s: colour.adjust_sharpness(x, factor(s)),
+        "brightness": lambda x, s: color.adjust_brightness(x, factor(s)),
+        "saturation": lambda x, s: color.adjust_saturation(x, factor(s)),
+        "contrast": lambda x, s: color.adjust_contrast(x, factor(s)),
+        "sharpness": lambda x, s: color.adjust_sharpness(x, factor(s)),
         "posterize": lambda x, s: levels.posterize(x, bits=bits(s)),
         # The thresholds drawn are whole levels, halves and thirds: a quarter less, and rounding
         # errors move no level across.

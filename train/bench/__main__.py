@@ -14,7 +14,7 @@ import tyro
 from train.bench import clock, report
 from train.bench.model import Doing, Settings, bench_model
 from train.bench.pipeline import measure_pipeline
-from train.memory import keep_memory
+from train.malloc import keep_memory
 
 PIPELINE_BATCHES = 40
 

@@ -12,10 +12,10 @@ from flax import traverse_util
 import zoo
 from train.bench import clock, programs
 from train.bench.reference import Reference
-from zoo.measure import measure
+from zoo.profile import measure
 from zoo.registry import variant
 from zoo.weights.model_file import shapes
-from zoo.weights.sources import rename
+from zoo.weights.publishers import rename
 
 Doing = Literal["forward", "folded", "train"]
 DIFFERENCE = {"float32": 1e-4, "bfloat16": 5e-2}  # of outputs, largest over largest

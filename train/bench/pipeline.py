@@ -10,10 +10,10 @@ from PIL import Image, ImageOps
 
 from train.bench.clock import once
 from train.data import Crop, open_clips, open_source, train_batches
-from train.data.arrays import draw
 from train.data.batches import THREADS
-from train.data.folder import Photographs
-from train.data.photographs import FORMATS, flat
+from train.data.classification.folder import Photographs
+from train.data.image_files import FORMATS, flat
+from train.data.source import draw
 from zoo.preprocess import Preprocessing
 
 CLIPS = "clips:"  # before a source of open_clips

@@ -9,7 +9,7 @@ import numpy as np
 
 from train.bench.programs import MOMENTUM, RATE
 from zoo.models.slowfast import slow_frames
-from zoo.published import PYTORCHVIDEO, TIMM
+from zoo.pretrained import PYTORCHVIDEO, TIMM
 
 ALPHA = 4  # of pytorchvideo's SlowFast: every how many frames the Slow pathway sees one
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from train.data.arrays import Source, Subset, labels_of
-from train.data.order import permutation
+from train.data.permutation import permutation
+from train.data.source import Source, Subset, labels_of
 
 
 def inverse_frequency(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -38,7 +38,7 @@ def balance(source: Source, *, seed: int = 0) -> Balanced:
     `seed` draws which come once more. An epoch is as long as the classes that occur times the
     commonest's count. Split before balancing: a repeated example would stand in both parts.
 
-    >>> from train.data.arrays import Arrays
+    >>> from train.data.source import Arrays
     >>> four = Arrays(np.zeros([4, 2, 2, 1], np.uint8), np.int32([0, 0, 0, 1]), "four", ("a", "b"))
     >>> even = balance(four)
     >>> even.name, even.indices.tolist()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from train.data.arrays import Source, draw, groups_of, of_batch
-from train.data.order import grouped, permutation
+from train.data.permutation import grouped, permutation
+from train.data.source import Source, draw, groups_of, of_batch
 
 Batch = dict[str, np.ndarray]
 THREADS = min(8, os.cpu_count() or 1)  # that read ahead
@@ -37,7 +37,7 @@ def train_batches(
 
     Raises ValueError where the batch is larger than the set or does not divide by the processes.
 
-    >>> from train.data.arrays import Arrays
+    >>> from train.data.source import Arrays
     >>> five = Arrays(np.zeros([5, 2, 2, 1], np.uint8), np.int32([0, 1, 0, 1, 0]), "five", ("a", "b"))
     >>> [b["index"].tolist() for b in train_batches(five, batch_size=2, seed=0, start=1, stop=3)]
     [[2, 3], [4, 5]]
@@ -79,7 +79,7 @@ def eval_batches(
     `index` [B] int32 is the position in the source. The last batch is filled up with its last
     example, where `valid` [B] is False and `index` counts on. Rows go to processes as in training.
 
-    >>> from train.data.arrays import Arrays
+    >>> from train.data.source import Arrays
     >>> three = Arrays(np.zeros([3, 2, 2, 1], np.uint8), np.int32([0, 1, 0]), "three", ("a", "b"))
     >>> [b["valid"].tolist() for b in eval_batches(three, batch_size=2)]
     [[True, True], [True, False]]

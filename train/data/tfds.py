@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
-from train.data.arrays import check_labels
-from train.data.photographs import CROPS, Crop, Size, check_size, photograph
+from train.data.image_files import CROPS, Crop, Size, check_size, photograph
+from train.data.source import check_labels
 
 SPLITS = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
 

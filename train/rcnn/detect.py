@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.data.selective_search import Proposed
+from train.data.detection.selective_search import Proposed
 from zoo.ops.boxes import clip
 from zoo.ops.nms import batched_nms
 

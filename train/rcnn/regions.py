@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.data.arrays import Wrapper
-from train.data.order import uniform
-from train.data.selective_search import Proposed
-from train.detection_metrics import overlaps
+from train.data.detection.selective_search import Proposed
+from train.data.permutation import uniform
+from train.data.source import Wrapper
+from train.metrics.detection import overlaps
 from train.rcnn.warp import warp
 
 BACKGROUND = "background"  # class 0 of the CNN; the set's classes count from 1 there

@@ -5,8 +5,9 @@ from functools import partial
 import optax
 
 import zoo
-from train import augment, optimizers, paths, schedules
+from train import augment
 from train.data import held_out, open_source
+from train.optim import optimizers, param_groups, schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 from zoo.preprocess import uncropped
@@ -53,7 +54,7 @@ def recipe(
         evaluate=evaluate,
         optimizer=optax.chain(
             optimizers.create_optimizer("momentum_inside", rate, weight_decay=weight_decay),
-            paths.scale_by_path({".*/bias": 2.0}),
+            param_groups.scale_by_path({".*/bias": 2.0}),
         ),
         epochs=epochs,
         batch_size=batch_size,

@@ -3,8 +3,8 @@
 from typing import Literal
 
 import zoo
-from train import optimizers, schedules
 from train.data import open_source, split
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.reconstruction import Loss, reconstruction
 

@@ -3,9 +3,10 @@
 from functools import partial
 
 import zoo
-from train import augment, optimizers, paths, schedules
+from train import augment
 from train.augment import clip
 from train.data import held_out, open_clips
+from train.optim import optimizers, param_groups, schedules
 from train.run import Run, plan
 from train.tasks.video import video
 
@@ -50,7 +51,7 @@ def recipe(
         train=train,
         evaluate=held_out(data),
         optimizer=optimizers.create_optimizer(
-            "momentum", rate, weight_decay=weight_decay, mask=paths.path_mask(".*")
+            "momentum", rate, weight_decay=weight_decay, mask=param_groups.path_mask(".*")
         ),
         epochs=epochs,
         batch_size=batch_size,

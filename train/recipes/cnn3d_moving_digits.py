@@ -1,9 +1,9 @@
 """The first 3-D network on moving digits, seven frames of 60 x 40."""
 
 import zoo
-from train import optimizers, schedules
 from train.data import open_clips
-from train.data.flow import WithMaps
+from train.data.video.flow import WithMaps
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.video import video
 from zoo.preprocess import with_channels

@@ -3,8 +3,9 @@
 from functools import partial
 
 import zoo
-from train import augment, optimizers, paths, schedules
+from train import augment
 from train.data import held_out, open_cropped
+from train.optim import optimizers, param_groups, schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -51,7 +52,7 @@ def recipe(
         train=train,
         evaluate=evaluate,
         optimizer=optimizers.create_optimizer(
-            "nesterov", rate, weight_decay=weight_decay, mask=paths.path_mask(".*")
+            "nesterov", rate, weight_decay=weight_decay, mask=param_groups.path_mask(".*")
         ),
         epochs=epochs,
         batch_size=batch_size,

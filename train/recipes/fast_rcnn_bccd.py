@@ -3,11 +3,12 @@
 from functools import partial
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.augment import scene
 from train.augment.boxes import with_proposals
 from train.data import held_out, open_boxes
-from train.data.selective_search import propose
+from train.data.detection.selective_search import propose
+from train.optim import optimizers, schedules
 from train.recipes.rcnn_bccd import CANVAS, DEPTHS
 from train.run import Run, plan
 from train.tasks.detection import detection

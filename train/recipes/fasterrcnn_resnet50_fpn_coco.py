@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 import zoo
-from train import augment, optimizers, paths, schedules
+from train import augment
 from train.augment import scene
 from train.data import held_out, open_boxes
+from train.optim import optimizers, param_groups, schedules
 from train.run import Run, plan
 from train.tasks.detection import detection
 from zoo.canvas import canvas_of
@@ -66,7 +67,7 @@ def recipe(
         ),
         train=train,
         evaluate=held_out(data),
-        optimizer=paths.freeze(optimizer, "backbone/stem/.*", "backbone/stage1_.*"),
+        optimizer=param_groups.freeze(optimizer, "backbone/stem/.*", "backbone/stage1_.*"),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,

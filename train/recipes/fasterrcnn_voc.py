@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 import zoo
-from train import augment, optimizers, paths, schedules
+from train import augment
 from train.augment import scene
 from train.data import held_out, open_boxes
+from train.optim import optimizers, param_groups, schedules
 from train.run import Run, plan
 from train.tasks.detection import detection
 from zoo.canvas import canvas_of
@@ -61,7 +62,7 @@ def recipe(
         ),
         train=train,
         evaluate=held_out(data),
-        optimizer=paths.freeze(optimizer, "backbone/stage[12]_.*"),
+        optimizer=param_groups.freeze(optimizer, "backbone/stage[12]_.*"),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 
 import zoo
-from train import loop, optimizers, parallel, paths
+from train import loop, parallel
 from train.data import held_out, open_masks
+from train.optim import optimizers, param_groups
 from train.run import Run, plan
 from train.tasks.segmentation import segmentation
 from zoo.models.fcn import convolutionalise
@@ -59,9 +60,9 @@ def script(
             name,
             data,
             optimizer=optax.chain(
-                optax.add_decayed_weights(weight_decay, mask=paths.decay_mask),
+                optax.add_decayed_weights(weight_decay, mask=param_groups.decay_mask),
                 optimizers.momentum(rate, momentum=momentum, form="inside"),
-                paths.scale_by_path({".*/bias": 2.0}),
+                param_groups.scale_by_path({".*/bias": 2.0}),
             ),
             epochs=rounds,
             batch_size=batch_size,

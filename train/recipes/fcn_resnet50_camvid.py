@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.augment import scene
 from train.data import held_out, open_masks
-from train.data.arrays import Source
+from train.data.source import Source
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.segmentation import segmentation
 from zoo.preprocess import Preprocessing

@@ -10,8 +10,9 @@ import optax
 from flax import linen as nn
 
 import zoo
-from train import augment, optimizers, paths, schedules
+from train import augment
 from train.data import held_out, inverse_frequency, labels_of, open_cropped
+from train.optim import optimizers, param_groups, schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 from zoo.preprocess import Preprocessing
@@ -61,10 +62,10 @@ def recipe(
     batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     module, variables = start(model, weights, num_classes=classes, **fields)
-    *groups, head = paths.layers(module, (*seen.size, len(seen.mean)))
+    *groups, head = param_groups.layers(module, (*seen.size, len(seen.mean)))
     frozen = (f"(?!{head}).*",) if head_only else freeze
     whole = optimizers.create_optimizer(optimizer, rate, weight_decay=weight_decay)
-    chain = optax.chain(whole, paths.layer_decay(groups, decay=layer_decay))
+    chain = optax.chain(whole, param_groups.layer_decay(groups, decay=layer_decay))
     return Run(
         model=module,
         task=classification(
@@ -76,7 +77,7 @@ def recipe(
         ),
         train=train,
         evaluate={name: source for name, source in data.items() if name != "train"},
-        optimizer=paths.freeze(chain, *frozen) if frozen else chain,
+        optimizer=param_groups.freeze(chain, *frozen) if frozen else chain,
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,

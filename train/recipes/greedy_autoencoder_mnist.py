@@ -8,9 +8,10 @@ import numpy as np
 import optax
 
 import zoo
-from train import loop, parallel, schedules
+from train import loop, parallel
 from train.data import open_source, split
-from train.data.arrays import Arrays, Source
+from train.data.source import Arrays, Source
+from train.optim import schedules
 from train.recipes.autoencoder_mnist import HELD_BACK
 from train.run import Run, plan
 from train.tasks.reconstruction import reconstruction, unit

@@ -4,8 +4,9 @@ from functools import partial
 from typing import Literal
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.data import open_source, split
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 

@@ -6,8 +6,9 @@ from typing import Literal
 import jax
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.data import open_source
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 from zoo import losses

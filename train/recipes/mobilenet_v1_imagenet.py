@@ -3,8 +3,9 @@
 import optax
 
 import zoo
-from train import augment, optimizers, paths
+from train import augment
 from train.data import held_out, open_cropped
+from train.optim import optimizers, param_groups
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -48,7 +49,9 @@ def recipe(
         train=train,
         evaluate=evaluate,
         optimizer=optax.chain(
-            optimizers.penalty(l2=weight_decay, mask=paths.path_mask(f"(?!{DEPTHWISE}).*/kernel")),
+            optimizers.penalty(
+                l2=weight_decay, mask=param_groups.path_mask(f"(?!{DEPTHWISE}).*/kernel")
+            ),
             optax.rmsprop(rate, decay=0.9, eps=1.0, initial_scale=1.0, momentum=0.9),
         ),
         epochs=epochs,

@@ -1,8 +1,9 @@
 """MobileNet v2 on ImageNet."""
 
 import zoo
-from train import augment, optimizers, paths, schedules
+from train import augment
 from train.data import held_out, open_cropped
+from train.optim import optimizers, param_groups, schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -43,7 +44,7 @@ def recipe(
             "momentum",
             schedules.cosine(learning_rate, steps=steps),
             weight_decay=weight_decay,
-            mask=paths.path_mask(".*"),
+            mask=param_groups.path_mask(".*"),
         ),
         epochs=epochs,
         batch_size=batch_size,

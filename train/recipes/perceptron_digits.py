@@ -3,8 +3,8 @@
 import optax
 
 import zoo
-from train import schedules
 from train.data import open_source
+from train.optim import schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 from zoo.models.perceptron import perceptron_rate

@@ -12,12 +12,13 @@ import jax
 import numpy as np
 
 import zoo
-from train import augment, loop, optimizers, parallel, plots, schedules
+from train import augment, loop, parallel, plots
 from train import log as logs
 from train import workdir as workdirs
 from train.data import eval_batches, held_out, open_boxes
-from train.data.selective_search import Proposed, Search, propose, selective_search
-from train.data.stored import stored
+from train.data.detection.selective_search import Proposed, Search, propose, selective_search
+from train.data.disk_cache import stored
+from train.optim import optimizers, schedules
 from train.rcnn import box_regression, features, svm
 from train.rcnn.detect import detections
 from train.rcnn.regions import Drawn, Regions, Warped, recall, regions_of

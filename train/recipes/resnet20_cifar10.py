@@ -1,8 +1,9 @@
 """ResNet-20 on CIFAR-10, in the hour that two cores have."""
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.data import held_out, open_source
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 

@@ -1,8 +1,9 @@
 """ResNets of CIFAR-10 as published."""
 
 import zoo
-from train import augment, optimizers, paths, schedules
+from train import augment
 from train.data import held_out, open_source
+from train.optim import optimizers, param_groups, schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 
@@ -45,7 +46,7 @@ def recipe(
         train=train,
         evaluate=evaluate,
         optimizer=optimizers.create_optimizer(
-            "momentum_inside", rate, weight_decay=weight_decay, mask=paths.path_mask(".*")
+            "momentum_inside", rate, weight_decay=weight_decay, mask=param_groups.path_mask(".*")
         ),
         epochs=epochs,
         batch_size=batch_size,

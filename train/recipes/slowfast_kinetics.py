@@ -3,9 +3,10 @@
 from functools import partial
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.augment import clip
 from train.data import held_out, open_clips
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.video import video
 

@@ -3,10 +3,11 @@
 from functools import partial
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.augment import clip
 from train.data import open_clips
-from train.data.moving_digits import FRAMES, SIZE
+from train.data.synthetic.moving_digits import FRAMES, SIZE
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.video import video
 from zoo.preprocess import Preprocessing

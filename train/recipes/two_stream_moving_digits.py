@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 
 import zoo
-from train import augment, fusion, loop, optimizers, parallel, schedules
+from train import augment, late_fusion, loop, parallel
 from train.augment import clip
 from train.data import cache_folder, open_clips
-from train.data.arrays import Source
-from train.data.flow import WithFlow, with_flow
+from train.data.source import Source
+from train.data.video.flow import WithFlow, with_flow
+from train.optim import optimizers, schedules
 from train.recipes.slowfast_moving_digits import SEEN
 from train.run import Run, plan
 from train.tasks.video import Inputs, video
@@ -74,11 +75,11 @@ def script(
             return
         trained, variables = zoo.load_model(model, workdir / stream)
         for part, of_part in scores.items():
-            of_part[stream], labels[part] = fusion.scores_on(
+            of_part[stream], labels[part] = late_fusion.scores_on(
                 data[part], trained, variables, task=run.task, batch_size=size
             )
-    found = fusion.fused(scores["test"], labels["test"], fitted=(scores["val"], labels["val"]))
-    fusion.report(found, workdir)
+    found = late_fusion.fused(scores["test"], labels["test"], fitted=(scores["val"], labels["val"]))
+    late_fusion.report(found, workdir)
 
 
 def flowing(parts: Mapping[str, Source]) -> dict[str, WithFlow]:

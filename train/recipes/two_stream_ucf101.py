@@ -8,10 +8,11 @@ import numpy as np
 from flax import linen as nn
 
 import zoo
-from train import augment, fusion, loop, optimizers, parallel, schedules
+from train import augment, late_fusion, loop, parallel
 from train.augment import clip
 from train.data import cache_folder, held_out, open_clips
-from train.data.flow import Method, flow_clips
+from train.data.video.flow import Method, flow_clips
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.task import Task
 from train.tasks.video import video
@@ -79,8 +80,8 @@ def script(
             return
         trained, variables = zoo.load_model(model, workdir / stream)
         how = {"task": run.task, "batch_size": size}
-        scores[stream], labels = fusion.scores_on(judge, trained, variables, **how)
-    fusion.report(fusion.fused(scores, labels), workdir)
+        scores[stream], labels = late_fusion.scores_on(judge, trained, variables, **how)
+    late_fusion.report(late_fusion.fused(scores, labels), workdir)
 
 
 def opened(

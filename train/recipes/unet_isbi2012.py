@@ -6,15 +6,16 @@ from functools import partial
 import numpy as np
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.augment import scene
-from train.border import border_weight, instances_of
 from train.data import held_out, open_masks, with_weights
-from train.data.arrays import Subset
+from train.data.source import Subset
+from train.metrics.connected_components import border_weight, instances_of
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.segmentation import segmentation
+from zoo.inference.tiling import turns
 from zoo.preprocess import Preprocessing
-from zoo.tiles import turns
 
 
 def recipe(

@@ -3,8 +3,9 @@
 from functools import partial
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.data import held_out, open_source
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 from zoo.preprocess import uncropped

@@ -5,8 +5,9 @@ from functools import partial
 import optax
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.data import held_out, open_cropped
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.classification import classification
 

@@ -3,9 +3,10 @@
 from functools import partial
 
 import zoo
-from train import augment, optimizers, schedules
+from train import augment
 from train.augment import scene, zoom
 from train.data import held_out, open_boxes
+from train.optim import optimizers, schedules
 from train.run import Run, plan
 from train.tasks.detection import detection
 from zoo.canvas import Canvas

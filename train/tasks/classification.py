@@ -13,7 +13,8 @@ import optax
 from matplotlib.figure import Figure
 
 from train import augment as augmentation
-from train import metrics, plots
+from train import plots
+from train.metrics import classification as metrics
 from train.task import Task
 from train.tasks.crops import ten_crops
 from train.tasks.label_losses import LOSSES, Loss, LossName, loss_of, weighted

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from train import augment as augmentation
-from train import detection_metrics as metrics
+from train.metrics import detection as metrics
 from train.task import Task
-from train.tasks import detection_pictures as pictures
+from train.tasks import detection_plots as pictures
 from zoo.canvas import normalized
 from zoo.preprocess import Preprocessing
 
@@ -47,13 +47,13 @@ def detection(
         evaluation, where such a model then has no loss; "proposals" [B, P, 4] and "proposal_valid"
         [B, P] too where batches have them.
     metric: "voc" for ap50 (area) and ap50_voc07 (11 points), the means over classes of the average
-        precision at IoU 0.5; "coco" for the twelve of train.detection_metrics.COCO_NAMES.
+        precision at IoU 0.5; "coco" for the twelve of train.metrics.detection.COCO_NAMES.
 
     Boxes are compared in the pixels of the files; an "area" [B, N], where batches have one, is what
     COCO measures objects by. Metrics: loss and its parts, and those.
     Errors: ValueError in one line for knobs that cannot be.
 
-    Source: see train.detection_metrics.
+    Source: see train.metrics.detection.
     """
     if not classes:
         raise ValueError("a detector tells apart one class or more; got none")
@@ -103,7 +103,7 @@ def summed(parts: Mapping[str, jax.Array], valid: jax.Array) -> dict[str, jax.Ar
 def measure(
     apply: Callable, batch: Any, *, inputs: Callable, loss: Callable | None
 ) -> dict[str, Any]:
-    """-> {"rows": detections and objects as train.detection_metrics has them, "parts": sums}."""
+    """-> {"rows": detections and objects as train.metrics.detection has them, "parts": sums}."""
     outputs = apply(*inputs(batch, False))
     scale = batch["scale"][:, None, jnp.array([1, 0, 1, 0])]
     rows = {**rows_in(batch, outputs), "seen": batch["valid"]}
@@ -114,7 +114,7 @@ def measure(
 
 
 def rows_in(batch: Any, outputs: Any) -> dict[str, Any]:
-    """A batch and what a model says of it -> rows of train.detection_metrics, on the canvas."""
+    """A batch and what a model says of it -> rows of train.metrics.detection, on the canvas."""
     return {
         **{name: outputs[name] for name in FOUND},
         "index": batch["index"],
@@ -128,7 +128,7 @@ def rows_in(batch: Any, outputs: Any) -> dict[str, Any]:
 
 
 def rows_of(measured: Sequence[Any]) -> dict[str, np.ndarray]:
-    """What batches gave, together and in order: rows of train.detection_metrics."""
+    """What batches gave, together and in order: rows of train.metrics.detection."""
     return metrics.collected([part["rows"] for part in measured])
 
 

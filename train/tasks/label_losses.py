@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from zoo import losses
-from zoo.choice import choose
+from zoo.lookup import choose
 
 LossName = Literal["softmax", "binary", "svm", "hinge"]
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo import losses
-from zoo.choice import choose
+from zoo.lookup import choose
 
 LossName = Literal["cross_entropy", "focal", "dice", "lovasz"]
 LOSSES: dict[str, Callable] = {

@@ -10,13 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from train import augment as augmentation
-from train import metrics, plots
-from train.border import instances_of
+from train import plots
+from train.metrics import classification
+from train.metrics.connected_components import instances_of
 from train.task import Task
 from train.tasks.pixel_losses import LOSSES, LossName, aligned, cost, losses_of, middle
 from train.tasks.table import table
 from zoo import losses
-from zoo.palette import voc_palette
+from zoo.media.colormap import voc_palette
 from zoo.preprocess import Preprocessing, preprocess
 
 __all__ = ["LOSSES", "LossName", "segmentation"]
@@ -50,7 +51,7 @@ def segmentation(
     auxiliary_weight: of the same loss of "auxiliary_logits", in training, where a model gives them.
     margin: pixels by which images are mirrored on every side, for valid convolutions.
     predict: (image -> probabilities [B, h, w, K]), image -> the same, in evaluation and under jit:
-        zoo.tiles.flips for the mean over mirror images. Pictures show the model alone.
+        zoo.inference.tiling.flips for the mean over mirror images. Pictures show the model alone.
     membrane: of two classes the one that is the border of cells; the ISBI 2012 challenge's "rand"
         and "information" are then measured on the host, for which masks are gathered.
     palette: [K, 3] uint8, of the pictures [Pascal VOC's].
@@ -124,7 +125,7 @@ def measure(
     logits, mask = aligned(logits, mask)
     sums = {
         "loss": cost(laws, logits, mask, losses.pixel_weight(mask)),
-        "confusion": metrics.pixel_confusion(jnp.argmax(logits, -1), mask, classes=classes),
+        "confusion": classification.pixel_confusion(jnp.argmax(logits, -1), mask, classes=classes),
     }
     if membrane is None:
         return sums
@@ -190,12 +191,12 @@ def summarize(measured: Sequence[Any], *, membrane: int | None) -> dict[str, flo
     pixels = counts.sum()
     total = np.sum([part["loss"] for part in measured], dtype=np.float64)
     loss = float(total / pixels) if pixels else float("nan")
-    figures = {"loss": loss, **metrics.regions(counts)}
+    figures = {"loss": loss, **classification.regions(counts)}
     if membrane is None:
         return figures
     cells = [image for part in measured for image in part["cell"]]
     truth = [instances_of(mask == 1 - membrane) for part in measured for mask in part["mask"]]
-    return figures | metrics.isbi(cells, truth)
+    return figures | classification.isbi(cells, truth)
 
 
 def confusion_of(measured: Sequence[Any]) -> np.ndarray:
@@ -216,7 +217,7 @@ def render(
     return {
         "predictions.png": hardest(batch, outputs, classes=classes, palette=palette),
         "confusion.png": plots.confusion(counts, classes),
-        "classes.csv": table(counts, classes, metrics.per_region(counts)),
+        "classes.csv": table(counts, classes, classification.per_region(counts)),
     }
 
 
@@ -225,7 +226,7 @@ def hardest(batch: Any, outputs: Any, *, classes: Sequence[str], palette: np.nda
     predicted = np.asarray(outputs["logits"]).argmax(-1)
     predicted, mask = (np.asarray(x) for x in aligned(predicted, np.asarray(batch["mask"])))
     figures = [
-        metrics.regions(metrics.confusion(p, m, classes=len(classes)))
+        classification.regions(classification.confusion(p, m, classes=len(classes)))
         for p, m in zip(predicted, labels(mask, classes), strict=True)
     ]
     order = np.argsort([each["mean_iou"] for each in figures], stable=True)[:HARDEST]

@@ -11,7 +11,8 @@ import optax
 from matplotlib.figure import Figure
 
 from train import augment as augmentation
-from train import metrics, plots
+from train import plots
+from train.metrics import classification as metrics
 from train.task import Task
 from train.tasks.classification import classification
 from train.tasks.label_losses import Loss, LossName

@@ -13,9 +13,9 @@ from flax.typing import Dtype, Initializer
 from zoo.layers.initializer import initializer
 from zoo.ops.assign import match, sample
 from zoo.ops.boxes import area, box_iou, clip, decode, encode
+from zoo.ops.dense_general import dot_general
 from zoo.ops.nms import batched_nms
 from zoo.ops.roi import pyramid_roi_align
-from zoo.ops.tokens import dot_general
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of a box's deltas: 1 / (0.1, 0.1, 0.2, 0.2)
 TORCH = initializer("torch")

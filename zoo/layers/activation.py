@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.choice import choose
+from zoo.lookup import choose
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:

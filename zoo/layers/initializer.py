@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer, Shape
 
-from zoo.choice import choose
+from zoo.lookup import choose
 
 
 def fan_in_uniform(key: jax.Array, shape: Shape, dtype: Dtype = jnp.float32) -> jax.Array:

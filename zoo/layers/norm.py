@@ -12,9 +12,9 @@ from flax import traverse_util
 from flax.typing import Dtype, Initializer
 from jax import lax
 
-from zoo.choice import choose
+from zoo.lookup import choose
 from zoo.ops.channels import channel_sum, standardize
-from zoo.ops.once import computed_once
+from zoo.ops.fusion import computed_once
 
 EPSILON = 1e-5  # of every kind; flax's own default is 1e-6, the papers' and torch's is this
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.ops.boxes import box_iou, from_centres, to_centres
-from zoo.ops.grid import Cells, cells
+from zoo.ops.yolo_grid import Cells, cells
 
 
 class Targets(NamedTuple):

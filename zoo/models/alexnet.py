@@ -12,7 +12,7 @@ from flax.typing import Dtype
 from zoo.layers.activation import activation
 from zoo.layers.initializer import initializer
 from zoo.ops.convolution import conv_general_dilated
-from zoo.ops.normalization import local_response_norm
+from zoo.ops.local_response_norm import local_response_norm
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
 
 KERNELS = (11, 5, 3, 3, 3)
@@ -30,7 +30,7 @@ class AlexNet(nn.Module):
     less than 63 x 63 (without padding 67 x 67), raises ValueError.
 
     `groups` parts convolutions 2, 4 and 5; `padding` is the first convolution's, a number or
-    "SAME"; `lrn` is (size, alpha, beta, k) of zoo.ops.normalization's local_response_norm after
+    "SAME"; `lrn` is (size, alpha, beta, k) of zoo.ops.local_response_norm's local_response_norm after
     convolutions 1 and 2, or with `lrn_last`, as in Caffe's CaffeNet, after the poolings behind them.
     With `ceil` a pooling's last window may be cut short, as in Caffe. `bias` is where the biases of convolutions 2, 4 and 5, fc6 and fc7 start,
     the others at 0. Dropout is on the inputs of fc6 and fc7, or where `drop_inputs` is False on

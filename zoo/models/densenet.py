@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.choice import choose
 from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
 from zoo.layers.norm import norm
+from zoo.lookup import choose
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import avg_pool, max_pool
 

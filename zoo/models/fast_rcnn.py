@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from zoo.heads.roi import BoxHead, classes_told, detections, power_of_two, roi_samples
-from zoo.heads.truth import BOXES, Truth, sizes_of, told
+from zoo.heads.targets import BOXES, Truth, sizes_of, told
 from zoo.layers.backbone import adapted, stages
 from zoo.ops.roi import roi_pool
 

@@ -21,7 +21,7 @@ from zoo.heads.roi import (
     roi_samples,
 )
 from zoo.heads.rpn import RPNHead, anchor_samples, pyramid_anchors
-from zoo.heads.truth import Truth, sizes_of, told
+from zoo.heads.targets import Truth, sizes_of, told
 from zoo.layers.backbone import adapted, stages
 from zoo.ops.anchors import grid_anchors, paper_anchors
 from zoo.ops.proposals import proposals

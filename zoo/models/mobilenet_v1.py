@@ -13,7 +13,7 @@ from flax.typing import Dtype
 from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
-from zoo.layers.width import round_width
+from zoo.layers.make_divisible import round_width
 
 # Table 1: blocks and channels of the stages of stride 2, 4, 8, 16 and 32.
 STAGES = ((1, 64), (2, 128), (2, 256), (6, 512), (2, 1024))

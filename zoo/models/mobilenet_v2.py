@@ -13,8 +13,8 @@ from flax.typing import Dtype
 from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
+from zoo.layers.make_divisible import round_width
 from zoo.layers.residual import StochasticDepth, drop_rates
-from zoo.layers.width import round_width
 
 # Table 2: the channels of each block of the stages of stride 2, 4, 8, 16 and 32.
 STAGES = ((16,), (24,) * 2, (32,) * 3, (64,) * 4 + (96,) * 3, (160,) * 3 + (320,))

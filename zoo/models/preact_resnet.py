@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.choice import choose
 from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
 from zoo.layers.norm import norm
 from zoo.layers.residual import StochasticDepth, drop_rates, pad_skip, stage
+from zoo.lookup import choose
 
 
 @final

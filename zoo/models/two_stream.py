@@ -13,7 +13,7 @@ from zoo.layers.activation import activation
 from zoo.layers.backbone import adapted
 from zoo.layers.initializer import initializer
 from zoo.ops.convolution import conv_general_dilated
-from zoo.ops.normalization import local_response_norm
+from zoo.ops.local_response_norm import local_response_norm
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
 
 # width, kernel, stride, padding; a stage is what a max-pooling of 3x3, stride 2, sees

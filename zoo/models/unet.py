@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.choice import choose
 from zoo.layers.activation import activation
 from zoo.layers.backbone import adapted
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.conv_transpose import ConvTranspose
 from zoo.layers.initializer import initializer
+from zoo.lookup import choose
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import max_pool
 from zoo.ops.resize import resize

@@ -12,7 +12,7 @@ from flax.typing import Dtype
 from zoo.layers.activation import activation
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import initializer
-from zoo.ops.normalization import local_response_norm
+from zoo.ops.local_response_norm import local_response_norm
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
 
 
@@ -27,7 +27,7 @@ class VGG(nn.Module):
     than 32 x 32 raises ValueError.
 
     `depths` counts the convolutions of each stage; `pointwise` makes the last one of stages 3, 4
-    and 5 a 1 x 1; `lrn` is (size, alpha, beta, k) of zoo.ops.normalization's local_response_norm
+    and 5 a 1 x 1; `lrn` is (size, alpha, beta, k) of zoo.ops.local_response_norm's local_response_norm
     after the first convolution. `padding` is the convolutions': "torch" and "SAME" are one at stride 1,
     and the poolings leave an odd row out, which with `ceil` is a window of its own, as in Caffe.
     `remat` recomputes a stage's maps in the backward pass.

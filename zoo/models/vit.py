@@ -13,8 +13,8 @@ from flax.typing import Dtype
 
 from zoo.layers.attention import DotProductAttention
 from zoo.layers.initializer import initializer
-from zoo.ops.once import computed_once
-from zoo.ops.tokens import dot_general, gelu
+from zoo.ops.dense_general import dot_general, gelu
+from zoo.ops.fusion import computed_once
 
 EPSILON = 1e-6  # of every LayerNorm: the authors' code, torchvision and timm agree on it
 

@@ -15,9 +15,9 @@ from zoo.layers.backbone import adapted, stages
 from zoo.layers.conv_norm import ConvNorm
 from zoo.ops.boxes import area, clip
 from zoo.ops.convolution import conv_general_dilated
-from zoo.ops.grid import cells, grid_boxes
 from zoo.ops.nms import batched_nms
 from zoo.ops.pooling import max_pool
+from zoo.ops.yolo_grid import cells, grid_boxes
 
 CANDIDATES = (
     1000  # boxes of a class that the suppression of overlaps looks at: the best of an image
@@ -133,7 +133,7 @@ class YOLO(nn.Module):
     halve the map down to S = H / 64; the stages are the maps of stride 4, 8, ... before the next
     halving. Then, where they are not 0, a locally connected layer of `local` channels, a dense one
     of `hidden` units, and dropout after either, and the dense layer of the grid: for each cell K
-    class probabilities, the confidences of `boxes` (P) boxes, and their places (zoo.ops.grid's
+    class probabilities, the confidences of `boxes` (P) boxes, and their places (zoo.ops.yolo_grid's
     cells). All of it is linear at the end, and the loss zoo.losses.yolo_v1.
 
     Boxes come in evaluation alone; see `detections` for them, their `threshold` and `overlap`. M is
@@ -141,7 +141,7 @@ class YOLO(nn.Module):
     takes images of the size that it was initialised with. `num_classes=0`: the stages alone.
 
     Source: Redmon et al. 2016, You Only Look Once, figure 3 and section 2.2; darknet's yolov1.cfg
-    and yolov1-tiny.cfg, whose weights load (zoo.weights.darknet).
+    and yolov1-tiny.cfg, whose weights load (zoo.weights.formats.darknet).
 
     >>> image = jax.ShapeDtypeStruct((1, 448, 448, 3), jnp.float32)
     >>> out, _ = jax.eval_shape(YOLO().init_with_output, jax.random.key(0), image)

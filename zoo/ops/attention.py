@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.window import wide
+from zoo.ops.conv_spec import wide
 
 
 def dot_product_attention(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.once import computed_once
+from zoo.ops.fusion import computed_once
 
 PARTS = 13  # that are added at a time, at most: XLA fuses a producer into no more additions than 15
 FEW = 49  # rows an image that are left to XLA: its sum of 8 x 49 x 2048 takes 0.15, ours 1.3

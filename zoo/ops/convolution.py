@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from zoo.ops import volume
-from zoo.ops.dense import dense
+from zoo.ops.conv_dense import dense
+from zoo.ops.conv_spec import NHWC, Shape
 from zoo.ops.depthwise import depthwise
 from zoo.ops.grouped import grouped
 from zoo.ops.pointwise import pointwise
-from zoo.ops.window import NHWC, Shape
 
 
 def lowering(x: Any, w: Any, shape: Shape) -> Callable:

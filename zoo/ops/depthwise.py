@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.window import Shape, taps, wide
+from zoo.ops.conv_spec import Shape, taps, wide
 
 
 def depthwise(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:

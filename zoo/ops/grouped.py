@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.window import NHWC, Shape
+from zoo.ops.conv_spec import NHWC, Shape
 
 # Groups, and at most so many channels of theirs, that are joined in a dense convolution. 56² x 128,
 # of 4 channels each, 4 together: 15, 8: 24; 14² x 512, of 16, by themselves: 6.4, 2 together: 5.0.

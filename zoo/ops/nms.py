@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from zoo.ops.boxes import box_iou
-from zoo.ops.window import wide
+from zoo.ops.conv_spec import wide
 
 BLOCK = 256
 

@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from zoo.ops.window import Shape, wide
+from zoo.ops.conv_spec import Shape, wide
 
 FEW = 16  # channels that are added up one by one
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from zoo.ops.window import wide
+from zoo.ops.conv_spec import wide
 
 
 def averaging_matrix(length: int, bins: int) -> np.ndarray:

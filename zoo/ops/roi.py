@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from zoo.ops.turns import by_parts, greatest, parts, repeat
-from zoo.ops.window import wide
+from zoo.ops.chunked import by_parts, greatest, parts, repeat
+from zoo.ops.conv_spec import wide
 
 FAR = float(2**20)  # pixels of the map, where boxes end at the latest that are pooled
 

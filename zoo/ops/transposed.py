@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from zoo.ops.conv_spec import NHWC
 from zoo.ops.convolution import conv_general_dilated
-from zoo.ops.window import NHWC
 
 
 class Phases(NamedTuple):

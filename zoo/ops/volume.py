@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.window import NHWC, Shape, wide
+from zoo.ops.conv_spec import NHWC, Shape, wide
 
 NDHWC = ("NDHWC", "DHWIO", "NDHWC")
 FEW = 8  # input channels of a clip, or of the first convolutions after it

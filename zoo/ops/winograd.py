@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from zoo.ops.window import NHWC, Shape
+from zoo.ops.conv_spec import NHWC, Shape
 
 TILE = 4  # outputs that are computed together
 FEW = 256  # pixels below which the sums of taps take what the products save

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import traverse_util
 
-from zoo.choice import choose
+from zoo.lookup import choose
 
 HOWS: dict[str, Any] = dict.fromkeys(("mean", "centre"))
 

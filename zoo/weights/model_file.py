@@ -12,10 +12,10 @@ import numpy as np
 from zoo.layers.residual import unstack
 from zoo.preprocess import METHODS, Preprocessing, with_channels
 from zoo.registry import create_model, images, variant_of
-from zoo.weights import safetensors
-from zoo.weights.fit import Fitted, account, fit, flatten, frozen, shapes, unflatten
-from zoo.weights.sources import describe, locate
-from zoo.weights.tensors import read_tensors
+from zoo.weights.adapt import Fitted, account, fit, flatten, frozen, shapes, unflatten
+from zoo.weights.formats import safetensors
+from zoo.weights.publishers import describe, locate
+from zoo.weights.readers import read_tensors
 
 FIELDS = Preprocessing._fields  # mean std size crop interpolation sides frames stride
 OF_CLIPS = dict(frames=0, stride=1)  # not written of images, so that older versions read those
@@ -246,7 +246,7 @@ def load_model(
 
     The file is ours, or torchvision's, timm's, … as safetensors, npz or torch wrote it: told by
     content, renamed by the tables of zoo.weights, and nothing in it is ever run. An address is
-    `https://…`, `hf://ORG/REPO[/FILE]` or `torchvision://TAG`; see zoo.weights.store.fetch.
+    `https://…`, `hf://ORG/REPO[/FILE]` or `torchvision://TAG`; see zoo.weights.cache.fetch.
 
     Fields not given are those of the file's card. `num_classes` other than the file's makes a
     fresh head from key 0, `in_channels` other than the file's a first kernel out of the file's:

@@ -16,16 +16,16 @@ import pytest
 from PIL import Image
 
 import zoo
-from tests.train import told
-from tests.zoo.test_video import write
+from tests.train import fake_detector
+from tests.zoo.media.test_video_io import write
 from train import loop, parallel
 from train.bench import clock, programs, reference
 from train.bench.__main__ import main
 from train.bench.model import Settings, bench_model, check
 from train.bench.pipeline import measure_pipeline
 from train.data import eval_batches
-from zoo.measure import measure
 from zoo.ops import nms
+from zoo.profile import measure
 
 TINY = dict(depths=(1, 1), num_classes=5)
 
@@ -172,15 +172,15 @@ def test_a_detector_s_suppression(monkeypatch):
 
 def test_one_compilation_for_any_number_of_objects():
     """Pixels to boxes, and the measured rows: nothing, a few, as many as there is room for."""
-    chosen = told.run()
+    chosen = fake_detector.run()
     layout = parallel.layout("jit", devices=jax.devices()[:1])
     functions = loop.compile_run(chosen, layout)
     batch = next(iter(eval_batches(chosen.train, batch_size=8)))
     variables = {"params": {"weight": np.float32(1)}}
     counts = []
-    for most in (0, 1, told.OBJECTS):
-        batch["box_valid"] = np.arange(told.OBJECTS) < np.full((8, 1), most)
-        batch["image"][:, :, 6] = np.arange(told.HEIGHT)[:, None] < most
+    for most in (0, 1, fake_detector.OBJECTS):
+        batch["box_valid"] = np.arange(fake_detector.OBJECTS) < np.full((8, 1), most)
+        batch["image"][:, :, 6] = np.arange(fake_detector.HEIGHT)[:, None] < most
         counts.append(int(functions.predict(variables, batch)["valid"].sum()))
         functions.measure(variables, batch)
     assert counts == [0, 8, 40]

@@ -7,7 +7,7 @@ import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
 from train.data import balance, inverse_frequency, split, train_batches
-from train.data.arrays import Arrays, labels_of
+from train.data.source import Arrays, labels_of
 
 LABELS = np.repeat(np.int32([0, 1, 2, 4]), [50, 7, 20, 1])
 IMAGES = np.arange(78, dtype=np.uint8)[:, None, None, None]

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from train.data.arrays import Arrays, Subset
 from train.data.batches import eval_batches, train_batches
+from train.data.source import Arrays, Subset
 
 
 def numbered(length):

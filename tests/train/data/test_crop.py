@@ -17,7 +17,7 @@ from PIL import Image
 import zoo
 from tests.train.data.test_tfds import RAGGED, example, prepared
 from train.data import Crop, balance, eval_batches, open_source, train_batches
-from train.data.photographs import draw_part, photograph
+from train.data.image_files import draw_part, photograph
 from train.data.tfds import open_tfds
 from train.step import init, train_step
 from train.tasks.classification import classification

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from train.data.sources import split
+from train.data.classification.open import split
 from train.data.tfds import open_tfds
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.data.selective_search import Proposed
+from train.data.detection.selective_search import Proposed
 from train.rcnn.detect import detections
 from train.rcnn.regions import Drawn, Warped, recall, regions_of
 

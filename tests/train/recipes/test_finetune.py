@@ -9,8 +9,8 @@ from flax.traverse_util import flatten_dict
 
 import zoo
 from tests.train.recipes.pictures import CLASSES, write_pictures
-from train import paths
 from train.__main__ import main
+from train.optim import param_groups
 from train.recipes import finetune
 from train.step import holding
 from zoo.layers.norm import BatchNorm
@@ -126,7 +126,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layers_of_a_model(name):
-    assert paths.layers(zoo.create_model(name), (224, 224, 3)) == [*LAYERS[name], "head/.*"]
+    assert param_groups.layers(zoo.create_model(name), (224, 224, 3)) == [*LAYERS[name], "head/.*"]
 
 
 class TwoNorms(nn.Module):

@@ -9,8 +9,8 @@ import zoo
 from tests.train.recipes.test_photographs import two_steps
 from train import parallel
 from train.recipes import RECIPES, fcn8s_voc, fcn_resnet50_camvid
+from zoo.media.colormap import voc_palette
 from zoo.models import fcn, vgg
-from zoo.palette import voc_palette
 
 SIDE = 40
 TRIED = ("unet_digit_scenes", "unet_isbi2012", "fcn_resnet50_camvid", "fcn8s_voc")

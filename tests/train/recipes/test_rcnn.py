@@ -10,7 +10,7 @@ from tests.train.recipes.test_photographs import two_steps
 from train import loop, parallel
 from train.augment import scene
 from train.augment.boxes import with_proposals
-from train.data.selective_search import Search, selective_search
+from train.data.detection.selective_search import Search, selective_search
 from train.recipes import RECIPES, fast_rcnn_bccd, rcnn_bccd
 from zoo.canvas import Canvas
 

@@ -10,11 +10,12 @@ import pytest
 
 import zoo
 from tests.train.recipes.test_photographs import steps_at
-from tests.zoo.test_video import write
+from tests.zoo.media.test_video_io import write
 from train import step
 from train.__main__ import main
-from train.data import eval_batches, moving_digits, train_batches
-from train.data.digits import cache_folder
+from train.data import eval_batches, train_batches
+from train.data.classification.digits import cache_folder
+from train.data.synthetic import moving_digits
 from train.recipes import RECIPES, slowfast_moving_digits
 
 VIDEOS = (

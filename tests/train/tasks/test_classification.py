@@ -11,7 +11,8 @@ import optax
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from train import augment, metrics, plots
+from train import augment, plots
+from train.metrics import classification as metrics
 from train.tasks.classification import LOSSES, Loss, classification
 from train.tasks.crops import ten_crops
 from zoo import losses

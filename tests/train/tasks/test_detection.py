@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from tests.train.told import CLASSES, HEIGHT, OBJECTS, WIDTH, Reader, Told, run, task
-from train import detection_metrics as metrics
+from tests.train.fake_detector import CLASSES, HEIGHT, OBJECTS, WIDTH, Reader, Told, run, task
 from train import loop, parallel, step
 from train.data import eval_batches
 from train.log import read_rows
+from train.metrics import detection as metrics
 from train.tasks.detection import rows_in
 
 

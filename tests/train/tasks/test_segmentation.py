@@ -11,13 +11,14 @@ import optax
 import pytest
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from tests.train.squares import CLASSES, PREPROCESSING, Convolutions, Squares, run
-from train import loop, metrics, parallel, step
-from train.border import instances_of
+from tests.train.fake_segmentation import CLASSES, PREPROCESSING, Convolutions, Squares, run
+from train import loop, parallel, step
 from train.data import eval_batches, train_batches
 from train.log import read_rows
+from train.metrics import classification
+from train.metrics.connected_components import instances_of
 from train.tasks.segmentation import segmentation
-from zoo import tiles
+from zoo.inference import tiling
 
 RANDOM = np.random.default_rng(0)
 B, H, W, K = 4, 6, 5, 3
@@ -69,7 +70,7 @@ def test_it_learns_a_square_and_leaves_pictures(tmp_path):
 @pytest.mark.parametrize("flips", [False, True])
 def test_evaluation_counts_every_pixel_once(flips):
     """21 examples in batches of 8 on 8 devices, against scikit-learn on all of them at once."""
-    chosen = run(task=dict(predict=tiles.flips if flips else None))
+    chosen = run(task=dict(predict=tiling.flips if flips else None))
     source = chosen.evaluate["val"]
     examples = [source[i] for i in range(len(source))]
     image, mask = (np.stack([e[name] for e in examples]) for name in ("image", "mask"))
@@ -226,7 +227,7 @@ def test_membranes_are_scored_as_the_challenge_scores_them(membrane):
     measured = jax.jit(partial(built.measure, lambda image: {"logits": logits}))(part)
     found = built.summarize([jax.tree.map(np.asarray, measured)])
     truth = [instances_of(one == 1 - membrane) for one in mask[:2]]
-    expected = metrics.isbi(shown[:2], truth)
+    expected = classification.isbi(shown[:2], truth)
     assert found["rand"] == pytest.approx(expected["rand"], rel=1e-3)
     assert found["information"] == pytest.approx(expected["information"], rel=1e-3)
     assert 0.1 < found["rand"] < 1
@@ -258,7 +259,7 @@ def test_pictures_show_the_hardest_first_and_name_the_classes():
     assert {tuple(colour) for colour in palette.tolist()} <= colours
     table = list(csv.DictReader(io.StringIO(drawn["classes.csv"])))
     assert list(table[0]) == ["class", "support", "predicted", "accuracy", "iou", "dice"]
-    shares = metrics.per_region(np.asarray(measured["confusion"]))
+    shares = classification.per_region(np.asarray(measured["confusion"]))
     np.testing.assert_allclose([float(row["iou"]) for row in table], shares["iou"], atol=6e-5)
 
 

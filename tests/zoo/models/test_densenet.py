@@ -10,7 +10,7 @@ from flax import traverse_util
 
 import zoo
 from zoo.models.densenet import DenseLayer, DenseNet, Transition
-from zoo.weights.sources import export
+from zoo.weights.publishers import export
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)

@@ -14,11 +14,11 @@ from tests.zoo.test_models import COUNTS
 from zoo.heads.roi import roi_samples
 from zoo.heads.rpn import anchor_samples
 from zoo.losses import rcnn
-from zoo.measure import measure
 from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
-from zoo.weights.fit import shapes
-from zoo.weights.sources import rename
+from zoo.profile import measure
+from zoo.weights.adapt import shapes
+from zoo.weights.publishers import rename
 
 H, W = 64, 96
 PICTURE = dict(size=jnp.array([[64, 96], [48, 64], [64, 96]]))

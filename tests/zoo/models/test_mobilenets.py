@@ -9,9 +9,9 @@ import pytest
 
 import zoo
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.width import round_width
-from zoo.measure import measure
+from zoo.layers.make_divisible import round_width
 from zoo.models.mobilenet_v2 import InvertedResidual
+from zoo.profile import measure
 
 KEY = jax.random.key(0, impl="rbg")
 

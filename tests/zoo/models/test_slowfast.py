@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import zoo
-from zoo import show
+from zoo.cli import show
 from zoo.models.slowfast import SlowFast, slow_frames
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import zoo
 from tests.zoo.conftest import draw_variables
-from tests.zoo.small import small
+from tests.zoo.small_models import small
 from zoo.preprocess import Preprocessing
 
 RANDOM = np.random.default_rng(0)

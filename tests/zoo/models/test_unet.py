@@ -13,7 +13,7 @@ import zoo
 from tests.golden.compare import double_precision
 from zoo.models.unet import UNet, fitting_sides, margin
 from zoo.registry import variant
-from zoo.weights import fit, model_file, read_card
+from zoo.weights import adapt, model_file, read_card
 
 RANDOM = np.random.default_rng(0)
 
@@ -364,7 +364,7 @@ def test_an_assembly_is_saved_loaded_and_folded(assembly, tmp_path):
 
 def test_a_name_alone_is_saved_as_a_name(tmp_path, monkeypatch):
     monkeypatch.setattr(model_file, "shapes", lambda model, image: {})
-    monkeypatch.setattr(fit, "shapes", lambda model, image: {})
+    monkeypatch.setattr(adapt, "shapes", lambda model, image: {})
     model = zoo.create_model("unet", backbone="resnet34", axis_name="data", remat=True)
     zoo.save_model("unet", tmp_path / "a", model, {})
     card = read_card(tmp_path / "a")

@@ -12,10 +12,10 @@ import pytest
 import zoo
 from tests.golden.compare import QUICKLY
 from zoo.losses import yolo_v1
-from zoo.measure import measure
 from zoo.models.resnet import ResNet
 from zoo.models.yolo import YOLO, YOLOGrid, detections
-from zoo.ops.grid import cells, grid_boxes
+from zoo.ops.yolo_grid import cells, grid_boxes
+from zoo.profile import measure
 
 H, W, P, K = 3, 5, 2, 3
 HIGH, WIDE = 96, 200

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from tests.golden import places
+from tests.golden import roi_fixtures
 from zoo.ops.anchors import cell_anchors, grid_anchors, paper_anchors
 from zoo.ops.boxes import area
 
@@ -32,7 +32,7 @@ def test_their_areas():
 
 
 def test_as_torchvision():
-    golden = places.golden("anchors")
+    golden = roi_fixtures.golden("anchors")
     cell = cell_anchors((32, 50), (0.5, 1.0, 2.0))
     assert cell.dtype == np.float32
     np.testing.assert_array_equal(cell, golden["cell"])

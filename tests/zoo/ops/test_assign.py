@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.golden import places
+from tests.golden import roi_fixtures
 from zoo.ops.assign import match, sample
 
-HIGH, LOW = places.SHARES
+HIGH, LOW = roi_fixtures.SHARES
 matched = jax.jit(functools.partial(match, high=HIGH, low=LOW), static_argnames="low_quality")
 
 
 @pytest.mark.parametrize("low_quality", [False, True])
 def test_as_torchvision(low_quality):
     """Ties between rows and between columns, and rows of padding anywhere."""
-    iou, golden = places.overlaps(), places.golden("assign")[f"match {low_quality}"]
+    iou, golden = roi_fixtures.overlaps(), roi_fixtures.golden("assign")[f"match {low_quality}"]
     found = matched(iou, jnp.ones(5, bool), low_quality=low_quality)
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(found, golden)

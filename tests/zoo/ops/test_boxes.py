@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.golden import places
+from tests.golden import roi_fixtures
 from zoo.ops import boxes
 from zoo.ops.boxes import LARGEST, box_diou, box_giou, box_iou, decode, encode
 
-GOLDEN = places.golden("boxes")
+GOLDEN = roi_fixtures.golden("boxes")
 OVERLAPS = {"box_iou": box_iou, "generalized_box_iou": box_giou, "distance_box_iou": box_diou}
 WORST = np.array(  # with each other and with good ones
     [
@@ -38,7 +38,7 @@ def jitted(f, **fields):
 
 
 def pair():
-    return (jnp.asarray(places.boxes(name, 12)) for name in "ab")
+    return (jnp.asarray(roi_fixtures.boxes(name, 12)) for name in "ab")
 
 
 def slow_iou(a, b, plus):
@@ -58,7 +58,7 @@ def slow_iou(a, b, plus):
 @pytest.mark.parametrize("name", OVERLAPS)
 def test_as_torchvision(name):
     a, b = pair()
-    slope = jnp.asarray(places.slope(name, (12, 12)))
+    slope = jnp.asarray(roi_fixtures.slope(name, (12, 12)))
 
     def both(a, b):
         y, back = jax.vjp(lambda x: OVERLAPS[name](x, b), a)
@@ -79,17 +79,17 @@ def test_iou_as_numpy(plus):
 
 def test_coder_as_torchvision():
     a, b = pair()
-    deltas = jitted(encode, weights=places.WEIGHTS)(a, b)
+    deltas = jitted(encode, weights=roi_fixtures.WEIGHTS)(a, b)
     np.testing.assert_allclose(deltas, GOLDEN["encode"], rtol=1e-5, atol=2e-5)
-    far = jitted(decode, weights=places.WEIGHTS)(GOLDEN["encode"] * 4, b)
+    far = jitted(decode, weights=roi_fixtures.WEIGHTS)(GOLDEN["encode"] * 4, b)
     np.testing.assert_allclose(far, GOLDEN["decode"], rtol=1e-4, atol=1e-3)
-    np.testing.assert_array_equal(jitted(boxes.clip, size=places.SIZE)(a), GOLDEN["clip"])
+    np.testing.assert_array_equal(jitted(boxes.clip, size=roi_fixtures.SIZE)(a), GOLDEN["clip"])
 
 
 @pytest.mark.parametrize("plus", [0.0, 1.0])
 def test_decode_inverts_encode(plus):
     a, b = pair()
-    fields = dict(weights=places.WEIGHTS, plus=plus)
+    fields = dict(weights=roi_fixtures.WEIGHTS, plus=plus)
     again = jax.jit(lambda a, b: decode(encode(a, b, **fields), b, **fields))(a, b)
     # with plus, py-faster-rcnn's x1 is centre + width / 2, the pixel after the last
     grown = np.asarray(a) + np.array([0, 0, plus, plus])
@@ -166,7 +166,7 @@ def test_a_regressor_that_diverges_is_seen():
 def test_types(dtype):
     wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
     with jax.enable_x64(dtype == jnp.float64):
-        a, b = (jnp.asarray(places.boxes(name, 12), dtype) for name in "ab")
+        a, b = (jnp.asarray(roi_fixtures.boxes(name, 12), dtype) for name in "ab")
         assert jax.eval_shape(box_giou, a, b.astype(jnp.float32)).dtype == wide
         deltas = jax.jit(encode)(a, b)
         assert deltas.dtype == wide

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tests.zoo.ops.compared import close, gradients
+from tests.zoo.ops.assertions import close, gradients
 from zoo.ops import convolution
+from zoo.ops.conv_spec import NHWC, Shape
 from zoo.ops.convolution import conv_general_dilated
-from zoo.ops.window import NHWC, Shape
 
 # Image [B, H, W, C], kernel [h, w, C / groups, D], strides, padding, dilation, groups, lowering.
 CASES = {

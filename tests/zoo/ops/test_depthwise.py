@@ -9,8 +9,8 @@ import pytest
 from jax import lax
 
 from tests.zoo.ops.test_convolution import close, gradients, pair
+from zoo.ops.conv_spec import NHWC
 from zoo.ops.convolution import conv_general_dilated
-from zoo.ops.window import NHWC
 
 # Image [B, H, W, C], kernel [h, w], strides, padding, dilation.
 CASES = {

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.golden import places
+from tests.golden import roi_fixtures
 from zoo.ops import nms as module
 from zoo.ops.nms import batched_nms, nms, soft_nms
 
-GOLDEN = places.golden("nms")
+GOLDEN = roi_fixtures.golden("nms")
 
 
 def iou(one, many, plus=0.0):
@@ -49,7 +49,7 @@ def kept(result):
 
 
 def crowd():
-    boxes, scores, labels = map(jnp.asarray, places.crowded())
+    boxes, scores, labels = map(jnp.asarray, roi_fixtures.crowded())
     return boxes, scores, labels, jnp.ones(len(boxes), bool)
 
 
@@ -68,7 +68,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 64)  # several blocks, several parts of what is kept
 
 
-@pytest.mark.parametrize("threshold", places.THRESHOLDS)
+@pytest.mark.parametrize("threshold", roi_fixtures.THRESHOLDS)
 def test_as_torchvision(threshold):
     boxes, scores, labels, valid = crowd()
     assert kept(alone(boxes, scores, valid, threshold)) == GOLDEN[f"nms {threshold}"].tolist()
@@ -138,7 +138,7 @@ def soft(boxes, scores, valid, method="gaussian"):
 
 @pytest.mark.parametrize("method", WEIGHTS)
 def test_soft_nms_as_numpy(method):
-    boxes, valid = places.boxes("soft", 60), jnp.arange(60) < 50
+    boxes, valid = roi_fixtures.boxes("soft", 60), jnp.arange(60) < 50
     scores = (np.random.default_rng(0).uniform(size=60) / 2 + 0.5).astype(np.float32)
     order, values = map(np.asarray, slow_soft_nms(boxes[:50], scores[:50], 30, WEIGHTS[method]))
     found = soft(jnp.asarray(boxes), jnp.asarray(scores), valid, method=method)

@@ -8,17 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.golden import places
+from tests.golden import roi_fixtures
 from tests.zoo.ops.test_nms import slow_nms
 from zoo.ops.proposals import proposals
 
 
 def test_as_torchvision():
     """Three maps; the best anchors of the first lie beside the picture and take its places."""
-    golden = places.golden("proposals")
-    fields = dict(before=places.BEFORE, after=places.AFTER, threshold=places.KEPT, smallest=1e-3)
-    f = functools.partial(proposals, levels=places.LEVELS, **fields)
-    boxes, scores, valid = jax.jit(f)(*places.levels(), size=jnp.array(places.SIZE))
+    golden = roi_fixtures.golden("proposals")
+    fields = dict(
+        before=roi_fixtures.BEFORE,
+        after=roi_fixtures.AFTER,
+        threshold=roi_fixtures.KEPT,
+        smallest=1e-3,
+    )
+    f = functools.partial(proposals, levels=roi_fixtures.LEVELS, **fields)
+    boxes, scores, valid = jax.jit(f)(*roi_fixtures.levels(), size=jnp.array(roi_fixtures.SIZE))
     assert valid.sum() == len(golden["scores"])
     np.testing.assert_allclose(boxes[valid], golden["boxes"], atol=1e-4)
     np.testing.assert_allclose(scores[valid], golden["scores"], atol=1e-6)
@@ -39,11 +44,11 @@ def slow_proposals(logits, deltas, anchors, size, before, after, threshold, smal
 
 
 def test_as_in_the_paper():
-    logits, deltas, anchors = places.levels()
+    logits, deltas, anchors = roi_fixtures.levels()
     told = dict(before=40, after=20, threshold=0.5, smallest=12.0)
-    expected, ranks = slow_proposals(logits, deltas, anchors, places.SIZE, **told)
+    expected, ranks = slow_proposals(logits, deltas, anchors, roi_fixtures.SIZE, **told)
     f = functools.partial(proposals, plus=1.0, clip=math.inf, small_first=True, **told)
-    boxes, scores, valid = jax.jit(f)(logits, deltas, anchors, size=jnp.array(places.SIZE))
+    boxes, scores, valid = jax.jit(f)(logits, deltas, anchors, size=jnp.array(roi_fixtures.SIZE))
     assert valid.sum() == len(ranks)
     np.testing.assert_allclose(boxes[valid], expected, atol=1e-4)
     np.testing.assert_allclose(scores[valid], 1 / (1 + np.exp(-ranks)), atol=1e-6)
@@ -51,13 +56,13 @@ def test_as_in_the_paper():
 
 def test_few_and_broken():
     """Fewer anchors than asked for; offsets of NaN are no proposals; no gradient, a batch, bfloat16."""
-    logits, deltas, anchors = (each[-6:] for each in places.levels())
+    logits, deltas, anchors = (each[-6:] for each in roi_fixtures.levels())
     deltas = deltas.copy()
     deltas[0] = np.nan
     f = functools.partial(proposals, before=50, after=9, threshold=0.9, smallest=1e-3)
 
     def total(logits, deltas):
-        boxes, scores, valid = f(logits, deltas, anchors, size=places.SIZE)
+        boxes, scores, valid = f(logits, deltas, anchors, size=roi_fixtures.SIZE)
         return jnp.sum(boxes) + jnp.sum(scores), (boxes, valid)
 
     told = [jnp.asarray(each, jnp.bfloat16)[None] for each in (logits, deltas)]
@@ -68,7 +73,7 @@ def test_few_and_broken():
 
 
 def test_mistakes():
-    logits, deltas, anchors = places.levels()
+    logits, deltas, anchors = roi_fixtures.levels()
     with pytest.raises(ValueError, match=r"\(3, 4\) have 7 anchors, got 126"):
         proposals(
             logits,

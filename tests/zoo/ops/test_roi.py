@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.golden import places
+from tests.golden import roi_fixtures
+from zoo.ops.conv_spec import wide
 from zoo.ops.roi import pyramid_roi_align, roi_align, roi_pool
-from zoo.ops.window import wide
 
-GOLDEN = places.golden("roi")
-FIELDS = dict(size=places.ROI_SIZE, scale=places.ROI_SCALE)
+GOLDEN = roi_fixtures.golden("roi")
+FIELDS = dict(size=roi_fixtures.ROI_SIZE, scale=roi_fixtures.ROI_SCALE)
 WORST = [
     [np.nan] * 4,
     [0, 0, np.nan, 9],
@@ -40,12 +40,12 @@ def computed(f, **fields):
 
 
 def arguments(name, dtype=np.float32):
-    features, regions = places.features().astype(dtype), places.regions()
-    shape = (len(regions), *places.ROI_SIZE, features.shape[-1])
-    return features, regions, places.slope(name, shape).astype(dtype)
+    features, regions = roi_fixtures.features().astype(dtype), roi_fixtures.regions()
+    shape = (len(regions), *roi_fixtures.ROI_SIZE, features.shape[-1])
+    return features, regions, roi_fixtures.slope(name, shape).astype(dtype)
 
 
-@pytest.mark.parametrize(("sampling", "aligned"), places.ROI_ALIGN)
+@pytest.mark.parametrize(("sampling", "aligned"), roi_fixtures.ROI_ALIGN)
 def test_align_as_torchvision(sampling, aligned):
     name = f"align {sampling} {aligned}"
     y, gradient = computed(roi_align, sampling=sampling, aligned=aligned)(*arguments(name))
@@ -131,7 +131,7 @@ def test_the_worst(f):
         y = f(x, boxes, **FIELDS)
         return jnp.sum(y * y), y
 
-    slopes, y = jax.jit(jax.grad(total, (0, 1), has_aux=True))(places.features(), boxes)
+    slopes, y = jax.jit(jax.grad(total, (0, 1), has_aux=True))(roi_fixtures.features(), boxes)
     assert np.isfinite(y).all() and np.isfinite(slopes[0]).all()
     assert not slopes[1].any() and not y[:4].any()
 
@@ -158,9 +158,9 @@ def test_pyramid():
     maps = [
         rng.normal(size=(*shape, 2)).astype(np.float32) for shape in ((16, 24), (8, 12), (4, 6))
     ]
-    boxes, scales = places.regions(), (0.25, 0.125, 0.0625)
+    boxes, scales = roi_fixtures.regions(), (0.25, 0.125, 0.0625)
     level = np.arange(len(boxes)) % 3
-    slope = places.slope("pyramid", (len(boxes), 2, 2, 2))
+    slope = roi_fixtures.slope("pyramid", (len(boxes), 2, 2, 2))
 
     def apart(*maps):
         every = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tests.zoo.ops.compared import close
+from tests.zoo.ops.assertions import close
 from zoo.ops.transposed import by_phases, conv_transpose, phases
 
 # Image [B, H, W, C], D, kernel, strides, padding, transpose_kernel.

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tests.zoo.ops.compared import close
+from tests.zoo.ops.assertions import close
 from zoo.ops import volume
+from zoo.ops.conv_spec import Shape
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.volume import NDHWC, meetings
-from zoo.ops.window import Shape
 
 # Clip [B, T, H, W, C], kernel [t, h, w, C / groups, D], strides, padding, dilation, groups, lowering.
 CASES = {

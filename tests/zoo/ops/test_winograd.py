@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tests.zoo.ops.compared import close, gradients
-from zoo.ops.window import NHWC, Shape
+from tests.zoo.ops.assertions import close, gradients
+from zoo.ops.conv_spec import NHWC, Shape
 from zoo.ops.winograd import OUTPUTS, PIXELS, TAPS, suits, winograd
 
 # Image [B, H, W, C], kernel [h, 3, C, D], padding.

@@ -12,10 +12,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import zoo
-from tests.zoo.small import SMALL, small
+from tests.zoo.small_models import SMALL, small
 from zoo.preprocess import Preprocessing
 from zoo.registry import images, variant
-from zoo.weights import fit, model_file, read_card
+from zoo.weights import adapt, model_file, read_card
 
 NAME = "lenet5_modern"
 
@@ -55,7 +55,7 @@ OTHER = dict(num_classes=3, image_size=64, act="silu", padding="SAME", dropout=0
 def test_every_variant_keeps_its_fields(name, tmp_path, monkeypatch):
     """Their card alone: values, of which some have gigabytes, are the test's above."""
     monkeypatch.setattr(model_file, "shapes", lambda model, image: {})
-    monkeypatch.setattr(fit, "shapes", lambda model, image: {})
+    monkeypatch.setattr(adapt, "shapes", lambda model, image: {})
     own = zoo.create_model(name)
     fields = {key: value for key, value in OTHER.items() if hasattr(own, key)}
     for model in (own, own.clone(**fields)):

@@ -1,0 +1,277 @@
+"""The commands of `python -m train` beside the recipes."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import optax
+import tyro
+
+from train import knn, log, loop, parallel, plots
+from train.augment.gallery import gallery
+from train.data import open_boxes, open_clips, open_masks, open_source
+from train.data.image_files import photograph
+from train.data.source import Source
+from train.run import Run
+from train.task import Task
+from train.tasks.classification import classification, mistakes
+from train.tasks.detection import Metric, detection
+from train.tasks.segmentation import segmentation
+from train.tasks.video import video
+from zoo.canvas import canvas_of
+from zoo.inference import tiling
+from zoo.inference.classifier import name_classes
+from zoo.lookup import choose
+from zoo.preprocess import Preprocessing, uncropped
+from zoo.registry import variant
+from zoo.weights.adapt import Fitted, unflatten
+from zoo.weights.model_file import open_model, preprocessing_of
+
+PIXELS = 480  # side of the photograph in the gallery of augmentations
+BATCHES = {"classification": 64, "segmentation": 64, "detection": 8, "video": 8}  # at a time
+PARTS = ("test", "val", "train")  # which is evaluated where none is asked for
+
+
+def augment_gallery(
+    image: tyro.conf.Positional[Path], *, output: Path = Path("gallery.png"), seed: int = 0
+) -> None:
+    """Every augmentation of IMAGE, several draws of each, in one picture.
+
+    Args:
+        image: a photograph
+        output: where the picture goes
+        seed: of the draws
+    """
+    try:
+        pixels = photograph(image, size=(PIXELS, PIXELS, 3))
+    except ValueError as error:
+        raise ValueError(f"{image} cannot be read ({error}); give a photograph") from error
+    plots.save(gallery(pixels, key=jax.random.key(seed)), output)
+    print(f"{output} shows every augmentation of {image}")
+
+
+def nearest(
+    source: tyro.conf.Positional[str],
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    distance: tuple[knn.Distance, ...] = ("l2",),
+    k: tuple[int, ...] = (1, 5, 10, 20),
+    size: tuple[int, int, int] | None = None,
+    seed: int = 0,
+) -> None:
+    """Accuracy of the nearest training images' classes, on pixels or on a model's features.
+
+    Args:
+        source: digits | idx:FOLDER | folder:FOLDER | tfds:NAME
+        model: whose pooled features are compared; pixels without one
+        weights: a file, a run's workdir or an address, of that model
+        distance: l1, l2, cosine
+        k: how many neighbours vote
+        size: height, width, channels of the images [the model's]
+        seed: of the split of a folder that has none
+    """
+    what, results = knn.accuracies(
+        source, model=model, weights=weights, distances=distance, ks=k, size=size, seed=seed
+    )
+    print(f"share of {what}:")
+    print("  ".join(["distance", *(f"k={number:<5}" for number in k)]).rstrip())
+    for name in distance:
+        shares = [f"{100 * results[name, number]:5.2f} %" for number in k]
+        print("  ".join([f"{name:8}", *shares]))
+
+
+def evaluate(
+    name: tyro.conf.Positional[str],
+    *,
+    weights: str,
+    source: str,
+    part: Literal["train", "val", "test"] | None = None,
+    crops: Literal[1, 10] = 1,
+    views: tuple[int, int] = (1, 1),
+    values: tuple[int, ...] | None = None,
+    ignore: int | None = None,
+    parts: str | None = None,
+    size: tuple[int, int, int] | None = None,
+    margin: int = 0,
+    flips: bool = False,
+    membrane: int | None = None,
+    metric: Metric = "voc",
+    batch_size: int | None = None,
+    workdir: Path | None = None,
+) -> None:
+    """Figures of weights on data with labels, masks or boxes; what they confuse, class by class.
+
+    Of classifiers of images and of clips top-1 and top-5 accuracy, resized, cut and normalised as the
+    weights' publisher does; of segmenters accuracy, IoU and Dice, images as large as they are; of
+    detectors average precision, images on the canvas that the weights tell. Leaves evaluation.json,
+    classes.csv, predictions.png, and confusion.png or precision_recall.png, in the workdir; of images'
+    classifiers mistakes.csv: what is wrong, least likely label first (--part train: wrong labels).
+
+    Args:
+        name: a name of `python -m zoo list`
+        weights: torchvision://TAG | hf://ORG/REPO | FILE | RUN'S FOLDER
+        source: labels: digits | idx:FOLDER | folder:FOLDER | tfds:NAME; masks: digit_scenes too, voc:, coco:; boxes: digit_scenes | folder: | tfds:; clips: moving_digits | folder: | csv: | ucf101: | tfds:
+        part: of the source [test, else val, else train]
+        crops: 10: the mean of corners, centre and their mirror images (classifiers)
+        views: clips of each video, and crops of each clip, whose mean it is: 10 3 is usual (of clips)
+        values: of the masks' pixels, class by class [the index] (this and what follows: segmenters)
+        ignore: the value of pixels without a class, besides 255
+        parts: blocks of a folder that has none: "0-19 / 20-24", train / val (detectors too)
+        size: height, width, channels that images of many sizes are brought to; detectors: of the canvas
+        margin: pixels by which images are mirrored on every side, for valid convolutions
+        flips: the mean over mirror images
+        membrane: of two classes the border of cells: ISBI 2012's Rand and information scores too
+        metric: voc: at IoU 0.5, by area and by 11 points; coco: its twelve figures (detectors)
+        batch_size: images at a time over all devices [64, detectors 8]
+        workdir: where the figures go [runs/evaluate_NAME]
+    """
+    meant = {"values": values, "ignore": ignore, "parts": parts, "size": size}
+    how = {"crops": crops, "views": views, "margin": margin, "flips": flips}
+    how |= {"membrane": membrane, "metric": metric}
+    loaded = open_model(name, weights)
+    task_of, sources, knobs = opened(loaded, weights, source, meant=meant, how=how)
+    part = part or next(known for known in PARTS if known in sources)
+    data = choose(sources, part, what=f"part of {source}")
+    check_classes(loaded.card.get("classes"), loaded.model.num_classes, data, weights)
+    told = {"model": loaded.name, "weights": weights, "source": source, "part": part, **knobs}
+    folder = workdir or Path("runs") / f"evaluate_{loaded.name}"
+    rows = batch_size or BATCHES[variant(loaded.name)[0]["task"]]
+    judge(loaded, task_of(data), data, told=told, batch_size=rows, workdir=folder)
+
+
+def opened(
+    loaded: Fitted, weights: str, source: str, *, meant: dict, how: dict
+) -> tuple[Callable[[Any], Task], Any, dict[str, Any]]:
+    """-> data to the model's task, the parts of the source, and the knobs that were heard."""
+    kind = variant(loaded.name)[0]["task"]
+    if kind not in BATCHES:
+        raise ValueError(f"{loaded.name} is for {kind}: evaluate takes {', '.join(BATCHES)}")
+    seen = preprocessing_of(loaded, weights)
+    if kind == "classification":
+        sources = open_source(source, size=uncropped(seen))
+        build = partial(classification, preprocessing=seen, crops=how["crops"])
+        return lambda data: build(classes=data.classes), sources, {"crops": how["crops"]}
+    if kind == "video":
+        sources, task_of = clips_of(loaded, seen, source, views=how["views"])
+        return task_of, sources, {"views": how["views"]}
+    if kind == "detection":
+        boxes = partial(detection, preprocessing=seen, loss=no_loss, truth=True)
+        task_of = lambda data: boxes(classes=data.classes, metric=how["metric"])
+        sources = boxes_of(loaded, weights, source, parts=meant["parts"], size=meant["size"])
+        return task_of, sources, {"metric": how["metric"]}
+    flips = tiling.flips if how["flips"] else None
+    rest = {"margin": how["margin"], "membrane": how["membrane"]}
+    masks = partial(segmentation, preprocessing=seen, **rest, predict=flips)
+    task_of = lambda data: masks(classes=data.classes, palette=data.palette)
+    return task_of, masks_of(loaded, source, **meant), {**rest, "flips": how["flips"]}
+
+
+def clips_of(
+    loaded: Fitted, seen: Preprocessing, source: str, *, views: tuple[int, int]
+) -> tuple[Any, Callable[[Any], Task]]:
+    """The source's parts, and data to the task: the centre of a clip, of several crops the whole."""
+    if len(loaded.image) != 4 or loaded.image[-1] not in (1, 3):
+        raise ValueError(f"{loaded.name} sees more than the clip, or less: see its recipe")
+    sources = open_clips(source, seen, views=views)
+    whole = seen if views[1] == 1 else seen._replace(size=uncropped(seen)[:2], crop=1.0)
+    return sources, lambda data: video(preprocessing=whole, classes=data.classes)
+
+
+def no_loss(outputs: Any, batch: Any) -> dict[str, jax.Array]:
+    """Detectors are judged by their boxes alone."""
+    return {}
+
+
+def boxes_of(
+    loaded: Fitted,
+    weights: str,
+    source: str,
+    *,
+    parts: str | None,
+    size: tuple[int, int, int] | None,
+) -> Any:
+    """The source's parts, on the weights' canvas; published weights' takes upright pictures too."""
+    seen = preprocessing_of(loaded, weights)
+    if size is not None:
+        seen = seen._replace(size=size[:2])
+    elif seen.sides is not None and "://" in weights:
+        seen = seen._replace(size=(max(seen.size), max(seen.size)))
+    names, unnamed = name_classes(loaded, weights, None)
+    own = unnamed or source == "digit_scenes"
+    channels = loaded.image[-1]
+    return open_boxes(
+        source,
+        canvas=canvas_of(seen),
+        classes=None if own else names,
+        channels=channels,
+        parts=parts,
+    )
+
+
+def masks_of(loaded: Fitted, source: str, **meant: Any) -> Any:
+    """The source's parts; of folders and TFDS the classes are called as the weights call them."""
+    if source.partition(":")[0] in ("folder", "tfds") and loaded.card.get("classes"):
+        meant["classes"] = tuple(loaded.card["classes"])
+    return open_masks(source, **meant)
+
+
+def judge(
+    loaded: Fitted,
+    task: Task,
+    data: Source,
+    *,
+    told: dict[str, Any],
+    batch_size: int,
+    workdir: Path,
+) -> None:
+    """Measures the whole source; evaluation.json holds `told` and the figures."""
+    part = told["part"]
+    run = Run(
+        model=loaded.model,
+        task=task,
+        train=data,
+        evaluate={part: data},
+        optimizer=optax.identity(),
+        epochs=1,
+        batch_size=min(batch_size, len(data)),
+    )
+    layout = parallel.layout()
+    variables = unflatten(loaded.variables)
+    compiled = loop.compile_run(run, layout)
+    measured = loop.measure(run, variables, data, compiled, layout)
+    figures = {"images": len(data), **task.summarize(measured)}
+    seen = loop.look(run, variables, compiled, layout)
+    if parallel.is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        for file, drawing in task.render(*seen, measured).items():
+            plots.save(drawing, workdir / file)
+        if variant(loaded.name)[0]["task"] == "classification":
+            listed = mistakes(measured, data.classes, getattr(data, "files", None))
+            plots.save(listed, workdir / "mistakes.csv")
+        plots.save(json.dumps({**told, **figures}), workdir / "evaluation.json")
+        shown = {f"{part}/{key}": value for key, value in figures.items() if key != "images"}
+        log.closing_table(loaded.name, shown)
+        what = "views" if variant(loaded.name)[0]["task"] == "video" else "images"
+        print(f"of {len(data):,} {what} of {data.name}; {workdir} holds what it confuses")
+
+
+def check_classes(named: Any, count: int, data: Source, weights: str) -> None:
+    """Raises ValueError where the weights' classes are not the data's, in their order."""
+    theirs = list(named) if named else [""] * count
+    if len(theirs) != len(data.classes) or (named and theirs != list(data.classes)):
+        said = f"{len(theirs)} classes" + (f" ({', '.join(theirs[:3])}, ...)" if named else "")
+        raise ValueError(
+            f"{weights} tells apart {said}, {data.name} has {len(data.classes)} "
+            f"({', '.join(data.classes[:3])}, ...): expected the same, in the same order"
+        )
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "evaluate": evaluate,
+    "nearest": nearest,
+    "augment-gallery": augment_gallery,
+}

@@ -1,0 +1,1 @@
+"""Sources that are rendered from real handwritten digits."""

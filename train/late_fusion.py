@@ -1,0 +1,87 @@
+"""Late fusion of networks that were trained apart: the mean of their scores, and a linear SVM on them."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from sklearn.svm import LinearSVC
+
+from train import parallel, step
+from train.data import eval_batches
+from train.data.source import Source
+from train.task import Task
+from train.tasks.video import averaged
+
+logger = logging.getLogger("train")
+
+
+def scores_on(
+    source: Source, model: nn.Module, variables: Mapping[str, Any], *, task: Task, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A source -> scores [N, K] of its N videos, averaged over their views, and labels [N]."""
+    measure = jax.jit(partial(step.eval_step, model=model, task=task))
+    batches = eval_batches(source, batch_size=min(batch_size, len(source)))
+    rows = [jax.tree.map(np.asarray, measure(variables, batch)) for batch in batches]
+    scores, labels, _ = averaged(rows)
+    return scores, labels
+
+
+def linear_svm(streams: Sequence[np.ndarray], labels: np.ndarray) -> Callable:
+    """Scores [N, K] of each stream, labels [N] -> predict(streams) -> classes [M].
+
+    One against all others on the streams' scores, each of length 1, side by side. To be fitted on
+    videos that no stream was trained on: on those scores are surer than they will be.
+
+    Source: Simonyan and Zisserman 2014, section 6, fusion by SVM.
+
+    >>> apart = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8]])
+    >>> chance = np.full((4, 2), 0.5)
+    >>> linear_svm([chance, apart], np.array([0, 0, 1, 1]))([chance, apart]).tolist()
+    [0, 0, 1, 1]
+    """
+    machine = LinearSVC(random_state=0)
+    machine.fit(beside(streams), labels)
+    return lambda others: machine.predict(beside(others))
+
+
+def beside(streams: Sequence[np.ndarray]) -> np.ndarray:
+    """Scores [N, K] of S streams -> [N, S K], each stream's of length 1."""
+    return np.concatenate([s / np.linalg.norm(s, axis=1, keepdims=True) for s in streams], 1)
+
+
+def fused(
+    seen: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    *,
+    fitted: tuple[Mapping[str, np.ndarray], np.ndarray] | None = None,
+) -> dict[str, float]:
+    """Scores [N, K] by stream, labels [N] -> accuracies {stream: ..., "mean": ..., "svm": ...}.
+
+    fitted: the streams' scores on other videos and their labels, on which the SVM is fitted; None: none.
+
+    >>> apart = np.array([[0.9, 0.1], [0.2, 0.8]])
+    >>> both = {"spatial": np.array([[0.5, 0.5], [0.6, 0.4]]), "temporal": apart}
+    >>> fused(both, np.array([0, 1]), fitted=(both, np.array([0, 1])))
+    {'spatial': 0.5, 'temporal': 1.0, 'mean': 1.0, 'svm': 1.0}
+    """
+    found = {name: scores.argmax(1) for name, scores in seen.items()}
+    found["mean"] = np.mean(list(seen.values()), 0).argmax(1)
+    if fitted is not None:
+        predict = linear_svm([fitted[0][name] for name in seen], fitted[1])
+        found["svm"] = predict(list(seen.values()))
+    return {name: float(np.mean(guess == labels)) for name, guess in found.items()}
+
+
+def report(found: Mapping[str, float], workdir: Path) -> None:
+    """Accuracies of `fused` into WORKDIR/fusion.json and the log."""
+    if not parallel.is_main():
+        return
+    (workdir / "fusion.json").write_text(json.dumps(found, indent=1) + "\n")
+    said = ", ".join(f"{name} {100 * share:.2f} %" for name, share in found.items())
+    logger.info("accuracy: %s", said)

@@ -1,0 +1,1 @@
+"""Predictors: from files and arrays to typed results, one module per task."""

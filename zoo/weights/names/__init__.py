@@ -1,0 +1,1 @@
+"""Names of the tensors in the weight files of other libraries, as tables."""

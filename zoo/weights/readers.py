@@ -1,0 +1,94 @@
+"""Which reader a file is for, told by its content; darknet's, which has no mark, by its ending too."""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from zoo.weights.formats import darknet, npz, safetensors, torch_file
+from zoo.weights.formats.archive import open_archive
+
+# What a file that holds no weights begins with, and what it is. Text is compared without case.
+FOREIGN = {
+    b"<!doctype html": "an HTML page: the download was answered by a web site",
+    b"<html": "an HTML page: the download was answered by a web site",
+    b"version https://git-lfs": "a git-lfs pointer, not the file: run `git lfs pull`",
+    b"\x1f\x8b": "a gzip archive: unpack it first",
+    b"bzh": "a bzip2 archive: unpack it first",
+    b"\xfd7zxz": "an xz archive: unpack it first",
+    b"\x28\xb5\x2f\xfd": "a zstd archive: unpack it first",
+    b"7z\xbc\xaf": "a 7z archive: unpack it first",
+    b"\x89hdf": "HDF5, as Keras writes it: save it as npz or safetensors",
+    b"\x93numpy": "a single array: save named ones by numpy.savez",
+    b"\x89png": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"%pdf": "a PDF document",
+    b"{": "JSON text",
+}
+UNKNOWN = "nothing known"
+TAR = b"ustar", 257  # and where it stands
+PICKLE = b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"
+MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch_file.MAGIC, pickled
+
+
+def describe(head: bytes) -> str:
+    """The first 512 bytes of a file that no reader takes, to what it looks like.
+
+    >>> describe(b"version https://git-lfs.github.com/spec/v1")
+    'a git-lfs pointer, not the file: run `git lfs pull`'
+    """
+    text = head.lstrip().lower()
+    for start, what in FOREIGN.items():
+        if text.startswith(start):
+            return what
+    if head[TAR[1] :].startswith(TAR[0]):
+        return "a tar archive: unpack it first"
+    if head.startswith(PICKLE):
+        return "a Python pickle that torch did not write: pickles of others are not read"
+    return f"{UNKNOWN}: it begins with {head[:8]!r}" if head else "empty"
+
+
+def checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    tensors, beside = torch_file.read(path)
+    return tensors, {"checkpoint": beside} if beside else {}
+
+
+def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Path of a weights file to ({name: array}, {what the file says of itself}).
+
+    safetensors, torch (both forms) and npz, told by content, and darknet's .weights, one row of
+    numbers under the name "darknet"; names and layouts are the file's.
+    The second is a card by save_model, or {"checkpoint": {…}} with the numbers and words that
+    stood beside torch's tensors. A
+    file that is damaged, means harm or is none of these raises ValueError of one line, which says
+    what it looks like; one that is not there FileNotFoundError.
+
+    Source: the modules of zoo.weights that are named after the formats.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "weights.pth")
+    >>> _ = path.write_text("<!DOCTYPE html><title>Sign in</title>")
+    >>> read_tensors(path)
+    Traceback (most recent call last):
+    ValueError: ...weights.pth is an HTML page: the download was answered by a web site
+    """
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if MAGIC in head[:32]:
+        return checkpoint(path)
+    if safetensors.recognise(head):
+        return safetensors.read(pathlib.Path(path))
+    if head.startswith((b"PK\3\4", b"PK\5\6")):
+        with open_archive(path) as archive:
+            names = archive.namelist()
+        if any(f"/{name}".endswith("/data.pkl") for name in names):
+            return checkpoint(path)
+        if names and all(name.endswith(".npy") for name in names):
+            return npz.read(path)
+        held = ", ".join(repr(name[:40]) for name in names[:3]) or "nothing"
+        raise ValueError(f"{path} is a zip archive of neither torch nor numpy: it holds {held}")
+    what = describe(head)
+    if what.startswith(UNKNOWN) and darknet.recognise(path, head):
+        return darknet.read(path)
+    raise ValueError(f"{path} is {what}")
