@@ -5,7 +5,7 @@ from pathlib import Path
 
 import zoo
 from train.recipes import RECIPES
-from zoo.registry import variant
+from zoo.registry import variant_card
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 TABLE = README.split("<!-- models")[1].split("<!-- end of models")[0]
@@ -18,7 +18,7 @@ def test_every_model_stands():
     )
     expected = []
     for name in zoo.list_models():
-        card, _ = variant(name)
+        card, _ = variant_card(name)
         expected.append((name, card["task"], "x".join(map(str, card["input"]))))
     assert rows == expected
 

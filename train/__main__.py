@@ -18,7 +18,7 @@ import tyro
 from train import log, loop, parallel
 from train.cli.commands import COMMANDS
 from train.data import cache_folder
-from train.progress import Diverged
+from train.progress import DivergedError
 from train.recipes import RECIPES
 
 KNOBS = {
@@ -84,7 +84,7 @@ class Flags:
     ] = None
 
 
-class Usage(ValueError):
+class UsageError(ValueError):
     """The words of the command line are off; the text is one line."""
 
 
@@ -92,28 +92,28 @@ def main(arguments: Sequence[str]) -> int:
     """Words of the command line -> exit code: 0, 1 (diverged) or 2 (bad input, said in one line)."""
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
-            print(overview())
+            print(format_overview())
             return 0
         if arguments[0] in COMMANDS:
             return run_command(arguments[0], arguments[1:])
-        return train(arguments[0], arguments[1:])
-    except Diverged as error:
-        return fail(error, code=1)
+        return train_recipe(arguments[0], arguments[1:])
+    except DivergedError as error:
+        return print_error(error, code=1)
     except (ValueError, OSError) as error:
         if "\n" in str(error) or not str(error):  # not a sentence of ours: a defect, shown whole
             raise
-        return fail(error, code=2)
+        return print_error(error, code=2)
 
 
-def fail(error: Exception, *, code: int) -> int:
+def print_error(error: Exception, *, code: int) -> int:
     print(f"train: {error}", file=sys.stderr)
     return code
 
 
-def overview() -> str:
+def format_overview() -> str:
     """What `python -m train --help` prints: every recipe with its first line."""
     width = max(map(len, [*RECIPES, *COMMANDS]))
-    lines = [f"  {name:{width}}  {summary(recipe)}" for name, recipe in RECIPES.items()]
+    lines = [f"  {name:{width}}  {summary_line(recipe)}" for name, recipe in RECIPES.items()]
     return "\n".join(
         [
             "usage: python -m train RECIPE [--knob value ...] [--workdir DIR]",
@@ -126,26 +126,26 @@ def overview() -> str:
             "python -m train RECIPE --help shows a recipe's knobs.",
             "",
             "commands, each with --help:",
-            *(f"  {name:{width}}  {summary(command)}" for name, command in COMMANDS.items()),
+            *(f"  {name:{width}}  {summary_line(command)}" for name, command in COMMANDS.items()),
         ]
     )
 
 
-def summary(recipe: Callable) -> str:
+def summary_line(recipe: Callable) -> str:
     return (inspect.getdoc(recipe) or "").split("\n", 1)[0]
 
 
-def train(name: str, words: Sequence[str]) -> int:
+def train_recipe(name: str, words: Sequence[str]) -> int:
     """Runs one recipe. Errors: Usage, and what the recipe and the loop say of bad input."""
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4)
         meant = f"did you mean {' or '.join(near)}?" if near else "see python -m train --help"
-        raise Usage(f"there is no recipe {name!r}; {meant}")
+        raise UsageError(f"there is no recipe {name!r}; {meant}")
     recipe = RECIPES[name]
-    knobs, flags = parse(name, recipe, words)
-    parallel.start(devices=flags.devices, compiled=cache_folder() / "compiled")
-    log.show(speak=parallel.is_main())
-    layout = parallel.layout(flags.parallel, shard=flags.shard)
+    knobs, flags = parse_knobs(name, recipe, words)
+    parallel.setup_devices(devices=flags.devices, compile_cache=cache_folder() / "compiled")
+    log.setup_logging(speak=parallel.is_main())
+    layout = parallel.create_layout(flags.parallel, shard=flags.shard)
     workdir = flags.workdir or Path("runs") / name
     if is_script(recipe):
         recipe(**knobs, workdir=workdir, layout=layout)
@@ -162,9 +162,9 @@ def run_command(name: str, words: Sequence[str]) -> int:
         return partial(COMMANDS[name], *arguments, **keywords)
 
     prog = f"python -m train {name}"
-    call = in_one_line(partial(tyro.cli, later, args=list(words), prog=prog))
-    parallel.start(compiled=cache_folder() / "compiled")
-    log.show(speak=parallel.is_main())
+    call = parse_or_raise(partial(tyro.cli, later, args=list(words), prog=prog))
+    parallel.setup_devices(compile_cache=cache_folder() / "compiled")
+    log.setup_logging(speak=parallel.is_main())
     call()
     return 0
 
@@ -174,7 +174,7 @@ def is_script(recipe: Callable) -> bool:
     return "workdir" in inspect.signature(recipe).parameters
 
 
-def parse(name: str, recipe: Callable, words: Sequence[str]) -> tuple[dict[str, Any], Flags]:
+def parse_knobs(name: str, recipe: Callable, words: Sequence[str]) -> tuple[dict[str, Any], Flags]:
     """Words -> the recipe's knobs, the loop's flags. Errors: Usage, in one line."""
     hints = get_type_hints(recipe)
     knobs = [
@@ -184,7 +184,7 @@ def parse(name: str, recipe: Callable, words: Sequence[str]) -> tuple[dict[str, 
     ]
     command = dataclasses.make_dataclass(name, knobs, bases=(Flags,), frozen=True)
     command.__doc__ = inspect.getdoc(recipe)
-    values = in_one_line(
+    values = parse_or_raise(
         partial(tyro.cli, command, args=list(words), prog=f"python -m train {name}")
     )
     flags = Flags(
@@ -193,7 +193,7 @@ def parse(name: str, recipe: Callable, words: Sequence[str]) -> tuple[dict[str, 
     return {knob: getattr(values, knob) for knob, *_ in knobs}, flags
 
 
-def in_one_line(call: Callable) -> Any:
+def parse_or_raise(call: Callable) -> Any:
     """Calls a parser; what it says of wrong words becomes a Usage of one line."""
     printed = io.StringIO()
     try:
@@ -202,13 +202,13 @@ def in_one_line(call: Callable) -> Any:
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise Usage(one_line(printed.getvalue())) from None
+        raise UsageError(panel_to_line(printed.getvalue())) from None
 
 
-def one_line(panel: str) -> str:
+def panel_to_line(panel: str) -> str:
     """The parser's panel of several lines -> its sentence and the names that it offers.
 
-    >>> one_line(" Title\\n -----\\n  Unrecognized options: --epocs\\n -----\\n  Perhaps ...\\n"
+    >>> panel_to_line(" Title\\n -----\\n  Unrecognized options: --epocs\\n -----\\n  Perhaps ...\\n"
     ...          "   --epochs INT\\n     passes\\n -----\\n  For full helptext, ...")
     'Unrecognized options: --epocs; did you mean --epochs?'
     """

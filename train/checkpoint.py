@@ -30,7 +30,7 @@ def open_checkpoints(folder: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
 
 
-def save(
+def save_checkpoint(
     checkpoints: ocp.CheckpointManager,
     state: Any,
     progress: dict[str, Any],
@@ -44,30 +44,30 @@ def save(
     Errors: OSError in one line where this or the write before it failed; older ones survive.
     """
     try:
-        start_to_save(checkpoints, state, progress, step=step, best=best)
+        start_save(checkpoints, state, progress, step=step, best=best)
     except Exception as error:
-        raise not_saved(checkpoints, step, error) from error
+        raise save_error(checkpoints, step, error) from error
 
 
-def wait(checkpoints: ocp.CheckpointManager, *, step: int) -> None:
-    """Until the write under way is on disk. Errors: as `save`."""
+def wait_until_saved(checkpoints: ocp.CheckpointManager, *, step: int) -> None:
+    """Until the write under way is on disk. Errors: as `save_checkpoint`."""
     try:
         checkpoints.wait_until_finished()
         checkpoints.check_for_errors()
     except Exception as error:
-        raise not_saved(checkpoints, step, error) from error
+        raise save_error(checkpoints, step, error) from error
 
 
-def not_saved(checkpoints: ocp.CheckpointManager, step: int, error: Exception) -> OSError:
+def save_error(checkpoints: ocp.CheckpointManager, step: int, error: Exception) -> OSError:
     """Orbax, tensorstore and the system each raise their own kinds: one line for all of them."""
     reason = " ".join(str(error).split())[:200]
     return OSError(
         f"the checkpoint of step {step} could not be written to {checkpoints.directory} "
-        f"({reason}); {last(checkpoints)}; make room and give the same command again"
+        f"({reason}); {describe_last(checkpoints)}; make room and give the same command again"
     )
 
 
-def last(checkpoints: ocp.CheckpointManager) -> str:
+def describe_last(checkpoints: ocp.CheckpointManager) -> str:
     """The words for the newest checkpoint on disk, after the write under way has ended."""
     with contextlib.suppress(Exception):
         checkpoints.wait_until_finished()
@@ -76,7 +76,7 @@ def last(checkpoints: ocp.CheckpointManager) -> str:
     return "no checkpoint stands yet" if step is None else f"the checkpoint of step {step} is good"
 
 
-def start_to_save(checkpoints, state, progress, *, step: int, best: bool) -> None:
+def start_save(checkpoints, state, progress, *, step: int, best: bool) -> None:
     if step in checkpoints.all_steps():  # a broken one that `restore` fell back from
         checkpoints.delete(step)
     checkpoints.save(
@@ -89,7 +89,7 @@ def start_to_save(checkpoints, state, progress, *, step: int, best: bool) -> Non
     )
 
 
-def restore(
+def restore_checkpoint(
     checkpoints: ocp.CheckpointManager, abstract: Any, *, steps: Sequence[int] | None = None
 ) -> tuple[Any, dict[str, Any]] | None:
     """Abstract state (shapes and shardings) -> (state, progress) of the first readable checkpoint.
@@ -121,7 +121,7 @@ def restore(
 
 def check_shapes(saved: Any, abstract: Any) -> None:
     """Before anything is read: orbax would pad or cut an array of another shape without a word."""
-    theirs, ours = shapes(saved), shapes(abstract)
+    theirs, ours = format_shapes(saved), format_shapes(abstract)
     if theirs == ours:
         return
     names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
@@ -131,7 +131,7 @@ def check_shapes(saved: Any, abstract: Any) -> None:
     )
 
 
-def shapes(tree: Any) -> dict[str, str]:
+def format_shapes(tree: Any) -> dict[str, str]:
     """State or its metadata -> {"params.head.kernel": "float32[64, 10]"}; keys as their numbers."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

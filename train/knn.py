@@ -11,48 +11,48 @@ import numpy as np
 import zoo
 from train.data import eval_batches, open_source
 from train.data.source import Source
-from zoo.lookup import choose
+from zoo.lookup import lookup
 from zoo.preprocess import Preprocessing, preprocess
 from zoo.weights import read_card
 
 Distance = Literal["l1", "l2", "cosine"]
 QUERIES, EXAMPLES = 256, 2048  # in a block; their distances are 2 MB
-READ = 256  # images at once
+READ_BATCH = 256  # images at once
 
 
-def absolute(a: jax.Array, b: jax.Array) -> jax.Array:
+def l1_distance(a: jax.Array, b: jax.Array) -> jax.Array:
     """[Q, D], [N, D] -> [Q, N]: sums of absolute differences."""
     return jnp.sum(jnp.abs(a[:, None] - b[None]), -1)
 
 
-def squared(a: jax.Array, b: jax.Array) -> jax.Array:
+def l2_distance(a: jax.Array, b: jax.Array) -> jax.Array:
     """[Q, D], [N, D] -> [Q, N]: squared distances, which have the order of the distances."""
     products = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.sum(a**2, 1)[:, None] + jnp.sum(b**2, 1)[None] - 2 * products
 
 
-def angular(a: jax.Array, b: jax.Array) -> jax.Array:
+def cosine_distance(a: jax.Array, b: jax.Array) -> jax.Array:
     """[Q, D], [N, D] -> [Q, N]: 1 - cosine; 1 for a row of zeros."""
-    return 1 - jnp.matmul(direction(a), direction(b).T, precision=jax.lax.Precision.HIGHEST)
+    return 1 - jnp.matmul(unit_vector(a), unit_vector(b).T, precision=jax.lax.Precision.HIGHEST)
 
 
-def direction(x: jax.Array) -> jax.Array:
+def unit_vector(x: jax.Array) -> jax.Array:
     norm = jnp.sqrt(jnp.sum(x**2, 1, keepdims=True))
     return x / jnp.where(norm == 0, 1.0, norm)
 
 
-DISTANCES = {"l1": absolute, "l2": squared, "cosine": angular}
+DISTANCES = {"l1": l1_distance, "l2": l2_distance, "cosine": cosine_distance}
 
 
 @partial(jax.jit, static_argnames=("k", "distance"))
-def search(examples: jax.Array, queries: jax.Array, *, k: int, distance: str) -> jax.Array:
+def nearest_indices(examples: jax.Array, queries: jax.Array, *, k: int, distance: str) -> jax.Array:
     """[N, D], [M, D] -> positions [M, k] of the k nearest, the nearest first, then the earliest.
 
     Block by block, so that never more than QUERIES x EXAMPLES distances are there.
     """
     count = len(examples)
     block = min(EXAMPLES, count)
-    blocks = in_blocks(examples, block)
+    blocks = split_blocks(examples, block)
     first = jnp.arange(len(blocks)) * block
 
     def nearest_of(rows: jax.Array) -> jax.Array:
@@ -69,22 +69,22 @@ def search(examples: jax.Array, queries: jax.Array, *, k: int, distance: str) ->
         none = (jnp.full((len(rows), k), jnp.inf), jnp.full((len(rows), k), count))
         return jax.lax.scan(closer, none, (blocks, first))[0][1]
 
-    found = jax.lax.map(nearest_of, in_blocks(queries, min(QUERIES, len(queries))))
+    found = jax.lax.map(nearest_of, split_blocks(queries, min(QUERIES, len(queries))))
     return found.reshape(-1, k)[: len(queries)]
 
 
-def in_blocks(x: jax.Array, block: int) -> jax.Array:
+def split_blocks(x: jax.Array, block: int) -> jax.Array:
     """[N, D] -> [ceil(N / block), block, D], filled up with zeros."""
     count = -(-len(x) // block)
     return jnp.pad(x, ((0, count * block - len(x)), (0, 0))).reshape(count, block, -1)
 
 
-def vote(labels: jax.Array, *, classes: int) -> jax.Array:
+def majority_vote(labels: jax.Array, *, classes: int) -> jax.Array:
     """Labels of the neighbours [M, k] -> [M], the commonest; of several the lowest."""
     return jnp.argmax(jnp.sum(jax.nn.one_hot(labels, classes, dtype=jnp.int32), 1), -1)
 
 
-def nearest(
+def knn_accuracies(
     train_features: jax.Array,
     train_labels: jax.Array,
     features: jax.Array,
@@ -102,28 +102,28 @@ def nearest(
     Source: Fix and Hodges 1951; Cover and Hart 1967.
 
     >>> points, labels = jnp.array([[0.0], [1.0], [4.0]]), jnp.array([0, 0, 1])
-    >>> nearest(points, labels, jnp.array([[3.0]]), k=1, distance="l2", classes=2).tolist()
+    >>> knn_accuracies(points, labels, jnp.array([[3.0]]), k=1, distance="l2", classes=2).tolist()
     [1]
     """
-    found = checked(train_features, features, k=k, distance=distance)
-    return vote(jnp.asarray(train_labels)[found], classes=classes)
+    found = check_queries(train_features, features, k=k, distance=distance)
+    return majority_vote(jnp.asarray(train_labels)[found], classes=classes)
 
 
-def checked(examples: Any, queries: Any, *, k: int, distance: Distance) -> jax.Array:
+def check_queries(examples: Any, queries: Any, *, k: int, distance: Distance) -> jax.Array:
     """search, in float32, after a look at its knobs."""
-    choose(DISTANCES, distance, what="distance")
+    lookup(DISTANCES, distance, kind="distance")
     if not 1 <= k <= len(examples):
         raise ValueError(f"k is 1 to {len(examples)}, the number of examples; got {k}")
     examples, queries = (jnp.asarray(x, jnp.float32) for x in (examples, queries))
-    return search(examples, queries, k=k, distance=distance)
+    return nearest_indices(examples, queries, k=k, distance=distance)
 
 
-def pixels(source: Source) -> tuple[np.ndarray, np.ndarray]:
+def read_pixels(source: Source) -> tuple[np.ndarray, np.ndarray]:
     """All images as rows [N, H W C] float32, labels [N]."""
-    return read(source, lambda image: image.reshape(len(image), -1).astype(jnp.float32))
+    return read_batches(source, lambda image: image.reshape(len(image), -1).astype(jnp.float32))
 
 
-def features(
+def read_features(
     source: Source, model: Any, variables: Any, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray]:
     """The model's "pooled" [N, D] float32 of all images, labels [N]."""
@@ -134,19 +134,19 @@ def features(
             raise ValueError(f"the model gives no pooled features, but {', '.join(outputs)}")
         return outputs["pooled"].reshape(len(image), -1).astype(jnp.float32)
 
-    return read(source, pooled)
+    return read_batches(source, pooled)
 
 
-def read(source: Source, of_images: Callable) -> tuple[np.ndarray, np.ndarray]:
+def read_batches(source: Source, of_images: Callable) -> tuple[np.ndarray, np.ndarray]:
     """of_images([B, H, W, C]) -> [B, D] over a source, in blocks: [N, D], labels [N]."""
     rows, labels, compiled = [], [], jax.jit(of_images)
-    for batch in eval_batches(source, batch_size=min(READ, len(source))):
+    for batch in eval_batches(source, batch_size=min(READ_BATCH, len(source))):
         rows.append(np.asarray(compiled(batch["image"]))[batch["valid"]])
         labels.append(batch["label"][batch["valid"]])
     return np.concatenate(rows), np.concatenate(labels)
 
 
-def accuracies(
+def knn_report(
     spec: str,
     *,
     model: str | None = None,
@@ -176,9 +176,9 @@ def accuracies(
         raise ValueError(f"{spec} has {', '.join(data)} alone: neighbours need a part to judge on")
     last = next(name for name in ("test", "val") if name in data)
     rows = [
-        pixels(data[part])
+        read_pixels(data[part])
         if loaded is None or card is None
-        else features(data[part], *loaded, card)
+        else read_features(data[part], *loaded, card)
         for part in ("train", last)
     ]
     (examples, known), (queries, truth) = rows
@@ -188,8 +188,8 @@ def accuracies(
     if not ks or min(ks) < 1:
         raise ValueError(f"k is 1 or more; got {', '.join(map(str, ks)) or 'none'}")
     for distance in distances:
-        found = checked(examples, queries, k=max(ks), distance=distance)
+        found = check_queries(examples, queries, k=max(ks), distance=distance)
         for k in ks:
-            predicted = vote(jnp.asarray(known)[found[:, :k]], classes=classes)
+            predicted = majority_vote(jnp.asarray(known)[found[:, :k]], classes=classes)
             results[distance, k] = float(np.mean(np.asarray(predicted) == truth))
     return said, results

@@ -16,19 +16,19 @@ from train import parallel, step
 from train.data import eval_batches
 from train.data.source import Source
 from train.task import Task
-from train.tasks.video import averaged
+from train.tasks.video import average_views
 
 logger = logging.getLogger("train")
 
 
-def scores_on(
+def predict_scores(
     source: Source, model: nn.Module, variables: Mapping[str, Any], *, task: Task, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """A source -> scores [N, K] of its N videos, averaged over their views, and labels [N]."""
     measure = jax.jit(partial(step.eval_step, model=model, task=task))
     batches = eval_batches(source, batch_size=min(batch_size, len(source)))
     rows = [jax.tree.map(np.asarray, measure(variables, batch)) for batch in batches]
-    scores, labels, _ = averaged(rows)
+    scores, labels, _ = average_views(rows)
     return scores, labels
 
 
@@ -46,42 +46,42 @@ def linear_svm(streams: Sequence[np.ndarray], labels: np.ndarray) -> Callable:
     [0, 0, 1, 1]
     """
     machine = LinearSVC(random_state=0)
-    machine.fit(beside(streams), labels)
-    return lambda others: machine.predict(beside(others))
+    machine.fit(concat_streams(streams), labels)
+    return lambda others: machine.predict(concat_streams(others))
 
 
-def beside(streams: Sequence[np.ndarray]) -> np.ndarray:
+def concat_streams(streams: Sequence[np.ndarray]) -> np.ndarray:
     """Scores [N, K] of S streams -> [N, S K], each stream's of length 1."""
     return np.concatenate([s / np.linalg.norm(s, axis=1, keepdims=True) for s in streams], 1)
 
 
-def fused(
-    seen: Mapping[str, np.ndarray],
+def fuse_scores(
+    stream_scores: Mapping[str, np.ndarray],
     labels: np.ndarray,
     *,
-    fitted: tuple[Mapping[str, np.ndarray], np.ndarray] | None = None,
+    train_scores: tuple[Mapping[str, np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Scores [N, K] by stream, labels [N] -> accuracies {stream: ..., "mean": ..., "svm": ...}.
 
-    fitted: the streams' scores on other videos and their labels, on which the SVM is fitted; None: none.
+    train_scores: the streams' scores on other videos and their labels, on which the SVM is fitted; None: none.
 
     >>> apart = np.array([[0.9, 0.1], [0.2, 0.8]])
     >>> both = {"spatial": np.array([[0.5, 0.5], [0.6, 0.4]]), "temporal": apart}
-    >>> fused(both, np.array([0, 1]), fitted=(both, np.array([0, 1])))
+    >>> fuse_scores(both, np.array([0, 1]), train_scores=(both, np.array([0, 1])))
     {'spatial': 0.5, 'temporal': 1.0, 'mean': 1.0, 'svm': 1.0}
     """
-    found = {name: scores.argmax(1) for name, scores in seen.items()}
-    found["mean"] = np.mean(list(seen.values()), 0).argmax(1)
-    if fitted is not None:
-        predict = linear_svm([fitted[0][name] for name in seen], fitted[1])
-        found["svm"] = predict(list(seen.values()))
+    found = {name: scores.argmax(1) for name, scores in stream_scores.items()}
+    found["mean"] = np.mean(list(stream_scores.values()), 0).argmax(1)
+    if train_scores is not None:
+        predict = linear_svm([train_scores[0][name] for name in stream_scores], train_scores[1])
+        found["svm"] = predict(list(stream_scores.values()))
     return {name: float(np.mean(guess == labels)) for name, guess in found.items()}
 
 
-def report(found: Mapping[str, float], workdir: Path) -> None:
-    """Accuracies of `fused` into WORKDIR/fusion.json and the log."""
+def write_report(results: Mapping[str, float], workdir: Path) -> None:
+    """Accuracies of `fuse_scores` into WORKDIR/fusion.json and the log."""
     if not parallel.is_main():
         return
-    (workdir / "fusion.json").write_text(json.dumps(found, indent=1) + "\n")
-    said = ", ".join(f"{name} {100 * share:.2f} %" for name, share in found.items())
+    (workdir / "fusion.json").write_text(json.dumps(results, indent=1) + "\n")
+    said = ", ".join(f"{name} {100 * share:.2f} %" for name, share in results.items())
     logger.info("accuracy: %s", said)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 log = logging.getLogger("train")
 
 
-class Lines(logging.Handler):
+class ProgressHandler(logging.Handler):
     """Prints above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -25,10 +25,10 @@ class Lines(logging.Handler):
         sys.stdout.flush()
 
 
-def show(*, speak: bool = True) -> None:
+def setup_logging(*, speak: bool = True) -> None:
     """Sends the logger "train" to the screen, once; `speak` False silences it (other processes)."""
     if not log.handlers:
-        log.addHandler(Lines() if speak else logging.NullHandler())
+        log.addHandler(ProgressHandler() if speak else logging.NullHandler())
         log.setLevel(logging.INFO)
         log.propagate = False
 
@@ -98,7 +98,7 @@ class Metrics:
             self.events.close()
 
 
-def line(row: Mapping[str, float]) -> str:
+def format_row(row: Mapping[str, float]) -> str:
     """Row -> `epoch 3  step 60  train/loss 0.1234 ...`."""
     head = f"epoch {row['epoch']:<4g} step {row['step']:<7g}"
     return head + "  ".join(
@@ -106,7 +106,7 @@ def line(row: Mapping[str, float]) -> str:
     )
 
 
-def closing_table(title: str, row: Mapping[str, float]) -> None:
+def print_summary(title: str, row: Mapping[str, float]) -> None:
     """Row {"val/accuracy": ...} -> a table on the screen, a line per metric, a column per source."""
     names = [name.split("/", 1) for name in row if "/" in name]
     sources = list(dict.fromkeys(source for source, _ in names))

@@ -17,15 +17,17 @@ from train import log as logs
 from train import workdir as workdirs
 from train.data import eval_batches, train_batches
 from train.data.source import Subset
-from train.progress import LIKELY, Clock, Diverged, Position
+from train.progress import LIKELY_CAUSES, Clock, DivergedError, Progress
 from train.run import Run
-from train.signals import Signals
+from train.signals import SignalHandler
 
 log = logging.getLogger("train")
 ROWS_PER_EPOCH = 10  # rows of metrics.jsonl between two evaluations of a long epoch, at most
-SHORTEST_ROW = 50  # steps
-LOOKED_AT = 400  # examples among which predictions.png may choose
-HELD = 2**29  # bytes of them and of what the model says of them, past which no more are looked at
+MIN_ROW_STEPS = 50  # steps
+MAX_PLOT_EXAMPLES = 400  # examples among which predictions.png may choose
+MAX_PLOT_BYTES = (
+    2**29
+)  # bytes of them and of what the model says of them, past which no more are looked at
 
 
 class Compiled(NamedTuple):
@@ -51,37 +53,37 @@ def fit(
     Errors: ValueError where the run cannot be (sizes, another run's workdir), Diverged on NaN,
     OSError where the disk is full.
     """
-    workdir, layout = Path(workdir), layout or parallel.layout()
-    logs.show(speak=parallel.is_main())
-    parallel.rows(layout, run.batch_size)
+    workdir, layout = Path(workdir), layout or parallel.create_layout()
+    logs.setup_logging(speak=parallel.is_main())
+    parallel.check_batch_size(layout, run.batch_size)
     identity = {"recipe": recipe, "knobs": dict(knobs or {}), "seed": run.seed}
-    finished = workdirs.claim(workdir, identity, layout)
+    finished = workdirs.claim_workdir(workdir, identity, layout)
     if finished is not None:
         log.info("%s is finished; remove it or give another --workdir to train anew", workdir)
-        logs.closing_table("finished earlier", finished)
+        logs.print_summary("finished earlier", finished)
         return finished
 
     compiled = compile_run(run, layout)
     with checkpoint.open_checkpoints(workdir / "checkpoints") as checkpoints:
-        found = checkpoint.restore(checkpoints, compiled.abstract)
+        found = checkpoint.restore_checkpoint(checkpoints, compiled.abstract)
         if found is None:
-            state, position, start = compiled.start(), Position(), 0
+            state, position, start = compiled.start(), Progress(), 0
         else:
-            state, position, start = found[0], Position(**found[1]), int(found[0].step)
+            state, position, start = found[0], Progress(**found[1]), int(found[0].step)
             log.info("resumed at step %d of %s", start, workdir)
         with logs.Metrics(workdir, step=start, write=parallel.is_main()) as metrics:
-            state, at, reason = advance(
+            state, at, reason = train_until_done(
                 run, state, position, start, compiled, layout, checkpoints, metrics
             )
-        checkpoint.wait(checkpoints, step=at)
+        checkpoint.wait_until_saved(checkpoints, step=at)
         if at not in checkpoints.all_steps():
-            checkpoint.save(checkpoints, state, dataclasses.asdict(position), step=at)
-            checkpoint.wait(checkpoints, step=at)
+            checkpoint.save_checkpoint(checkpoints, state, dataclasses.asdict(position), step=at)
+            checkpoint.wait_until_saved(checkpoints, step=at)
         if reason == "signal":
             log.info("stopped at step %d and saved; the same command goes on from there", at)
             return {}
         if position.best_step is not None and run.ema is None:
-            found = checkpoint.restore(
+            found = checkpoint.restore_checkpoint(
                 checkpoints, compiled.abstract, steps=[position.best_step, at]
             )
             state, at = (found[0], int(found[0].step)) if found else (state, at)
@@ -93,7 +95,7 @@ def compile_run(run: Run, layout: parallel.Layout) -> Compiled:
     example = {name: np.asarray(value)[None] for name, value in run.train[0].items()}
     example |= {"index": np.zeros(1, np.int32), "valid": np.ones(1, bool)}
     start = partial(
-        step.init,
+        step.init_state,
         model=run.model,
         task=run.task,
         optimizer=run.optimizer,
@@ -102,7 +104,7 @@ def compile_run(run: Run, layout: parallel.Layout) -> Compiled:
     )
     arguments = (jax.random.key(run.seed), example)
     abstract = jax.eval_shape(start, *arguments)
-    places = parallel.shardings(layout, abstract)
+    places = parallel.state_shardings(layout, abstract)
     abstract = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         abstract,
@@ -113,10 +115,10 @@ def compile_run(run: Run, layout: parallel.Layout) -> Compiled:
         step.train_step,
         **model,
         optimizer=run.optimizer,
-        accumulate=run.accumulate,
+        accumulation_steps=run.accumulation_steps,
         unroll=parallel.is_cpu(layout),
         ema=run.ema,
-        held=tuple(run.held),
+        frozen_norms=tuple(run.frozen_norms),
     )
     return Compiled(
         train=parallel.compile_train(layout, train, places),
@@ -127,10 +129,10 @@ def compile_run(run: Run, layout: parallel.Layout) -> Compiled:
     )
 
 
-def advance(
+def train_until_done(
     run: Run,
     state: step.State,
-    position: Position,
+    position: Progress,
     start: int,
     compiled: Compiled,
     layout: parallel.Layout,
@@ -140,51 +142,53 @@ def advance(
     """Steps, rows, evaluations, checkpoints -> state, its step, "end" | "patience" | "signal"."""
     per_epoch = len(run.train) // run.batch_size
     total = per_epoch * run.epochs
-    row_every = max(SHORTEST_ROW, per_epoch // ROWS_PER_EPOCH)
+    row_every = max(MIN_ROW_STEPS, per_epoch // ROWS_PER_EPOCH)
     shares = dict(process=jax.process_index(), processes=jax.process_count())
     batches = train_batches(
         run.train, batch_size=run.batch_size, seed=run.seed, start=start, stop=total, **shares
     )
-    batches = parallel.ahead(layout, batches)
+    batches = parallel.prefetch_to_device(layout, batches)
     bar = logs.progress_bar(total=total, start=start, disable=not parallel.is_main())
     at, clock = start, Clock()
-    with Signals(checkpoints) as signals, bar:
+    with SignalHandler(checkpoints) as signals, bar:
         while at < total:
-            if run.patience is not None and position.waited >= run.patience:
+            if run.patience is not None and position.evaluations_since_best >= run.patience:
                 return state, at, "patience"
             in_epoch = at % per_epoch
             until = at + min(row_every - in_epoch % row_every, per_epoch - in_epoch)
             first = at
             clock.start()
             try:
-                state, at = steps(
+                state, at = run_steps(
                     state, at, until, batches, position, compiled, signals, bar, clock
                 )
-            except Diverged as error:
-                raise Diverged(f"{error}; {checkpoint.last(checkpoints)}; {LIKELY}") from None
+            except DivergedError as error:
+                raise DivergedError(
+                    f"{error}; {checkpoint.describe_last(checkpoints)}; {LIKELY_CAUSES}"
+                ) from None
             if at < until:
                 return state, at, "signal"
             times = clock.row((at - first) * run.batch_size)
             row = {"step": at, "epoch": at / per_epoch, **progress.training_row(position)}
             if at % per_epoch == 0:
-                row |= evaluate(run, step.variables_of(state), compiled, layout)
+                row |= evaluate_all(run, step.variables_of(state), compiled, layout)
             metrics.write({**row, **times})
-            report(bar, {**row, **times})
+            report_row(bar, {**row, **times})
             if at % per_epoch == 0:
-                best = progress.judge(position, row, run.monitor)
+                best = progress.update_best(position, row, run.monitor)
                 remembered = dataclasses.asdict(position)
-                checkpoint.save(checkpoints, state, remembered, step=at, best=best)
+                checkpoint.save_checkpoint(checkpoints, state, remembered, step=at, best=best)
     return state, at, "end"
 
 
-def steps(
+def run_steps(
     state: step.State,
     at: int,
     until: int,
     batches: Iterator[Any],
-    position: Position,
+    position: Progress,
     compiled: Compiled,
-    signals: Signals,
+    signals: SignalHandler,
     bar: Any,
     clock: Clock,
 ) -> tuple[step.State, int]:
@@ -197,50 +201,55 @@ def steps(
         batch = clock.next(batches)
         called = time.perf_counter()
         state, sums = compiled.train(state, batch)
-        if clock.compiling is None:
-            clock.compiling = time.perf_counter() - called
-            log.info("the step is compiled: %.1f s", clock.compiling)
-        progress.absorb(position, unread, at)
+        if clock.compile_seconds is None:
+            clock.compile_seconds = time.perf_counter() - called
+            log.info("the step is compiled: %.1f s", clock.compile_seconds)
+        progress.accumulate_metrics(position, unread, at)
         unread, at = sums, at + 1
         bar.update()
-    progress.absorb(position, unread, at)
+    progress.accumulate_metrics(position, unread, at)
     return state, at
 
 
-def precisely(run: Run, variables: Any, layout: parallel.Layout) -> Any:
+def recompute_bn_stats(run: Run, variables: Any, layout: parallel.Layout) -> Any:
     """The variables, with the norms' statistics over `run.precise` batches of the training data."""
     one = partial(
         precise_batchnorm.batch_statistics,
         key=jax.random.key(run.seed),
         model=run.model,
         task=run.task,
-        held=tuple(run.held),
+        frozen_norms=tuple(run.frozen_norms),
     )
     compiled = parallel.compile_eval(layout, one)
     shares = dict(process=jax.process_index(), processes=jax.process_count())
     batches = train_batches(
-        run.train, batch_size=run.batch_size, seed=run.seed, start=0, stop=run.precise, **shares
+        run.train,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        start=0,
+        stop=run.precise_bn_batches,
+        **shares,
     )
     found = (
-        parallel.gather(layout, compiled(variables, batch))
-        for batch in parallel.ahead(layout, batches, mapped=False)
+        parallel.gather_to_host(layout, compiled(variables, batch))
+        for batch in parallel.prefetch_to_device(layout, batches, mapped=False)
     )
-    log.info("statistics of the norms over %d batches of the training data", run.precise)
+    log.info("statistics of the norms over %d batches of the training data", run.precise_bn_batches)
     return precise_batchnorm.precise_batchnorm(variables, found)
 
 
-def evaluate(
+def evaluate_all(
     run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout
 ) -> dict[str, float]:
     """Every evaluation source -> {"val/accuracy": ...}."""
     results: dict[str, float] = {}
     for name, source in run.evaluate.items():
-        summary = run.task.summarize(measure(run, variables, source, compiled, layout))
+        summary = run.task.summarize(measure_source(run, variables, source, compiled, layout))
         results |= {f"{name}/{metric}": float(value) for metric, value in summary.items()}
     return results
 
 
-def measure(
+def measure_source(
     run: Run, variables: Any, source: Any, compiled: Compiled, layout: parallel.Layout
 ) -> list[Any]:
     """A whole source -> what `task.measure` gives for each batch. All processes must call it."""
@@ -248,18 +257,18 @@ def measure(
     shares = dict(process=jax.process_index(), processes=jax.process_count())
     batches = eval_batches(source, batch_size=size, **shares)
     return [
-        parallel.gather(layout, compiled.measure(variables, batch))
-        for batch in parallel.ahead(layout, batches, mapped=False)
+        parallel.gather_to_host(layout, compiled.measure(variables, batch))
+        for batch in parallel.prefetch_to_device(layout, batches, mapped=False)
     ]
 
 
-def report(bar: Any, row: Mapping[str, float]) -> None:
+def report_row(bar: Any, row: Mapping[str, float]) -> None:
     """Shows a row: beside the bar on a terminal, as a line elsewhere."""
     shown = {name: value for name, value in row.items() if not name.endswith("gradient_norm")}
     if bar.disable:
-        log.info(logs.line(shown))
+        log.info(logs.format_row(shown))
     else:
-        bar.set_postfix_str(logs.line(shown).split("  ", 1)[1])
+        bar.set_postfix_str(logs.format_row(shown).split("  ", 1)[1])
 
 
 def finish(
@@ -275,12 +284,12 @@ def finish(
     """Writes the kept variables and the pictures, marks the run finished -> the kept row."""
     trained = step.variables_of(state)
     kept = next((row for row in reversed(rows) if row["step"] == at), {})
-    if run.precise:
-        trained = precisely(run, trained, layout)
-        kept = kept | evaluate(run, trained, compiled, layout)
-    variables = parallel.gather(layout, trained)
-    measured = measure(run, trained, looked_at(run), compiled, layout)
-    seen = look(run, variables, compiled, layout)
+    if run.precise_bn_batches:
+        trained = recompute_bn_stats(run, trained, layout)
+        kept = kept | evaluate_all(run, trained, compiled, layout)
+    variables = parallel.gather_to_host(layout, trained)
+    measured = measure_source(run, trained, plot_source(run), compiled, layout)
+    seen = sample_for_plots(run, variables, compiled, layout)
     if not parallel.is_main():
         return kept
     extra: dict[str, Any] = {"classes": list(run.train.classes)}
@@ -289,36 +298,40 @@ def finish(
     if run.name is not None:
         path = workdir / "model.safetensors"
         zoo.save_model(run.name, path, run.model, variables, extra=extra)
-    plots.save(plots.curves(rows, best=at), workdir / "curves.png")
+    plots.save_plot(plots.plot_curves(rows, best=at), workdir / "curves.png")
     for name, drawing in run.task.render(*seen, measured).items():
-        plots.save(drawing, workdir / name)
+        plots.save_plot(drawing, workdir / name)
     if reason == "patience":
         log.info("stopped early: no better %s for %d evaluations", run.monitor, run.patience)
     workdirs.mark_finished(workdir, kept)
-    logs.closing_table(f"{workdir}: the snapshot of step {at}", kept)
+    logs.print_summary(f"{workdir}: the snapshot of step {at}", kept)
     log.info("%s are in %s", ", ".join(p.name for p in sorted(workdir.glob("*.*"))), workdir)
     return kept
 
 
-def looked_at(run: Run) -> Any:
+def plot_source(run: Run) -> Any:
     """The source that the pictures show: the last to evaluate on."""
     return list(run.evaluate.values())[-1] if run.evaluate else run.train
 
 
-def look(run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout) -> tuple[Any, Any]:
+def sample_for_plots(
+    run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout
+) -> tuple[Any, Any]:
     """Examples from all over that source, class folders too -> batch, outputs, to be drawn.
 
-    As many as `LOOKED_AT`, or as `HELD` bytes hold: those of a segmenter are large.
+    As many as `MAX_PLOT_EXAMPLES`, or as `MAX_PLOT_BYTES` bytes hold: those of a segmenter are large.
     """
-    whole = looked_at(run)
-    places = np.random.default_rng(0).permutation(len(whole))[:LOOKED_AT]
+    whole = plot_source(run)
+    places = np.random.default_rng(0).permutation(len(whole))[:MAX_PLOT_EXAMPLES]
     pairs, held = [], 0
-    for batch in eval_batches(Subset(whole, places), batch_size=min(run.batch_size, LOOKED_AT)):
+    for batch in eval_batches(
+        Subset(whole, places), batch_size=min(run.batch_size, MAX_PLOT_EXAMPLES)
+    ):
         index = np.take(places, batch["index"], mode="clip").astype(np.int32)
         batch = {**batch, "index": index}
-        pairs.append((batch, parallel.gather(layout, compiled.predict(variables, batch))))
+        pairs.append((batch, parallel.gather_to_host(layout, compiled.predict(variables, batch))))
         held += sum(leaf.nbytes for leaf in jax.tree.leaves(pairs[-1]))
-        if held > HELD:
+        if held > MAX_PLOT_BYTES:
             break
     batch, outputs = jax.tree.map(lambda *parts: np.concatenate(parts), *pairs)
     return jax.tree.map(lambda x: x[batch["valid"]], (batch, outputs))

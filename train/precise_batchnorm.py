@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from train.step import holding
+from train.step import freeze_norm_statistics
 from train.task import Task
 
 Path = tuple[str, ...]
@@ -23,7 +23,7 @@ def batch_statistics(
     key: jax.Array,
     model: nn.Module,
     task: Task,
-    held: Sequence[str] = (),
+    frozen_norms: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Variables, batch [B, ...] -> the batch's own mean and variance, as "batch_stats" holds them.
 
@@ -40,7 +40,7 @@ def batch_statistics(
             momenta[context.module.path] = context.module.momentum
         return call(*arguments, **keywords)
 
-    with holding(held), nn.intercept_methods(note):
+    with freeze_norm_statistics(frozen_norms), nn.intercept_methods(note):
         _, new = model.apply(
             variables,
             *inputs,
@@ -48,7 +48,7 @@ def batch_statistics(
             rngs={"dropout": dropout, "sample": sample},
             mutable=["batch_stats"],
         )
-    old, new = (flat(tree["batch_stats"]) for tree in (variables, new))
+    old, new = (flatten_stats(tree["batch_stats"]) for tree in (variables, new))
     # A running value is keep * old + (1 - keep) * the batch's.
     return unflatten_dict(
         {
@@ -79,14 +79,14 @@ def precise_batchnorm(
     count, sums = 0, {}
     for one in statistics:
         count += 1
-        own = {path: np.asarray(value, np.float64) for path, value in flat(one).items()}
+        own = {path: np.asarray(value, np.float64) for path, value in flatten_stats(one).items()}
         for path, value in own.items():
             square = own[*path[:-1], "mean"] ** 2 if path[-1] == "var" else 0.0
             sums[path] = sums.get(path, 0.0) + value + square
     if not count:
         raise ValueError("precise statistics are of one batch or more")
     means = {path: total / count for path, total in sums.items()}
-    stats = flat(variables["batch_stats"])
+    stats = flatten_stats(variables["batch_stats"])
     for path, mean in means.items():
         if path[-1] == "var":
             mean = np.maximum(mean - means[*path[:-1], "mean"] ** 2, 0.0)
@@ -94,6 +94,6 @@ def precise_batchnorm(
     return {**variables, "batch_stats": unflatten_dict(stats)}
 
 
-def flat(tree: Mapping[str, Any]) -> dict[Path, Any]:
+def flatten_stats(tree: Mapping[str, Any]) -> dict[Path, Any]:
     """A collection's values by path."""
     return dict(flatten_dict(dict(tree)))

@@ -36,21 +36,21 @@ class Run(NamedTuple):
     seed: int = 0
     monitor: tuple[str, str] | None = None
     patience: int | None = None
-    accumulate: int = 1
+    accumulation_steps: int = 1
     ema: float | None = None
     variables: Mapping[str, Any] | None = None
-    held: Sequence[str] = ()
-    precise: int = 0
+    frozen_norms: Sequence[str] = ()
+    precise_bn_batches: int = 0
     name: str | None = None
     preprocessing: Preprocessing | None = None
 
 
-def plan(source: Sized, *, batch_size: int | Literal["all"], epochs: int) -> tuple[int, int]:
+def plan_steps(source: Sized, *, batch_size: int | Literal["all"], epochs: int) -> tuple[int, int]:
     """A training set and two knobs -> batch size, steps of the whole run ("all": one an epoch).
 
     Errors: less than one epoch; a batch of none, or of more examples than there are.
 
-    >>> plan(range(1257), batch_size=64, epochs=40)
+    >>> plan_steps(range(1257), batch_size=64, epochs=40)
     (64, 760)
     """
     size = len(source) if batch_size == "all" else batch_size

@@ -7,7 +7,7 @@ from typing import Any, Self
 import jax
 
 
-class Signals:
+class SignalHandler:
     """While open, SIGTERM and SIGINT ask the loop to save and stop; a second SIGINT ends at once.
 
     Among several processes jax's own preemption service agrees on the step at which all stop.

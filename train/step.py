@@ -31,7 +31,7 @@ class State(NamedTuple):
     key: jax.Array
 
 
-def init(
+def init_state(
     key: jax.Array,
     batch: Any,
     *,
@@ -70,16 +70,16 @@ def train_step(
     model: nn.Module,
     task: Task,
     optimizer: optax.GradientTransformation,
-    accumulate: int = 1,
+    accumulation_steps: int = 1,
     unroll: bool = False,
     ema: float | None = None,
-    held: Sequence[str] = (),
+    frozen_norms: Sequence[str] = (),
     axis: str | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
     """State, batch [B, ...] -> State, sums {"loss", "weight", ..., "gradient_norm"} as scalars.
 
-    `accumulate` micro-batches run in a loop, or with `unroll` without one, as CPUs want it: there a
-    step of ResNet-20 in a loop took 24 times as long. Norms whose scale one of the patterns `held`
+    `accumulation_steps` micro-batches run in a loop, or with `unroll` without one, as CPUs want it: there a
+    step of ResNet-20 in a loop took 24 times as long. Norms whose scale one of the patterns `frozen_norms`
     matches are computed as in evaluation. `axis` names the mapped axis under pmap; None under jit,
     where arrays are global. Sums of losses, weights and gradients are added over the axis before
     anything is divided.
@@ -94,14 +94,14 @@ def train_step(
     if axis is not None:
         model_key = jax.random.fold_in(model_key, jax.lax.axis_index(axis))
 
-    with holding(held):
+    with freeze_norm_statistics(frozen_norms):
         gradients, sums, collections = accumulated_gradients(
             state,
             batch,
             model_key,
             model=model,
             task=task,
-            accumulate=accumulate,
+            accumulation_steps=accumulation_steps,
             unroll=unroll,
         )
     if axis is not None:
@@ -116,13 +116,13 @@ def train_step(
         params=params,
         collections=collections,
         opt_state=opt_state,
-        ema=None if ema is None else average(state.ema, variables, decay=ema, step=state.step),
+        ema=None if ema is None else update_ema(state.ema, variables, decay=ema, step=state.step),
         key=state.key,
     )
     return new, {**sums, "gradient_norm": optax.tree.norm(gradients)}
 
 
-def holding(patterns: Sequence[str]) -> AbstractContextManager:
+def freeze_norm_statistics(patterns: Sequence[str]) -> AbstractContextManager:
     """Within it, BatchNorms whose `scale` a pattern matches, as in train.optim.param_groups, are not trained."""
 
     def hold(call: Callable, arguments: tuple, keywords: dict, context: Any) -> Any:
@@ -143,7 +143,7 @@ def accumulated_gradients(
     *,
     model: nn.Module,
     task: Task,
-    accumulate: int,
+    accumulation_steps: int,
     unroll: bool = False,
 ) -> tuple[Any, dict[str, jax.Array], Any]:
     """Batch [B, ...] -> gradients of the summed loss, sums, collections, by micro-batches."""
@@ -167,7 +167,7 @@ def accumulated_gradients(
         state.collections,
         batch,
         key,
-        accumulate=accumulate,
+        accumulation_steps=accumulation_steps,
         unroll=unroll,
     )
     return gradients, sums, collections
@@ -180,7 +180,7 @@ def micro_batches(
     batch: Any,
     key: jax.Array,
     *,
-    accumulate: int,
+    accumulation_steps: int,
     unroll: bool = False,
 ) -> tuple[Any, tuple[Any, Any]]:
     """gradient(params, collections, batch [B, ...], key) -> (gradients, (sums, collections)), by parts.
@@ -188,14 +188,16 @@ def micro_batches(
     Micro-batch m holds rows m, m + accumulate, ...: a slice of every device's rows, so nothing
     moves between devices. BatchNorm sees one micro-batch at a time, as in every such scheme.
     """
-    if accumulate == 1:
+    if accumulation_steps == 1:
         return gradient(params, collections, batch, key)
-    micros = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+    micros = jax.tree.map(
+        lambda x: x.reshape(-1, accumulation_steps, *x.shape[1:]).swapaxes(0, 1), batch
+    )
 
     def add(carry, micro_and_key):
         gradients, sums, collections = carry
         micro, key = micro_and_key
-        micro = after(gradients, micro) if unroll else micro
+        micro = order_after(gradients, micro) if unroll else micro
         more, (more_sums, collections) = gradient(params, collections, micro, key)
         gradients, sums = jax.tree.map(jnp.add, (gradients, sums), (more, more_sums))
         return (gradients, sums, collections), None
@@ -205,12 +207,12 @@ def micro_batches(
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][0]))
     carry = (*zeros, collections)
     (gradients, sums, collections), _ = jax.lax.scan(
-        add, carry, (micros, jax.random.split(key, accumulate)), unroll=unroll
+        add, carry, (micros, jax.random.split(key, accumulation_steps)), unroll=unroll
     )
     return gradients, (sums, collections)
 
 
-def after(gradients: Any, micro: Any) -> Any:
+def order_after(gradients: Any, micro_batch: Any) -> Any:
     """A micro-batch, tied to the gradients before it.
 
     Else XLA computes all forward passes first and keeps their maps: as much memory as the whole
@@ -218,10 +220,10 @@ def after(gradients: Any, micro: Any) -> Any:
     exclude, and then the rest does not matter.
     """
     some = sum(leaf.ravel()[0] for leaf in jax.tree.leaves(gradients))
-    return jax.tree.map(lambda x: jnp.where(jnp.isinf(some), jnp.zeros_like(x), x), micro)
+    return jax.tree.map(lambda x: jnp.where(jnp.isinf(some), jnp.zeros_like(x), x), micro_batch)
 
 
-def average(ema: Any, variables: Any, *, decay: float, step: jax.Array) -> Any:
+def update_ema(ema: Any, variables: Any, *, decay: float, step: jax.Array) -> Any:
     """Averages, variables -> averages: decay rises from 0.1 as (1 + step) / (10 + step).
 
     Without the rise the first thousands of evaluations would see mostly the random start.

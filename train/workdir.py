@@ -14,7 +14,7 @@ from train import parallel
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def claim(
+def claim_workdir(
     workdir: Path, identity: dict[str, Any], layout: parallel.Layout
 ) -> dict[str, float] | None:
     """Marks the workdir as this run's -> the results of a finished one, else None.
@@ -31,7 +31,7 @@ def claim(
         ours = json.loads(json.dumps(identity))
         if theirs != ours:
             raise ValueError(
-                f"{workdir} holds another run ({difference(theirs, ours)}); "
+                f"{workdir} holds another run ({describe_difference(theirs, ours)}); "
                 "give another --workdir, or the knobs of that run to go on with it"
             )
         return there.get("finished")
@@ -51,7 +51,7 @@ def claim(
     return None
 
 
-def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def describe_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """`epochs 3 there, 5 asked for`: the values in which two identities differ."""
     theirs = {**theirs, **theirs["knobs"]}
     ours = {**ours, **ours["knobs"]}
@@ -63,8 +63,8 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     )
 
 
-def mark_finished(workdir: Path, kept: Mapping[str, float]) -> None:
-    """Adds the kept row of metrics to run.json, by which `claim` knows a finished run."""
+def mark_finished(workdir: Path, metrics: Mapping[str, float]) -> None:
+    """Adds the kept row of metrics to run.json, by which `claim_workdir` knows a finished run."""
     path = workdir / "run.json"
     facts = json.loads(path.read_text())
-    logs.write_text(path, json.dumps({**facts, "finished": kept}, indent=2) + "\n")
+    logs.write_text(path, json.dumps({**facts, "finished": metrics}, indent=2) + "\n")

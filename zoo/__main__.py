@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from zoo import list_models, model_card
-from zoo.cli.convert import convert
-from zoo.cli.predict import WEIGHTS, add_predict, predict
-from zoo.cli.show import facts, listing
+from zoo.cli.convert import convert_weights
+from zoo.cli.predict import WEIGHTS_HELP, add_predict, predict
+from zoo.cli.show import format_card, format_listing
 from zoo.registry import TASKS
 from zoo.weights.publishers import SOURCES
 
@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def parser() -> Parser:
+def create_parser() -> Parser:
     """The command line."""
     whole = Parser(prog="python -m zoo", description="The models of the zoo.")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -51,7 +51,7 @@ def parser() -> Parser:
 
 
 def add_convert(commands: Any) -> None:
-    """The command `convert`."""
+    """The command `convert_weights`."""
     command = commands.add_parser(
         "convert",
         help="weights of any kind to a safetensors file",
@@ -60,7 +60,7 @@ def add_convert(commands: Any) -> None:
         epilog="example: python -m zoo convert resnet20 resnet20-12fca82f.th resnet20.safetensors",
     )
     command.add_argument("name", metavar="NAME", help="a name that list prints")
-    command.add_argument("source", metavar="SOURCE", help=WEIGHTS)
+    command.add_argument("source", metavar="SOURCE", help=WEIGHTS_HELP)
     command.add_argument("out", metavar="OUT", help="the safetensors file to write")
     command.add_argument(
         "--to",
@@ -72,29 +72,33 @@ def add_convert(commands: Any) -> None:
     )
 
 
-def run(given: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
     """A command to its exit code; ValueError or OSError of one line for a user's mistake."""
-    if given.command == "predict":
-        return predict(given)
-    if given.command == "convert":
-        lines = convert(given.name, given.source, given.out, to=given.to, force=given.force)
+    if arguments.command == "predict":
+        return predict(arguments)
+    if arguments.command == "convert":
+        lines = convert_weights(
+            arguments.name, arguments.source, arguments.out, to=arguments.to, force=arguments.force
+        )
         print("\n".join(lines))
-    elif given.command == "show":
-        print(facts(model_card(given.name)))
+    elif arguments.command == "show":
+        print(format_card(model_card(arguments.name)))
     else:
-        names = list_models(given.pattern, task=given.task)
+        names = list_models(arguments.pattern, task=arguments.task)
         if not names:
-            kind = f" for {given.task}" if given.task else ""
-            raise ValueError(f"no model{kind} matches {given.pattern!r}: see python -m zoo list")
-        print(listing([model_card(name) for name in names]))
+            kind = f" for {arguments.task}" if arguments.task else ""
+            raise ValueError(
+                f"no model{kind} matches {arguments.pattern!r}: see python -m zoo list"
+            )
+        print(format_listing([model_card(name) for name in names]))
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Arguments to an exit code: 0, or 2 after one line that says what is wrong."""
-    given = parser().parse_args(arguments)
+    given = create_parser().parse_args(arguments)
     try:
-        return run(given)
+        return run_command(given)
     except (ValueError, OSError) as error:
         print(f"python -m zoo: {error}", file=sys.stderr)
         return 2

@@ -28,22 +28,22 @@ class Canvas(NamedTuple):
     long: int = 1333
 
 
-def fitted(old: Sequence[int], canvas: Canvas) -> tuple[int, int]:
+def fit_size(size: Sequence[int], canvas: Canvas) -> tuple[int, int]:
     """(height, width) of a picture -> those that it has on the canvas.
 
     ValueError where it does not fit, and for another `fit`.
 
     Source: torchvision's GeneralizedRCNNTransform, which rounds down as here.
 
-    >>> fitted((480, 640), Canvas((800, 1088), "short"))
+    >>> fit_size((480, 640), Canvas((800, 1088), "short"))
     (800, 1066)
     """
-    height, width = old
+    height, width = size
     if canvas.fit == "stretch":
         return canvas.size
     if canvas.fit != "short":
         raise ValueError(f"the fit of a canvas is 'stretch' or 'short', got {canvas.fit!r}")
-    factor = min(canvas.short / min(old), canvas.long / max(old))
+    factor = min(canvas.short / min(size), canvas.long / max(size))
     new = max(1, math.floor(height * factor)), max(1, math.floor(width * factor))
     if new[0] > canvas.size[0] or new[1] > canvas.size[1]:
         raise ValueError(
@@ -54,7 +54,7 @@ def fitted(old: Sequence[int], canvas: Canvas) -> tuple[int, int]:
     return new
 
 
-def place(
+def letterbox(
     image: np.ndarray, canvas: Canvas, boxes: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
     """Picture [h, w, C], boxes [n, 4] -> image [H, W, C], boxes [n, 4], size [2], scale [2].
@@ -68,7 +68,7 @@ def place(
 
     Source: torch.nn.functional.interpolate, "bilinear", as torchvision's detectors call it.
 
-    >>> image, boxes, size, scale = place(
+    >>> image, boxes, size, scale = letterbox(
     ...     np.uint8([[[0], [200]]]), Canvas((1, 4)), np.array([[0, 0, 1, 1]])
     ... )
     >>> image.ravel().tolist(), boxes.tolist(), scale.tolist()
@@ -78,11 +78,11 @@ def place(
         raise ValueError(f"expected a picture [h, w, C], got shape {image.shape}")
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
         raise ValueError(f"expected a picture of uint8 or floats, got {image.dtype}")
-    new = fitted(image.shape[:2], canvas)
+    new = fit_size(image.shape[:2], canvas)
     scale = np.array(new, np.float32) / np.array(image.shape[:2], np.float32)
     if boxes is not None:
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4) * scale[[1, 0, 1, 0]]
-    resized = bilinear(image, new)
+    resized = resize_bilinear(image, new)
     if new != tuple(canvas.size):
         whole = np.zeros((*canvas.size, image.shape[2]), image.dtype)
         whole[: new[0], : new[1]] = resized
@@ -90,10 +90,10 @@ def place(
     return resized, boxes, np.array(new, np.int32), scale
 
 
-def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """[h, w, C], (H, W) -> [H, W, C] of its dtype, between the four pixels next to each point.
 
-    >>> bilinear(np.float32([[[0.0], [1.0]]]), (1, 3)).ravel().tolist()
+    >>> resize_bilinear(np.float32([[[0.0], [1.0]]]), (1, 3)).ravel().tolist()
     [0.0, 0.5, 1.0]
     """
     if image.shape[:2] == size:
@@ -102,32 +102,32 @@ def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     resized = image
     # First the axis that leaves less to do.
     for axis in sorted((0, 1), key=lambda axis: size[axis] / image.shape[axis]):
-        resized = along(resized, axis, size[axis], np.dtype(kind))
+        resized = resize_axis(resized, axis, size[axis], np.dtype(kind))
     if image.dtype == np.uint8:
         return np.rint(resized).astype(np.uint8)
     return resized
 
 
-def along(image: np.ndarray, axis: int, size: int, kind: np.dtype) -> np.ndarray:
+def resize_axis(image: np.ndarray, axis: int, size: int, dtype: np.dtype) -> np.ndarray:
     """[h, w, C] -> [h, w, C] of floats of that kind, the axis now `size` long."""
     length = image.shape[axis]
     if length == size:
-        return image.astype(kind, copy=False)
+        return image.astype(dtype, copy=False)
     # In the picture's precision, product and difference in one rounding, as torch has it.
-    step = np.float64(kind.type(length) / kind.type(size))
-    point = np.maximum(((np.arange(size) + 0.5) * step - 0.5).astype(kind), 0)
+    step = np.float64(dtype.type(length) / dtype.type(size))
+    point = np.maximum(((np.arange(size) + 0.5) * step - 0.5).astype(dtype), 0)
     before = np.minimum(point.astype(np.int64), length - 1)
     after = np.minimum(before + 1, length - 1)
-    share = (point - before.astype(kind)).reshape(-1, *[1] * (2 - axis))
-    first = image.take(before, axis).astype(kind, copy=False)
-    second = image.take(after, axis).astype(kind, copy=False)
+    share = (point - before.astype(dtype)).reshape(-1, *[1] * (2 - axis))
+    first = image.take(before, axis).astype(dtype, copy=False)
+    second = image.take(after, axis).astype(dtype, copy=False)
     second -= first
     second *= share
     second += first
     return second
 
 
-def normalized(image: jax.Array, size: jax.Array, preprocessing: Preprocessing) -> jax.Array:
+def normalize_canvas(image: jax.Array, size: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """Canvases [B, H, W, C], sizes [B, 2] of the pictures -> [B, H, W, C] float32, normalised.
 
     0 outside of the pictures, as torchvision pads after normalising. Of `preprocessing` mean and
@@ -137,7 +137,7 @@ def normalized(image: jax.Array, size: jax.Array, preprocessing: Preprocessing) 
 
     >>> card = Preprocessing(mean=(0.5,), std=(0.5,), size=(2, 2))
     >>> canvas = jnp.zeros((1, 1, 3, 1), jnp.uint8)
-    >>> normalized(canvas, jnp.array([[1, 2]]), card).ravel().tolist()
+    >>> normalize_canvas(canvas, jnp.array([[1, 2]]), card).ravel().tolist()
     [-1.0, -1.0, 0.0]
     """
     whole = preprocess(image, preprocessing._replace(size=tuple(image.shape[1:3]), crop=1.0))
@@ -147,10 +147,10 @@ def normalized(image: jax.Array, size: jax.Array, preprocessing: Preprocessing) 
     return jnp.where((rows < height) & (columns < width), whole, 0.0)
 
 
-def canvas_of(preprocessing: Preprocessing) -> Canvas:
+def create_canvas(preprocessing: Preprocessing) -> Canvas:
     """-> the canvas that a detector's preprocessing tells, as a file of weights holds it.
 
-    >>> canvas_of(Preprocessing((0.5,), (0.5,), (800, 1344), sides=(800, 1333))).fit
+    >>> create_canvas(Preprocessing((0.5,), (0.5,), (800, 1344), sides=(800, 1333))).fit
     'short'
     """
     if preprocessing.sides is None:

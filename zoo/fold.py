@@ -22,7 +22,7 @@ def fold_fields(model: nn.Module) -> nn.Module:
     return model.clone(**changes) if changes else model
 
 
-def slope_and_shift(params: Mapping[str, Any], stats: Mapping[str, Any]) -> tuple[Any, Any]:
+def scale_and_shift(params: Mapping[str, Any], stats: Mapping[str, Any]) -> tuple[Any, Any]:
     """A BatchNorm's weights and running statistics `[C]` to the a and b of a x + b, `[C]` each."""
     epsilon = 0.0 if "scale" in stats else EPSILON  # a frozen one has all in its statistics
     params = {**params, **stats}
@@ -37,7 +37,7 @@ def fold_weights(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[st
     stands alone, before its convolution, stays as a scale and a bias.
     """
     if "var" in stats:
-        slope, shift = slope_and_shift(params, stats)
+        slope, shift = scale_and_shift(params, stats)
         return {"scale": slope, "bias": shift}
     folded = {name: fold_weights(params.get(name, {}), below) for name, below in stats.items()}
     if "conv" in params and "var" in stats.get("norm", {}):

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def choose(table: Mapping[str, Any], name: str, *, what: str) -> Any:
+def lookup(table: Mapping[str, Any], name: str, *, kind: str) -> Any:
     """`table[name]`; a ValueError that offers the nearest names where `table` lacks it.
 
-    >>> choose({"relu": 1, "tanh": 2}, "tanh", what="activation")
+    >>> lookup({"relu": 1, "tanh": 2}, "tanh", kind="activation")
     2
-    >>> choose({"relu": 1, "tanh": 2}, "rely", what="activation")
+    >>> lookup({"relu": 1, "tanh": 2}, "rely", kind="activation")
     Traceback (most recent call last):
     ValueError: unknown activation 'rely': did you mean relu?
     """
@@ -18,4 +18,4 @@ def choose(table: Mapping[str, Any], name: str, *, what: str) -> Any:
         return table[name]
     near = difflib.get_close_matches(str(name), table, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"expected {', '.join(sorted(table))}"
-    raise ValueError(f"unknown {what} {name!r}: {hint}")
+    raise ValueError(f"unknown {kind} {name!r}: {hint}")

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.lookup import choose
+from zoo.lookup import lookup
 
-TINY = 1e-6  # what a quotient of floats may fall short of a whole number
+EPSILON = 1e-6  # what a quotient of floats may fall short of a whole number
 
 
 class Preprocessing(NamedTuple):
@@ -57,43 +57,43 @@ def with_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:
     return preprocessing._replace(mean=over(preprocessing.mean), std=over(preprocessing.std))
 
 
-def uncropped(preprocessing: Preprocessing) -> tuple[int, int, int]:
+def uncropped_size(preprocessing: Preprocessing) -> tuple[int, int, int]:
     """-> (height, width, channels) of the images that `preprocess` crops but need not resize.
 
-    >>> uncropped(Preprocessing((0.5,), (0.5,), size=(224, 224), crop=0.875))
+    >>> uncropped_size(Preprocessing((0.5,), (0.5,), size=(224, 224), crop=0.875))
     (256, 256, 1)
     """
-    height, width = (int(side / preprocessing.crop + TINY) for side in preprocessing.size)
+    height, width = (int(side / preprocessing.crop + EPSILON) for side in preprocessing.size)
     return height, width, len(preprocessing.mean)
 
 
-def resized(old: Sequence[int], preprocessing: Preprocessing) -> tuple[int, int]:
+def resized_size(image_size: Sequence[int], preprocessing: Preprocessing) -> tuple[int, int]:
     """(height, width) of an image to those at which `size` is `crop` of its short side or less.
 
     Source: torchvision's Resize as its evaluation presets use it; the long side is rounded down
     as there.
 
-    >>> resized((64, 128), Preprocessing((0.5,), (0.5,), size=(28, 28), crop=0.875))
+    >>> resized_size((64, 128), Preprocessing((0.5,), (0.5,), size=(28, 28), crop=0.875))
     (32, 64)
     """
-    height, width, _ = uncropped(preprocessing)
-    if height / old[0] > width / old[1]:
-        width = int(height * old[1] / old[0] + TINY)
+    height, width, _ = uncropped_size(preprocessing)
+    if height / image_size[0] > width / image_size[1]:
+        width = int(height * image_size[1] / image_size[0] + EPSILON)
     else:
-        height = int(width * old[0] / old[1] + TINY)
+        height = int(width * image_size[0] / image_size[1] + EPSILON)
     return height, width
 
 
-def centre(old: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+def center_offset(image_size: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
     """Where in an image of (height, width) its middle of `size` begins: (top, left).
 
-    >>> centre((256, 341), (224, 224))
+    >>> center_offset((256, 341), (224, 224))
     (16, 58)
     """
-    return round((old[0] - size[0]) / 2), round((old[1] - size[1]) / 2)
+    return round((image_size[0] - size[0]) / 2), round((image_size[1] - size[1]) / 2)
 
 
-METHODS = {
+JAX_METHODS = {
     "nearest": "nearest",
     "bilinear": "linear",
     "bicubic": "cubic",
@@ -110,11 +110,11 @@ def resize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     >>> resize(jnp.zeros((1, 64, 128, 1)), small).shape
     (1, 32, 64, 1)
     """
-    height, width = resized(image.shape[-3:-1], preprocessing)
+    height, width = resized_size(image.shape[-3:-1], preprocessing)
     if (height, width) == image.shape[-3:-1]:
         return image
     shape = (*image.shape[:-3], height, width, image.shape[-1])
-    method = choose(METHODS, preprocessing.interpolation, what="interpolation")
+    method = lookup(JAX_METHODS, preprocessing.interpolation, kind="interpolation")
     return jax.image.resize(image, shape, method)
 
 
@@ -142,7 +142,7 @@ def preprocess(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
         raise ValueError(f"expected images of uint8, or float in [0, 1], got {image.dtype}")
     image = resize(image.astype(jnp.float32), preprocessing)
     height, width = preprocessing.size
-    top, left = centre(image.shape[-3:-1], preprocessing.size)
+    top, left = center_offset(image.shape[-3:-1], preprocessing.size)
     image = image[..., top : top + height, left : left + width, :]
     across = (1,) * (image.ndim - 1) + (channels,)
     mean = jnp.asarray(preprocessing.mean, jnp.float32).reshape(across)

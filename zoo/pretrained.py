@@ -11,17 +11,19 @@ ADDRESSES = {  # of the files below, most of whose names end in the start of the
 # Each file, its top-1 accuracy on ImageNet's validation set in % as torchvision measured it (of
 # segmenters, the mean IoU, of detectors COCO's box AP), and what of the preprocessing is not SEEN: pixels of the resized short
 # side and of the crop, say.
-SEEN = dict(
+IMAGENET_NORM = dict(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     short=256,
     side=224,
     interpolation="bilinear",
 )
-V2 = dict(short=232)
-WHOLE = dict(short=520, side=520)  # segmenters see all of the resized image
-DETECTED = dict(short=800, side=(800, 1344), sides=(800, 1333))  # shape kept, on a canvas
-CLIPS = dict(  # torchvision's of Kinetics, at 15 frames a second
+V2_PREPROCESSING = dict(short=232)
+SEGMENTATION_PREPROCESSING = dict(short=520, side=520)  # segmenters see all of the resized image
+DETECTION_PREPROCESSING = dict(
+    short=800, side=(800, 1344), sides=(800, 1333)
+)  # shape kept, on a canvas
+VIDEO_PREPROCESSING = dict(  # torchvision's of Kinetics, at 15 frames a second
     mean=(0.43216, 0.394666, 0.37645),
     std=(0.22803, 0.22145, 0.216989),
     short=128,
@@ -31,7 +33,7 @@ CLIPS = dict(  # torchvision's of Kinetics, at 15 frames a second
 )
 
 
-def swag(side: int) -> dict:
+def swag_preprocessing(side: int) -> dict:
     """Preprocessing of the weights that were trained on Instagram's images first: no margin."""
     return dict(short=side, side=side, interpolation="bicubic")
 
@@ -43,38 +45,50 @@ TORCHVISION: dict[str, dict[str, tuple[Any, ...]]] = {
     "densenet169": {"IMAGENET1K_V1": ("densenet169-b2777c0a.pth", 75.6)},
     "densenet201": {"IMAGENET1K_V1": ("densenet201-c1103571.pth", 76.896)},
     "fasterrcnn_resnet50_fpn": {
-        "COCO_V1": ("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0, DETECTED)
+        "COCO_V1": ("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 37.0, DETECTION_PREPROCESSING)
     },
-    "fcn_resnet101": {"COCO_WITH_VOC_LABELS_V1": ("fcn_resnet101_coco-7ecb50ca.pth", 63.7, WHOLE)},
-    "fcn_resnet50": {"COCO_WITH_VOC_LABELS_V1": ("fcn_resnet50_coco-1167a1af.pth", 60.5, WHOLE)},
+    "fcn_resnet101": {
+        "COCO_WITH_VOC_LABELS_V1": (
+            "fcn_resnet101_coco-7ecb50ca.pth",
+            63.7,
+            SEGMENTATION_PREPROCESSING,
+        )
+    },
+    "fcn_resnet50": {
+        "COCO_WITH_VOC_LABELS_V1": (
+            "fcn_resnet50_coco-1167a1af.pth",
+            60.5,
+            SEGMENTATION_PREPROCESSING,
+        )
+    },
     "mobilenet_v2": {
         "IMAGENET1K_V1": ("mobilenet_v2-b0353104.pth", 71.878),
-        "IMAGENET1K_V2": ("mobilenet_v2-7ebf99e0.pth", 72.154, V2),
+        "IMAGENET1K_V2": ("mobilenet_v2-7ebf99e0.pth", 72.154, V2_PREPROCESSING),
     },
-    "mc3_18": {"KINETICS400_V1": ("mc3_18-a90a0ba3.pth", 63.96, CLIPS)},
-    "r2plus1d_18": {"KINETICS400_V1": ("r2plus1d_18-91a641e6.pth", 67.463, CLIPS)},
-    "r3d_18": {"KINETICS400_V1": ("r3d_18-b3b3357e.pth", 63.2, CLIPS)},
+    "mc3_18": {"KINETICS400_V1": ("mc3_18-a90a0ba3.pth", 63.96, VIDEO_PREPROCESSING)},
+    "r2plus1d_18": {"KINETICS400_V1": ("r2plus1d_18-91a641e6.pth", 67.463, VIDEO_PREPROCESSING)},
+    "r3d_18": {"KINETICS400_V1": ("r3d_18-b3b3357e.pth", 63.2, VIDEO_PREPROCESSING)},
     "resnet101": {
         "IMAGENET1K_V1": ("resnet101-63fe2227.pth", 77.374),
-        "IMAGENET1K_V2": ("resnet101-cd907fc2.pth", 81.886, V2),
+        "IMAGENET1K_V2": ("resnet101-cd907fc2.pth", 81.886, V2_PREPROCESSING),
     },
     "resnet152": {
         "IMAGENET1K_V1": ("resnet152-394f9c45.pth", 78.312),
-        "IMAGENET1K_V2": ("resnet152-f82ba261.pth", 82.284, V2),
+        "IMAGENET1K_V2": ("resnet152-f82ba261.pth", 82.284, V2_PREPROCESSING),
     },
     "resnet18": {"IMAGENET1K_V1": ("resnet18-f37072fd.pth", 69.758)},
     "resnet34": {"IMAGENET1K_V1": ("resnet34-b627a593.pth", 73.314)},
     "resnet50": {
         "IMAGENET1K_V1": ("resnet50-0676ba61.pth", 76.13),
-        "IMAGENET1K_V2": ("resnet50-11ad3fa6.pth", 80.858, V2),
+        "IMAGENET1K_V2": ("resnet50-11ad3fa6.pth", 80.858, V2_PREPROCESSING),
     },
     "resnext101_32x8d": {
         "IMAGENET1K_V1": ("resnext101_32x8d-8ba56ff5.pth", 79.312),
-        "IMAGENET1K_V2": ("resnext101_32x8d-110c445d.pth", 82.834, V2),
+        "IMAGENET1K_V2": ("resnext101_32x8d-110c445d.pth", 82.834, V2_PREPROCESSING),
     },
     "resnext50_32x4d": {
         "IMAGENET1K_V1": ("resnext50_32x4d-7cdf4587.pth", 77.618),
-        "IMAGENET1K_V2": ("resnext50_32x4d-1a0047aa.pth", 81.198, V2),
+        "IMAGENET1K_V2": ("resnext50_32x4d-1a0047aa.pth", 81.198, V2_PREPROCESSING),
     },
     "vgg11": {"IMAGENET1K_V1": ("vgg11-8a719046.pth", 69.02)},
     "vgg11_bn": {"IMAGENET1K_V1": ("vgg11_bn-6002323d.pth", 70.37)},
@@ -86,27 +100,39 @@ TORCHVISION: dict[str, dict[str, tuple[Any, ...]]] = {
     "vgg19_bn": {"IMAGENET1K_V1": ("vgg19_bn-c79401a0.pth", 74.218)},
     "vit_b_16": {
         "IMAGENET1K_V1": ("vit_b_16-c867db91.pth", 81.072),
-        "IMAGENET1K_SWAG_E2E_V1": ("vit_b_16_swag-9ac1b537.pth", 85.304, swag(384)),
-        "IMAGENET1K_SWAG_LINEAR_V1": ("vit_b_16_lc_swag-4e70ced5.pth", 81.886, swag(224)),
+        "IMAGENET1K_SWAG_E2E_V1": ("vit_b_16_swag-9ac1b537.pth", 85.304, swag_preprocessing(384)),
+        "IMAGENET1K_SWAG_LINEAR_V1": (
+            "vit_b_16_lc_swag-4e70ced5.pth",
+            81.886,
+            swag_preprocessing(224),
+        ),
     },
     "vit_b_32": {"IMAGENET1K_V1": ("vit_b_32-d86f8d99.pth", 75.912)},
     "vit_h_14": {
-        "IMAGENET1K_SWAG_E2E_V1": ("vit_h_14_swag-80465313.pth", 88.552, swag(518)),
-        "IMAGENET1K_SWAG_LINEAR_V1": ("vit_h_14_lc_swag-c1eb923e.pth", 85.708, swag(224)),
+        "IMAGENET1K_SWAG_E2E_V1": ("vit_h_14_swag-80465313.pth", 88.552, swag_preprocessing(518)),
+        "IMAGENET1K_SWAG_LINEAR_V1": (
+            "vit_h_14_lc_swag-c1eb923e.pth",
+            85.708,
+            swag_preprocessing(224),
+        ),
     },
     "vit_l_16": {
         "IMAGENET1K_V1": ("vit_l_16-852ce7e3.pth", 79.662, dict(short=242)),
-        "IMAGENET1K_SWAG_E2E_V1": ("vit_l_16_swag-4f3808c9.pth", 88.064, swag(512)),
-        "IMAGENET1K_SWAG_LINEAR_V1": ("vit_l_16_lc_swag-4d563306.pth", 85.146, swag(224)),
+        "IMAGENET1K_SWAG_E2E_V1": ("vit_l_16_swag-4f3808c9.pth", 88.064, swag_preprocessing(512)),
+        "IMAGENET1K_SWAG_LINEAR_V1": (
+            "vit_l_16_lc_swag-4d563306.pth",
+            85.146,
+            swag_preprocessing(224),
+        ),
     },
     "vit_l_32": {"IMAGENET1K_V1": ("vit_l_32-c7638314.pth", 76.972)},
     "wide_resnet101_2": {
         "IMAGENET1K_V1": ("wide_resnet101_2-32ee1156.pth", 78.848),
-        "IMAGENET1K_V2": ("wide_resnet101_2-d733dc28.pth", 82.51, V2),
+        "IMAGENET1K_V2": ("wide_resnet101_2-d733dc28.pth", 82.51, V2_PREPROCESSING),
     },
     "wide_resnet50_2": {
         "IMAGENET1K_V1": ("wide_resnet50_2-95faca4d.pth", 78.468),
-        "IMAGENET1K_V2": ("wide_resnet50_2-9ba9bcbe.pth", 81.602, V2),
+        "IMAGENET1K_V2": ("wide_resnet50_2-9ba9bcbe.pth", 81.602, V2_PREPROCESSING),
     },
 }
 
@@ -186,12 +212,12 @@ PYTORCHVIDEO = {  # trained on Kinetics-400; their names have no sum
     "slowfast_r101": "SLOWFAST_8x8_R101.pyth",
 }
 
-CIFAR10 = (
+CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 
 # Pascal VOC's in its own order, which is that of FCN's and torchvision's published weights.
-VOC = (
+VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
     "cow", "dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa",
     "train", "tv monitor",
@@ -199,7 +225,7 @@ VOC = (
 
 
 # COCO's objects by their numbers, from 1, in torchvision's weights; ten numbers were never given.
-COCO = (
+COCO_CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
     "traffic light", "fire hydrant", "N/A", "stop sign", "parking meter", "bench", "bird", "cat",
     "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "N/A", "backpack",
@@ -214,10 +240,10 @@ COCO = (
 )  # fmt: skip
 
 
-def sources(name: str) -> tuple[str, ...]:
+def published_sources(name: str) -> tuple[str, ...]:
     """Name of a variant to the sources of its weights, as zoo.load_model takes them.
 
-    >>> sources("resnet18")[:2]
+    >>> published_sources("resnet18")[:2]
     ('torchvision://IMAGENET1K_V1', 'hf://timm/resnet18.a1_in1k')
     """
     found = [f"torchvision://{tag}" for tag in TORCHVISION.get(name, {})]

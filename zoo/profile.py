@@ -27,18 +27,18 @@ def count_macs(module: nn.Module, arguments: tuple, outputs: jax.Array) -> int:
     return module.get_variable("params", "kernel").size * math.prod(places.shape[1:-1])
 
 
-def flatten(tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+def flatten_tree(tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """{"c1": {"kernel": a}} to {("c1", "kernel"): a}."""
     return dict(traverse_util.flatten_dict(dict(tree)))
 
 
-def measure(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
+def trace_macs(model: nn.Module, shape: tuple[int, ...]) -> tuple[dict, dict, int]:
     """Shape of one image to (outputs, variables, multiply-adds), as shapes: nothing is computed."""
-    outputs, variables, macs = trace(model, shape)
+    outputs, variables, macs = trace_modules(model, shape)
     return outputs, variables, sum(macs.values())
 
 
-def trace(
+def trace_modules(
     model: nn.Module, shape: tuple[int, ...]
 ) -> tuple[dict, dict, dict[tuple[str, ...], int]]:
     """measure, with the multiply-adds of each module by its path.
@@ -63,7 +63,7 @@ def trace(
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     with nn.intercept_methods(count):
         outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
-    whole: dict[tuple[str, ...], Any] = flatten(variables.get("params", {}))
+    whole: dict[tuple[str, ...], Any] = flatten_tree(variables.get("params", {}))
     macs = {}
     for path, counted in calls.items():
         sides = list(whole[(*path, "kernel")].shape) if path in kernels else []
@@ -72,7 +72,7 @@ def trace(
     return outputs, variables, macs
 
 
-def measure_features(
+def trace_features(
     model: nn.Module, shape: tuple[int, ...], small: dict[str, jax.Array]
 ) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
     """Shape of one image, and the model's outputs for it, to {stage: (stride, channels)}, and of a
@@ -88,7 +88,7 @@ def measure_features(
     more = [-(-side // 32) * 32 for side in shape[:-2]]  # frames, where there are some, and height
     *frames, height, width, channels = shape
     frames = [side + extra for side, extra in zip(frames, more, strict=False)]
-    large, _, _ = measure(model, (*frames, height + more[-1], width + more[-1], channels))
+    large, _, _ = trace_macs(model, (*frames, height + more[-1], width + more[-1], channels))
 
     def stride(stage: str, axis: int, extra: int) -> int:
         return round(extra / (large[stage].shape[axis] - small[stage].shape[axis]))
@@ -100,7 +100,7 @@ def measure_features(
 
 def count_batchnorms(variables: Mapping[str, Any]) -> dict[str, int]:
     """Variables, of a scanned model too, to {"folded": ..., "affine": ...}; see zoo.fold."""
-    params, stats = (flatten(variables.get(name, {})) for name in ("params", "batch_stats"))
+    params, stats = (flatten_tree(variables.get(name, {})) for name in ("params", "batch_stats"))
     counts = {"folded": 0, "affine": 0}
     for path, leaf in stats.items():
         if path[-1] == "mean":

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from zoo import pretrained
-from zoo.lookup import choose
+from zoo.lookup import lookup
 from zoo.models import (
     alexnet,
     autoencoder,
@@ -34,7 +34,7 @@ from zoo.models import (
     yolo,
 )
 from zoo.preprocess import Preprocessing, with_channels
-from zoo.profile import count_batchnorms, measure_features, trace
+from zoo.profile import count_batchnorms, trace_features, trace_modules
 
 FAMILIES = {
     "alexnet": alexnet,
@@ -64,7 +64,7 @@ FAMILIES = {
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
 
 
-MODULES = ("backbone", "spatial", "temporal")  # fields that hold models
+MODEL_FIELDS = ("backbone", "spatial", "temporal")  # fields that hold models
 
 
 class ModelCard(NamedTuple):
@@ -97,10 +97,10 @@ class ModelCard(NamedTuple):
     batchnorms: dict[str, int]
 
 
-def variant(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def variant_card(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Name to (its family's CARD with the row's own entries over it, the row's fields)."""
     rows = {row: family for family in FAMILIES.values() for row in family.VARIANTS}
-    family = choose(rows, name, what="model")
+    family = lookup(rows, name, kind="model")
     fields = dict(family.VARIANTS[name])
     return {**family.CARD, **fields.pop("card", {})}, fields
 
@@ -117,7 +117,7 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     >>> create_model("lenet5_modern", num_classes=7).num_classes
     7
     """
-    card, own = variant(name)
+    card, own = variant_card(name)
     module = card["module"]
     assembled = card.get("assembled", {}) if fields.get("backbone") is not None else {}
     fields = {**own, **assembled, **fields}
@@ -129,25 +129,25 @@ def create_model(name: str, **fields: Any) -> nn.Module:
             "is initialised with; model_card and load_model have in_channels"
         )
     for field in fields:
-        choose(known, field, what=f"field of {name}")
+        lookup(known, field, kind=f"field of {name}")
     classes = fields.get("num_classes", 0)
     if not isinstance(classes, int) or classes < 0:
         raise ValueError(f"num_classes is a whole number, 0 for no head, got {classes!r}")
-    for field in MODULES:
+    for field in MODEL_FIELDS:
         if isinstance(fields.get(field), str):
             fields[field] = create_model(fields[field], num_classes=0)
     return module(**fields)
 
 
-def variant_of(module: nn.Module) -> tuple[str, dict[str, Any]]:
+def nearest_variant(module: nn.Module) -> tuple[str, dict[str, Any]]:
     """A Module to (the variant that is nearest to it, the fields in which it differs from that).
 
     ValueError where no variant is of its class.
 
-    >>> variant_of(create_model("lenet5_modern", num_classes=0))
+    >>> nearest_variant(create_model("lenet5_modern", num_classes=0))
     ('lenet5_modern', {'num_classes': 0})
     """
-    names = [name for name in list_models() if variant(name)[0]["module"] is type(module)]
+    names = [name for name in list_models() if variant_card(name)[0]["module"] is type(module)]
     if not names:
         raise ValueError(f"expected a module of a family, got a {type(module).__name__}")
     fields = [field.name for field in dataclasses.fields(module)]
@@ -173,12 +173,12 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     """
     names = sorted(row for family in FAMILIES.values() for row in family.VARIANTS)
     if task is not None:
-        choose(dict.fromkeys(TASKS), task, what="task")
-        names = [name for name in names if variant(name)[0]["task"] == task]
+        lookup(dict.fromkeys(TASKS), task, kind="task")
+        names = [name for name in names if variant_card(name)[0]["task"] == task]
     return fnmatch.filter(names, pattern)
 
 
-def images(
+def input_spec(
     name: str,
     *,
     image_size: int | tuple[int, int] | None = None,
@@ -190,23 +190,26 @@ def images(
     Those of another size or number of channels than the variant's where these are given; where the
     family's CARD has "assembled", those of a `backbone`, uncropped, a variant or nearest to one.
 
-    >>> shape, preprocessing = images("resnet18", image_size=64, in_channels=1)
+    >>> shape, preprocessing = input_spec("resnet18", image_size=64, in_channels=1)
     >>> shape, preprocessing.size, [round(value, 3) for value in preprocessing.mean]
     ((64, 64, 1), (64, 64), [0.449])
     """
-    card, _ = variant(name)
+    card, _ = variant_card(name)
     if backbone is None or "assembled" not in card:
         pass  # a family of pictures of its own, whatever it stands on
     elif isinstance(backbone, str):
-        under, _ = variant(backbone)
+        under, _ = variant_card(backbone)
         card = {
             **card,
             "input": under["input"],
             "preprocessing": {**under["preprocessing"], "crop": 1.0},
         }
     else:
-        return images(
-            name, image_size=image_size, in_channels=in_channels, backbone=variant_of(backbone)[0]
+        return input_spec(
+            name,
+            image_size=image_size,
+            in_channels=in_channels,
+            backbone=nearest_variant(backbone)[0],
         )
     *before, height, width, channels = card["input"]
     if image_size is not None:
@@ -237,16 +240,16 @@ def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> M
     >>> card.parameters, card.features["stage2"]
     (61706, (4, 16))
     """
-    card, _ = variant(name)
+    card, _ = variant_card(name)
     model = create_model(name, **fields)
-    image, preprocessing = images(
+    image, preprocessing = input_spec(
         name,
         image_size=fields.get("image_size"),
         in_channels=in_channels,
         backbone=fields.get("backbone"),
     )
-    outputs, variables, macs = trace(model, image)
-    features, frame_strides = measure_features(model, image, outputs)
+    outputs, variables, macs = trace_modules(model, image)
+    features, frame_strides = trace_features(model, image, outputs)
     sizes = [weight.size for weight in jax.tree.leaves(variables.get("params", {}))]
     return ModelCard(
         name=name,
@@ -263,6 +266,6 @@ def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> M
         preprocessing=preprocessing,
         paper=card["paper"],
         reported=card.get("reported"),
-        weights=pretrained.sources(name),
+        weights=pretrained.published_sources(name),
         batchnorms=count_batchnorms(variables),
     )

@@ -16,7 +16,7 @@ from flax import traverse_util
 import zoo
 from tests.golden.cases import GRID, Case
 from tests.golden.fill import clip, fill, image, targets
-from zoo.weights.publishers import rename
+from zoo.weights.publishers import rename_tensors
 
 LARGE = 10_000_000  # elements
 FOLDER = pathlib.Path(__file__).parent
@@ -85,7 +85,7 @@ def convert(
     case: Case, expected: dict[str, Any], filled: dict[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
     """The reference's tensors to variables, all of them and none besides."""
-    paths = rename(case.name, filled, expected)
+    paths = rename_tensors(case.name, filled, expected)
     assert paths.keys() == expected.keys(), paths.keys() ^ expected.keys()
     return traverse_util.unflatten_dict(paths, sep="/")
 

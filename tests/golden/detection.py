@@ -28,7 +28,7 @@ from tests.golden.compare import (
     sums,
 )
 from tests.golden.fill import fill, image
-from zoo.losses.rcnn import rcnn
+from zoo.losses.rcnn import rcnn_losses
 from zoo.models.resnet import ResNet
 
 SIDE = 128
@@ -49,7 +49,7 @@ EVALUATED = Case(
     NAME,
     stages={},
     size=SIDE,
-    fields=dict(before_nms=(40, 40), after_nms=(24, 24), detections=20),
+    fields=dict(rpn_pre_nms_top_n=(40, 40), rpn_post_nms_top_n=(24, 24), detections=20),
 )
 TRAINED = Case(
     "torchvision",
@@ -63,10 +63,10 @@ TRAINED = Case(
         num_classes=7,
         width=16,
         hidden=32,
-        before_nms=(40, 40),
-        after_nms=(24, 24),
-        anchor_count=16384,
-        roi_count=1024,
+        rpn_pre_nms_top_n=(40, 40),
+        rpn_post_nms_top_n=(24, 24),
+        rpn_batch_size_per_image=16384,
+        box_batch_size_per_image=1024,
     ),
     reference_fields=dict(depths=(1, 1)),
 )
@@ -170,7 +170,7 @@ def training() -> dict[str, float]:
                 train=True,
                 rngs={"sample": jax.random.key(0)},
             )
-            losses = rcnn(outputs, batch)
+            losses = rcnn_losses(outputs, batch)
             return sum(jnp.sum(each) for each in losses.values()), losses
 
         step = jax.jit(jax.grad(total, has_aux=True), compiler_options=QUICKLY)

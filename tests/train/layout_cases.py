@@ -17,9 +17,9 @@ from train.tasks.reconstruction import reconstruction
 STEPS, BATCH = 5, 16
 
 LAYOUTS = {
-    "jit": lambda: parallel.layout("jit"),
-    "pmap": lambda: parallel.layout("pmap"),
-    "fsdp": lambda: parallel.layout("jit", shard="fsdp"),
+    "jit": lambda: parallel.create_layout("jit"),
+    "pmap": lambda: parallel.create_layout("pmap"),
+    "fsdp": lambda: parallel.create_layout("jit", shard="fsdp"),
 }
 
 
@@ -55,20 +55,20 @@ def five_steps(layout: parallel.Layout, case: str, *, accumulate: int = 1) -> di
     parts = dict(model=model, task=task, optimizer=CASES[case]["optimizer"]())
     shares = dict(process=jax.process_index(), processes=jax.process_count())
     batches = train_batches(Noise(), batch_size=BATCH, seed=0, start=0, stop=STEPS, **shares)
-    start = partial(step.init, **parts)
+    start = partial(step.init_state, **parts)
     arguments = jax.random.key(0), {"image": np.zeros((1, 16, 16, 1), np.uint8)}
-    places = parallel.shardings(layout, jax.eval_shape(start, *arguments))
+    places = parallel.state_shardings(layout, jax.eval_shape(start, *arguments))
     state = jax.jit(start, out_shardings=places)(*arguments)
     train = parallel.compile_train(
-        layout, partial(step.train_step, **parts, accumulate=accumulate), places
+        layout, partial(step.train_step, **parts, accumulation_steps=accumulate), places
     )
     results: dict[str, list] = {"loss": [], "gradient_norm": []}
-    for batch in parallel.ahead(layout, batches):
+    for batch in parallel.prefetch_to_device(layout, batches):
         state, sums = train(state, batch)
-        sums = parallel.gather(layout, sums)
+        sums = parallel.gather_to_host(layout, sums)
         results["loss"].append(sums["loss"] / sums["weight"])
         results["gradient_norm"].append(sums["gradient_norm"])
-    variables = parallel.gather(layout, {"params": state.params, **state.collections})
+    variables = parallel.gather_to_host(layout, {"params": state.params, **state.collections})
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
     return {**{name: np.array(values) for name, values in results.items()}, **named}
@@ -76,7 +76,7 @@ def five_steps(layout: parallel.Layout, case: str, *, accumulate: int = 1) -> di
 
 if __name__ == "__main__":
     case, folder, *names = sys.argv[1:]
-    parallel.start(devices=4)
+    parallel.setup_devices(devices=4)
     for name in names:
         found = five_steps(LAYOUTS[name](), case)
         if parallel.is_main():

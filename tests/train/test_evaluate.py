@@ -199,7 +199,7 @@ def test_a_detector_on_scenes(tmp_path, capsys, monkeypatch):
     outputs = model.apply({"params": {"side": side}}, np.zeros((100, 64, 64, 1), np.float32))
     truth = dict(truth_boxes=boxes, truth_labels=labels, truth_valid=valid, crowd=crowd)
     rows = jax.tree.map(np.asarray, {**outputs, **truth, "index": np.arange(100)})
-    expected = detection.voc(rows, classes=10)
+    expected = detection.voc_metrics(rows, classes=10)
     told = json.loads((tmp_path / "evaluation.json").read_text())
     assert told["images"] == 100 and told["metric"] == "voc" and "loss" not in told
     assert told["ap50"] == pytest.approx(expected["ap50"]) and expected["ap50"] > 0

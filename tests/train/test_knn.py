@@ -10,7 +10,7 @@ import zoo
 from train import knn
 from train.__main__ import main
 from train.data import open_source
-from train.knn import nearest
+from train.knn import knn_accuracies
 
 PIXELS, LABELS = load_digits(return_X_y=True)
 METRICS = {"l1": "manhattan", "l2": "euclidean", "cosine": "cosine"}
@@ -36,7 +36,7 @@ def test_predictions_are_scikit_learn_s(distance, k):
     clear = apart[:, k - 1] < apart[:, k]
     assert clear.mean() > 0.8
     knobs = dict(k=k, distance=distance, classes=10)
-    found = np.asarray(nearest(PIXELS[KNOWN], LABELS[KNOWN], PIXELS[ASKED], **knobs))
+    found = np.asarray(knn_accuracies(PIXELS[KNOWN], LABELS[KNOWN], PIXELS[ASKED], **knobs))
     np.testing.assert_array_equal(found[clear], judge.predict(PIXELS[ASKED])[clear])
     if distance == "l1":  # whole numbers, so ties are ties
         far = np.abs(PIXELS[ASKED][:, None] - PIXELS[KNOWN]).sum(-1)
@@ -51,21 +51,21 @@ def test_equal_distances_go_to_the_earlier_and_equal_votes_to_the_lower(distance
     knobs = dict(distance=distance, classes=4)
     labels = np.array([3, 1, 2, 0, 1])
     asked = np.array([[2, 1], [1, 2]], np.float32)
-    assert nearest(points, labels, asked, k=1, **knobs).tolist() == [3, 2]
-    assert nearest(points, labels, asked, k=2, **knobs).tolist() == [1, 0]
+    assert knn_accuracies(points, labels, asked, k=1, **knobs).tolist() == [3, 2]
+    assert knn_accuracies(points, labels, asked, k=2, **knobs).tolist() == [1, 0]
     judge = KNeighborsClassifier(2, metric=METRICS[distance], algorithm="brute")
     assert judge.fit(points, labels).predict(asked).tolist() == [1, 0]
 
 
 def test_a_zero_vector_has_a_direction_of_none():
     points = np.array([[0, 0], [1, 0]], np.float32)
-    found = nearest(points, np.array([0, 1]), np.eye(2), k=1, distance="cosine", classes=2)
+    found = knn_accuracies(points, np.array([0, 1]), np.eye(2), k=1, distance="cosine", classes=2)
     assert found.tolist() == [1, 0]  # 1 - 1 against 1; then 1 against 1, the earlier
 
 
 def test_the_distances_of_all_pairs_are_never_there():
     shapes = [jax.ShapeDtypeStruct((n, 64), np.float32) for n in (60_000, 10_000)]
-    text = str(jax.make_jaxpr(lambda *x: knn.search(*x, k=5, distance="l2"))(*shapes))
+    text = str(jax.make_jaxpr(lambda *x: knn.nearest_indices(*x, k=5, distance="l2"))(*shapes))
     assert "10000,60000" not in text and "96,256" in text
 
 
@@ -80,7 +80,9 @@ def test_the_distances_of_all_pairs_are_never_there():
 def test_what_cannot_be(knobs, says):
     points = np.eye(3, dtype=np.float32)
     with pytest.raises(ValueError, match=says):
-        nearest(points, np.arange(3), points, **{**dict(k=1, distance="l2", classes=3), **knobs})
+        knn_accuracies(
+            points, np.arange(3), points, **{**dict(k=1, distance="l2", classes=3), **knobs}
+        )
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_the_command_judges_pixels(capsys):
     assert said[0].startswith("share of 360 test images of UCI digits")
     assert "by pixels of 1257 others" in said[0]
     parts = open_source("digits")
-    (x, y), (asked, truth) = (knn.pixels(parts[name]) for name in ("train", "test"))
+    (x, y), (asked, truth) = (knn.read_pixels(parts[name]) for name in ("train", "test"))
     for row, metric in zip(said[2:], ("euclidean",), strict=True):
         for k, share in zip((1, 3), row.split()[1::2], strict=True):
             judge = KNeighborsClassifier(k, metric=metric, algorithm="brute").fit(x, y)

@@ -19,7 +19,7 @@ from train.log import read_rows
 
 
 def one_device():
-    return parallel.layout("jit", devices=jax.devices()[:1])
+    return parallel.create_layout("jit", devices=jax.devices()[:1])
 
 
 def rows_of(workdir):
@@ -73,7 +73,7 @@ def test_a_run_leaves_what_the_readme_promises(whole):
 
 
 def test_pictures_are_of_all_classes_of_a_sorted_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "LOOKED_AT", 10)
+    monkeypatch.setattr(loop, "MAX_PLOT_EXAMPLES", 10)
     labels = []
 
     def render(batch, outputs, measured):
@@ -187,7 +187,7 @@ def test_a_run_that_diverges_names_the_step_and_the_good_checkpoint(tmp_path):
     def rate(count):
         return jnp.where(count < 6, 0.01, jnp.nan)
 
-    with pytest.raises(loop.Diverged, match=r"at step 8.*checkpoint of step 4.*learning rate"):
+    with pytest.raises(loop.DivergedError, match=r"at step 8.*checkpoint of step 4.*learning rate"):
         fit(tmp_path / "run", optimizer=optax.sgd(rate))
 
 
@@ -223,12 +223,14 @@ def test_patience_keeps_the_best_snapshot(tmp_path, capsys):
 @pytest.mark.parametrize(("first", "then"), [(1, 8), (8, 1)])
 def test_what_some_devices_saved_other_numbers_restore(first, then, whole, tmp_path):
     workdir = tmp_path / "run"
-    layouts = {n: parallel.layout("jit", devices=jax.devices()[:n]) for n in (1, 8)}
+    layouts = {n: parallel.create_layout("jit", devices=jax.devices()[:n]) for n in (1, 8)}
     run = fake_classification.run(train=Interrupting(64, at=100))
     loop.fit(run, workdir, layout=layouts[first], recipe="tiny")
     with checkpoint.open_checkpoints(workdir / "checkpoints") as checkpoints:
         saved = {
-            n: checkpoint.restore(checkpoints, loop.compile_run(run, layouts[n]).abstract)
+            n: checkpoint.restore_checkpoint(
+                checkpoints, loop.compile_run(run, layouts[n]).abstract
+            )
             for n in layouts
         }
     for a, b in zip(*(jax.tree.leaves(saved[n][0].params) for n in layouts), strict=True):
@@ -241,14 +243,14 @@ def test_what_some_devices_saved_other_numbers_restore(first, then, whole, tmp_p
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     workdir = tmp_path / "run"
-    save = checkpoint.start_to_save
+    save = checkpoint.start_save
 
     def no_room(checkpoints, state, progress, *, step, best):
         if step > 4:
             raise OSError(28, "No space left on device")
         save(checkpoints, state, progress, step=step, best=best)
 
-    monkeypatch.setattr(checkpoint, "start_to_save", no_room)
+    monkeypatch.setattr(checkpoint, "start_save", no_room)
     with pytest.raises(OSError, match=r"step 8 .*No space left.*step 4 is good.*make room"):
         fit(workdir)
     monkeypatch.undo()

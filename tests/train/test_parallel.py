@@ -16,7 +16,7 @@ from train import parallel
 
 
 def one_device() -> parallel.Layout:
-    return parallel.layout("jit", devices=jax.devices()[:1])
+    return parallel.create_layout("jit", devices=jax.devices()[:1])
 
 
 @cache
@@ -76,9 +76,9 @@ def test_two_processes_train_like_one_device(layout, two_processes):
 
 
 def test_fsdp_splits_parameters_and_their_moments():
-    layout = parallel.layout("jit", shard="fsdp")
+    layout = parallel.create_layout("jit", shard="fsdp")
     leaf = jax.ShapeDtypeStruct((16, 4096), np.float32)
-    places = parallel.shardings(layout, {"kernel": leaf, "moment": leaf})
+    places = parallel.state_shardings(layout, {"kernel": leaf, "moment": leaf})
     for place in places.values():
         assert place.shard_shape((16, 4096)) == (16, 512)
 
@@ -88,7 +88,7 @@ def test_fsdp_splits_parameters_and_their_moments():
 )
 def test_a_batch_that_the_devices_cannot_share(batch_size, says):
     with pytest.raises(ValueError, match=says):
-        parallel.rows(parallel.layout("jit"), batch_size)
+        parallel.check_batch_size(parallel.create_layout("jit"), batch_size)
 
 
 @pytest.mark.parametrize(
@@ -97,4 +97,4 @@ def test_a_batch_that_the_devices_cannot_share(batch_size, says):
 )
 def test_layouts_that_cannot_be(mode, shard, says):
     with pytest.raises(ValueError, match=says):
-        parallel.layout(mode, shard=shard)
+        parallel.create_layout(mode, shard=shard)

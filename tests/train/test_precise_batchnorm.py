@@ -63,7 +63,7 @@ def test_statistics_are_of_all_values_together(variables):
 
 
 def test_held_norms_stay_as_they_are(variables):
-    found = precise(variables, held=("first/scale",))["batch_stats"]
+    found = precise(variables, frozen_norms=("first/scale",))["batch_stats"]
     for name in ("mean", "var"):
         old = variables["batch_stats"]["first"][name]
         np.testing.assert_array_equal(found["first"][name], old)
@@ -84,7 +84,7 @@ def test_a_run_may_ask_for_it(tmp_path):
             x = BatchNorm(momentum=0.999, name="norm")(image, train=train)
             return {"logits": nn.Dense(2, name="head")(x.reshape(len(x), -1))}
 
-    run = fake_classification.run(model=Normed(), epochs=1, name=None, precise=3)
+    run = fake_classification.run(model=Normed(), epochs=1, name=None, precise_bn_batches=3)
     kept = loop.fit(run, tmp_path / "run")
     (row,) = rows_of(tmp_path / "run")
     assert kept["step"] == row["step"] and kept["train/loss"] == row["train/loss"]

@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn import metrics as independent
 
 from train.metrics import classification
-from train.metrics.connected_components import instances_of
+from train.metrics.connected_components import connected_components
 
 RANDOM = np.random.default_rng(0)
 K = 5
@@ -29,12 +29,12 @@ def masks():
 
 def test_figures_are_scikit_learn_s(masks):
     truth, predicted = masks
-    count = jax.jit(partial(classification.pixel_confusion, classes=K))
+    count = jax.jit(partial(classification.pixel_confusion_matrix, classes=K))
     counts = count(predicted, truth)
     assert counts.dtype == np.int32
     t, p = truth[truth != 255], predicted[truth != 255]
     np.testing.assert_array_equal(counts, independent.confusion_matrix(t, p, labels=range(K)))
-    found = classification.per_region(np.asarray(counts))
+    found = classification.region_metrics(np.asarray(counts))
     scores = partial(lambda f, **more: f(t, p, labels=range(K), average=None, **more))
     iou = scores(independent.jaccard_score, zero_division=0)
     f1, recall = (
@@ -43,7 +43,7 @@ def test_figures_are_scikit_learn_s(masks):
     np.testing.assert_allclose(found["iou"], [*iou[:4], np.nan])
     np.testing.assert_allclose(found["dice"], [*f1[:3], 0, np.nan])
     np.testing.assert_allclose(found["accuracy"], recall)
-    whole = classification.regions(np.asarray(counts))
+    whole = classification.overlap_counts(np.asarray(counts))
     assert whole["pixel_accuracy"] == pytest.approx(independent.accuracy_score(t, p))
     assert whole["mean_accuracy"] == pytest.approx(recall[:3].mean())
     assert whole["mean_iou"] == pytest.approx(iou[:4].mean())
@@ -54,10 +54,10 @@ def test_figures_are_scikit_learn_s(masks):
 
 def test_counts_add_up_beyond_32_bits():
     counts = np.full((2, 2), 2**31 - 1, np.int32)
-    assert classification.regions(counts)["pixel_accuracy"] == 0.5
+    assert classification.overlap_counts(counts)["pixel_accuracy"] == 0.5
     assert (
-        classification.regions(np.zeros((2, 2)))["mean_iou"]
-        != classification.regions(counts)["mean_iou"]
+        classification.overlap_counts(np.zeros((2, 2)))["mean_iou"]
+        != classification.overlap_counts(counts)["mean_iou"]
     )
 
 
@@ -79,7 +79,7 @@ def pairs_by_hand(found: np.ndarray, truth: np.ndarray) -> float:
 def test_scores_are_those_of_counted_pairs_and_of_scikit_learn(seed):
     random = np.random.default_rng(seed)
     truth, found = random.integers(0, 4, (2, 9, 8))
-    rand, information = classification.agreement(found, truth)
+    rand, information = classification.rand_and_information(found, truth)
     assert rand == pytest.approx(pairs_by_hand(found, truth), rel=1e-12)
     inside = truth > 0
     alone = np.where(found == 0, 100 + np.arange(found.size).reshape(found.shape), found)
@@ -89,8 +89,8 @@ def test_scores_are_those_of_counted_pairs_and_of_scikit_learn(seed):
 
 def test_thinning_leaves_a_line_of_a_pixel_between_the_nearest_cells():
     cell = ndimage.gaussian_filter(RANDOM.normal(size=(40, 40)), 2) > 0.05
-    found = classification.thinned(cell)
-    labels = instances_of(cell)
+    found = classification.thin_membrane(cell)
+    labels = connected_components(cell)
     np.testing.assert_array_equal(found[cell], labels[cell])  # cells are what they were
     for here, there in ((found[:-1], found[1:]), (found[:, :-1], found[:, 1:])):
         apart = (here != there) & (here > 0) & (there > 0)
@@ -110,15 +110,15 @@ def test_scores_take_the_best_threshold_for_all_images():
     cells = np.zeros((2, 12, 12), int)
     cells[:, :, :5], cells[:, :, 7:] = 1, 2
     sure = np.where(cells > 0, 0.95, 0.35)
-    assert classification.isbi(sure, cells) == {
+    assert classification.isbi_scores(sure, cells) == {
         "rand": pytest.approx(1),
         "information": pytest.approx(1),
     }
     # A hole in the membrane that no threshold closes merges the two cells of one image.
     leaking = sure.copy()
     leaking[1, 6, 5:7] = 0.95
-    merged = classification.agreement(np.ones((12, 12), int), cells[1])
-    found = classification.isbi(leaking, cells)
+    merged = classification.rand_and_information(np.ones((12, 12), int), cells[1])
+    found = classification.isbi_scores(leaking, cells)
     assert found["rand"] == pytest.approx((1 + merged[0]) / 2)
     assert merged == (pytest.approx(2 / 3, abs=0.01), pytest.approx(0, abs=1e-9))
     assert found["information"] == pytest.approx(0.5)
@@ -128,16 +128,22 @@ def test_thick_membranes_cost_nothing_after_thinning():
     cells = np.zeros((24, 24), int)
     cells[1:11, 1:], cells[13:, :11], cells[13:, 13:] = 1, 2, 3
     thick = ndimage.binary_erosion(cells > 0, iterations=3)
-    found = classification.isbi([thick.astype(float)], [cells])
-    assert found["rand"] > 0.98 and classification.agreement(instances_of(thick), cells)[0] < 0.7
+    found = classification.isbi_scores([thick.astype(float)], [cells])
+    assert (
+        found["rand"] > 0.98
+        and classification.rand_and_information(connected_components(thick), cells)[0] < 0.7
+    )
 
 
 def test_nothing_to_score():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        empty = classification.isbi([np.zeros((4, 4))], [np.zeros((4, 4), int)])
+        empty = classification.isbi_scores([np.zeros((4, 4))], [np.zeros((4, 4), int)])
     assert np.isnan(
-        [*empty.values(), *classification.regions(np.zeros((3, 3), int)).values()]
+        [*empty.values(), *classification.overlap_counts(np.zeros((3, 3), int)).values()]
     ).all()
     whole = np.ones((4, 4), int)
-    assert classification.isbi([np.zeros((4, 4))], [whole]) == {"rand": 1.0, "information": 1.0}
+    assert classification.isbi_scores([np.zeros((4, 4))], [whole]) == {
+        "rand": 1.0,
+        "information": 1.0,
+    }

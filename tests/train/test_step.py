@@ -18,7 +18,7 @@ from train.data import eval_batches, train_batches
 def start(run, **changes):
     parts = dict(model=run.model, task=run.task, optimizer=run.optimizer)
     batch = next(iter(train_batches(run.train, batch_size=16, seed=0, start=0, stop=1)))
-    return parts, step.init(jax.random.key(0), batch, **parts, **changes), batch
+    return parts, step.init_state(jax.random.key(0), batch, **parts, **changes), batch
 
 
 def test_one_sgd_step_of_softmax_regression_is_the_textbook_s():
@@ -58,7 +58,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(unroll):
     run = fake_classification.run()
     parts, state, batch = start(run)
     whole, sums = jax.jit(partial(step.train_step, **parts))(state, batch)
-    by_four = partial(step.train_step, **parts, accumulate=4, unroll=unroll)
+    by_four = partial(step.train_step, **parts, accumulation_steps=4, unroll=unroll)
     split, split_sums = jax.jit(by_four)(state, batch)
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(split.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -67,9 +67,9 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(unroll):
 
 
 def test_micro_batches_agree_between_one_device_and_replicas():
-    alone = parallel.layout("jit", devices=jax.devices()[:1])
-    expected = five_steps(alone, "smooth", accumulate=2)
-    found = five_steps(parallel.layout("pmap"), "smooth", accumulate=2)
+    alone = parallel.create_layout("jit", devices=jax.devices()[:1])
+    expected = five_steps(alone, "smooth", accumulation_steps=2)
+    found = five_steps(parallel.create_layout("pmap"), "smooth", accumulation_steps=2)
     for name, value in expected.items():
         worst = np.max(np.abs(found[name] - value)) / np.max(np.abs(value))
         assert worst < 1e-5, f"{name} is off by {worst:.1e}"

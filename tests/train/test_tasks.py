@@ -72,7 +72,7 @@ def test_soft_labels_of_mixup_replace_the_label_in_the_loss():
 
 def test_a_model_of_nans_scores_nothing():
     logits = np.full((3, 25), np.nan, np.float32)
-    assert not metrics.top_k(logits, np.array([0, 1, 2]), k=5).any()
+    assert not metrics.top_k_correct(logits, np.array([0, 1, 2]), k=5).any()
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", *LOSSES])
@@ -138,7 +138,7 @@ def test_curves_have_a_line_for_every_source_and_metric():
         {"step": s, "epoch": s / 2, "train/loss": 1 / s, "val/loss": 2 / s, "val/accuracy": 0.5}
         for s in (1, 2, 3)
     ]
-    figure = plots.curves(rows, best=2)
+    figure = plots.plot_curves(rows, best=2)
     assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
     labels = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
     assert labels[0][:2] == ["train 0.3333", "val 0.6667"] and "kept: epoch 1" in labels[0]
@@ -147,16 +147,16 @@ def test_curves_have_a_line_for_every_source_and_metric():
 
 def test_pictures_stand_where_their_titles_say():
     images = GENERATOR.integers(0, 256, (13, 8, 6, 3), dtype=np.uint8)
-    canvas, corners = plots.tiles(images, columns=5, strip=3, gap=1)
+    canvas, corners = plots.tile_images(images, columns=5, strip=3, gap=1)
     assert canvas.shape == (3 * 11, 5 * 7, 3)
     for (top, left), image in zip(corners, images, strict=True):
         np.testing.assert_array_equal(canvas[top : top + 8, left : left + 6], image)
-    floats, _ = plots.tiles(images / 255, columns=5, strip=3, gap=1)
+    floats, _ = plots.tile_images(images / 255, columns=5, strip=3, gap=1)
     np.testing.assert_array_equal(floats, canvas)
 
 
 def test_a_row_s_line_and_a_file_cut_by_a_kill(tmp_path):
-    assert log.line({"step": 20, "epoch": 2.0, "val/accuracy": 0.98765}).split() == (
+    assert log.format_row({"step": 20, "epoch": 2.0, "val/accuracy": 0.98765}).split() == (
         ["epoch", "2", "step", "20", "val/accuracy", "0.9877"]
     )
     path = tmp_path / "metrics.jsonl"
@@ -166,6 +166,6 @@ def test_a_row_s_line_and_a_file_cut_by_a_kill(tmp_path):
 
 def test_many_metrics_stand_in_rows():
     row = {"step": 1, "epoch": 1.0} | {f"val/metric{number}": 0.5 for number in range(9)}
-    figure = plots.curves([row])
+    figure = plots.plot_curves([row])
     assert len(figure.axes) == 9
     assert len({round(axes.get_position().y0, 2) for axes in figure.axes}) == 3

@@ -6,7 +6,7 @@ import zoo
 from zoo.models.resnet import ResNet
 from zoo.models.two_stream import CNNM
 from zoo.models.vgg import VGG
-from zoo.registry import variant
+from zoo.registry import variant_card
 
 # Fields that make it cheaper still; some families more than once: their faces share little.
 SMALL = {
@@ -22,7 +22,7 @@ SMALL = {
         backbone=VGG(widths=(2, 3, 4, 5, 6), depths=(1, 1, 1, 1, 1)),
         hidden=9,
         num_classes=3,
-        roi_count=8,
+        box_batch_size_per_image=8,
         detections=5,
     ),
     "fasterrcnn_resnet50_fpn": dict(
@@ -31,10 +31,10 @@ SMALL = {
         width=8,
         hidden=12,
         sizes=((8,), (16,)),
-        before_nms=(20, 20),
-        after_nms=(12, 6),
-        anchor_count=16,
-        roi_count=8,
+        rpn_pre_nms_top_n=(20, 20),
+        rpn_post_nms_top_n=(12, 6),
+        rpn_batch_size_per_image=16,
+        box_batch_size_per_image=8,
         detections=5,
     ),
     "fcn8s_vgg16": dict(backbone=VGG(widths=(2, 3, 4, 5, 6)), hidden=9, num_classes=3),
@@ -112,7 +112,7 @@ FRAMES = {"c3d": 4, "r3d_18": 4, "slow_r50": 3, "slowfast_r50": 8}  # of their c
 
 def small(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     """A name of SMALL to the model and the shape of its images."""
-    *sides, channels = variant(name)[0]["input"]
+    *sides, channels = variant_card(name)[0]["input"]
     frames = [FRAMES[name]] if name in FRAMES else sides[:-2]
     sides = [SIDE[name]] * 2 if name in SIDE else sides[-2:]
     return zoo.create_model(name, **SMALL[name]), (*frames, *sides, channels)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.canvas import Canvas, fitted, normalized, place
+from zoo.canvas import Canvas, fit_size, letterbox, normalize_canvas
 from zoo.preprocess import Preprocessing
 
 PICTURE = (np.arange(35).reshape(5, 7, 1) * 37 % 101 / 100).astype(np.float32)
@@ -30,12 +30,12 @@ def table(text):
 
 
 def test_torch_s_numbers():
-    image, _, size, scale = place(PICTURE, Canvas((8, 9), "short", short=6, long=100))
+    image, _, size, scale = letterbox(PICTURE, Canvas((8, 9), "short", short=6, long=100))
     assert size.tolist() == [6, 8] and size.dtype == np.int32
     assert scale.tolist() == np.float32([6 / 5, 8 / 7]).tolist()
     np.testing.assert_allclose(image[:6, :8, 0], table(LARGER), atol=2e-6)
     assert image.dtype == np.float32 and not image[6:].any() and not image[:, 8:].any()
-    image, *_ = place(PICTURE, Canvas((3, 4)))
+    image, *_ = letterbox(PICTURE, Canvas((3, 4)))
     np.testing.assert_allclose(image[..., 0], table(SMALLER), atol=2e-6)
 
 
@@ -58,9 +58,9 @@ def by_hand(image, size):
 def test_bilinear_is_four_neighbours(size):
     image = np.random.default_rng(0).integers(0, 256, (6, 11, 3), dtype=np.uint8)
     expected = by_hand(image.astype(np.float64), size)
-    exact, *_ = place(image.astype(np.float64), Canvas(size))
+    exact, *_ = letterbox(image.astype(np.float64), Canvas(size))
     np.testing.assert_allclose(exact, expected, rtol=1e-12)
-    rounded, *_ = place(image, Canvas(size))
+    rounded, *_ = letterbox(image, Canvas(size))
     assert rounded.dtype == np.uint8 and np.abs(rounded - expected).max() < 0.5001
 
 
@@ -68,15 +68,15 @@ def test_boxes_hold_the_same_pixels():
     """A rectangle whose edges fall on whole pixels of the canvas."""
     picture = np.zeros((20, 30, 1), np.uint8)
     picture[4:12, 6:22] = 255
-    image, boxes, size, scale = place(
+    image, boxes, size, scale = letterbox(
         picture, Canvas((64, 64), "short", short=40, long=100), np.array([[6, 4, 22, 12]])
     )
     assert size.tolist() == [40, 60] and scale.tolist() == [2, 2]
     assert boxes.dtype == np.float32 and boxes.tolist() == [[12, 8, 44, 24]]
     rows, columns = np.nonzero(image[..., 0] > 127)
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (12, 8, 44, 24)
-    assert place(picture, Canvas((8, 8)), np.zeros((0, 4)))[1].shape == (0, 4)
-    assert place(picture, Canvas((8, 8)))[1] is None
+    assert letterbox(picture, Canvas((8, 8)), np.zeros((0, 4)))[1].shape == (0, 4)
+    assert letterbox(picture, Canvas((8, 8)))[1] is None
 
 
 SHORT = Canvas((800, 1344), "short", short=800, long=1333)
@@ -88,7 +88,7 @@ SHORT = Canvas((800, 1344), "short", short=800, long=1333)
     [((480, 640), (800, 1066)), ((375, 500), (800, 1066)), ((300, 900), (444, 1333))],
 )
 def test_the_short_side_is_as_torchvision_rounds_it(old, new):
-    assert fitted(old, SHORT) == new
+    assert fit_size(old, SHORT) == new
 
 
 @pytest.mark.parametrize(
@@ -102,17 +102,17 @@ def test_the_short_side_is_as_torchvision_rounds_it(old, new):
 )
 def test_mistakes_are_one_line(shape, canvas, message):
     with pytest.raises(ValueError, match=message) as caught:
-        place(np.zeros(shape, np.uint8), canvas)
+        letterbox(np.zeros(shape, np.uint8), canvas)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="expected a picture of uint8 or floats, got int64"):
-        place(np.zeros((2, 2, 1), np.int64), Canvas((2, 2)))
+        letterbox(np.zeros((2, 2, 1), np.int64), Canvas((2, 2)))
 
 
 def test_normalized_is_zero_outside_of_the_picture():
     card = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1), size=(1, 1))
     image = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
     sizes = np.int32([[4, 3], [2, 5]])
-    seen = jax.jit(normalized, static_argnums=2)(jnp.asarray(image), jnp.asarray(sizes), card)
+    seen = jax.jit(normalize_canvas, static_argnums=2)(jnp.asarray(image), jnp.asarray(sizes), card)
     expected = (image / 255 - np.array(card.mean)) / np.array(card.std)
     expected[0, :, 3:] = 0
     expected[1, 2:] = 0

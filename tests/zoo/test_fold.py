@@ -9,7 +9,7 @@ import pytest
 import zoo
 from tests.zoo.small_models import SMALL, small
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.norm import norm
+from zoo.layers.norm import create_norm
 from zoo.profile import count_batchnorms
 
 
@@ -20,9 +20,9 @@ class PreNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train=False):
-        x = nn.relu(norm(self.norm, name="norm1")(x, train=train))
+        x = nn.relu(create_norm(self.norm, name="norm1")(x, train=train))
         x = ConvNorm(6, 3, groups=3, use_bias=True, norm=self.norm, name="spatial")(x, train=train)
-        x = nn.relu(norm(self.norm, name="norm2")(x, train=train))
+        x = nn.relu(create_norm(self.norm, name="norm2")(x, train=train))
         return {"logits": nn.Conv(2, (1, 1), name="last")(x)}
 
 

@@ -13,8 +13,8 @@ import pytest
 
 import zoo
 from tests.zoo.small_models import SMALL, small
-from zoo.profile import measure, measure_features
-from zoo.registry import FAMILIES, variant
+from zoo.profile import trace_features, trace_macs
+from zoo.registry import FAMILIES, variant_card
 
 
 def giga(published: str):
@@ -150,7 +150,7 @@ README = (pathlib.Path(__file__).parent.parent.parent / "README.md").read_text()
 @functools.cache
 def traced(name):
     """Outputs, variables and multiply-adds at the card's size, as shapes: tracing takes seconds."""
-    return measure(zoo.create_model(name), variant(name)[0]["input"])
+    return trace_macs(zoo.create_model(name), variant_card(name)[0]["input"])
 
 
 def test_every_variant_is_counted():
@@ -190,10 +190,10 @@ def test_logits(name):
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_features_and_no_head(name):
     """An image that is n strides larger gives maps that are n larger, of the card's channels."""
-    card, _ = variant(name)
+    card, _ = variant_card(name)
     *frames, height, width, channels = card["input"]
     ours, _, _ = traced(name)
-    features, along = measure_features(zoo.create_model(name), card["input"], ours)
+    features, along = trace_features(zoo.create_model(name), card["input"], ours)
     most = max((stride for stride, _ in features.values()), default=0)
     later = [3 * max(along.values(), default=0)] * len(frames)
     frames = [side + more for side, more in zip(frames, later, strict=True)]
@@ -203,7 +203,7 @@ def test_features_and_no_head(name):
     if hasattr(model, "image_size") or name.startswith(
         ("yolov1", "cnn3d")
     ):  # their weights are of one size
-        larger, _, _ = measure(model, image)
+        larger, _, _ = trace_macs(model, image)
     else:
         variables = traced(name)[1]  # with a head's, which nobody asks for
         model = model.clone(scan=True) if hasattr(model, "scan") else model  # as it was traced

@@ -11,7 +11,7 @@ import pytest
 import zoo
 from zoo import pretrained, registry
 from zoo.layers.conv_transpose import ConvTranspose
-from zoo.profile import measure
+from zoo.profile import trace_macs
 
 
 def test_lists():
@@ -73,7 +73,7 @@ def test_card_of_convolutions_of_every_kind(transposed):
             x = transposed(5, (2, 2), (2, 2), name="transposed")(x)
             return nn.Dense(7, name="dense")(x.reshape(1, -1, 5))
 
-    _, _, macs = measure(Net(), (8, 8, 4))
+    _, _, macs = trace_macs(Net(), (8, 8, 4))
     assert macs == 64 * 9 * 1 * 8 + 16 * 9 * 8 * 6 + 16 * 4 * 6 * 5 + 64 * 5 * 7
 
 
@@ -133,7 +133,7 @@ def test_published_weights():
     assert address.startswith("https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/")
     assert address.endswith("/pretrained_models/resnet20-12fca82f.th")
     assert zoo.model_card("vgg16_c").weights == ()
-    assert pretrained.sources("vit_l_32") == (
+    assert pretrained.published_sources("vit_l_32") == (
         "torchvision://IMAGENET1K_V1",
         "hf://timm/vit_large_patch32_384.orig_in21k_ft_in1k",
     )

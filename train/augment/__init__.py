@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from train.augment import clip, scene, zoom
-from train.augment.color import blur, brightness, contrast, hsv, hue, noise, pca_colour, saturation
+from train.augment.color import blur, brightness, contrast, hsv, hue, noise, pca_color, saturation
 from train.augment.crops import crop, pad_crop, resized_crop
 from train.augment.geometry import affine, flip, rotate, scale, shift, translate
 from train.augment.mix import cutmix, erase, mixup
@@ -27,7 +27,7 @@ from train.augment.policies import (
     rand_augment,
     trivial_augment,
 )
-from zoo.ops.fusion import computed_once
+from zoo.ops.fusion import fusion_barrier
 
 __all__ = [
     "CIFAR10",
@@ -50,10 +50,10 @@ __all__ = [
     "mixup",
     "mosaic",
     "noise",
-    "nothing",
+    "identity",
     "one_of",
     "pad_crop",
-    "pca_colour",
+    "pca_color",
     "rand_augment",
     "resized_crop",
     "rotate",
@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 
-def nothing(keys: jax.Array, batch: Any) -> Any:
+def identity(keys: jax.Array, batch: Any) -> Any:
     """Keys [B], batch -> the batch as it is."""
     del keys
     return batch
@@ -101,7 +101,7 @@ def scenes(*functions: Callable) -> Callable:
 
     def augment(keys: jax.Array, batch: Any) -> Any:
         size = batch["image"].shape[:3]
-        for name, value in scene.maps(batch).items():
+        for name, value in scene.scene_maps(batch).items():
             if value.shape[:3] != size or value.ndim != (4 if name == "image" else 3):
                 raise ValueError(f"expected {name} of {size}, as the image, got {value.shape}")
         if "boxes" in batch and batch.get("box_valid") is None:
@@ -111,8 +111,8 @@ def scenes(*functions: Callable) -> Callable:
             batch = jax.vmap(function)(own, batch)
             # Else a sampling of a sampled image computes each of its pixels four times: two
             # samplings of 4 x 512 x 512 with mask and weight take 160 milliseconds in place of 90.
-            moved = scene.maps(batch)
-            batch = {**batch, **{name: computed_once(value) for name, value in moved.items()}}
+            moved = scene.scene_maps(batch)
+            batch = {**batch, **{name: fusion_barrier(value) for name, value in moved.items()}}
         return batch
 
     return augment

@@ -10,13 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.ops.boxes import area
+from zoo.ops.boxes import box_area
 
 Scene = dict[str, Any]
-Extent = tuple[Any, Any]  # height and width: numbers, or float32 [] where the scene says its size
+VisibleExtent = tuple[
+    Any, Any
+]  # height and width: numbers, or float32 [] where the scene says its size
 
 
-def extent(scene: Scene) -> Extent:
+def visible_extent(scene: Scene) -> VisibleExtent:
     """Scene -> height and width of its picture, which lies in the upper left of the canvas."""
     if "size" not in scene:
         return scene["image"].shape[:2]
@@ -24,10 +26,10 @@ def extent(scene: Scene) -> Extent:
     return height, width
 
 
-def settled(
+def keep_visible_boxes(
     scene: Scene,
     boxes: jax.Array,
-    size: Extent,
+    size: VisibleExtent,
     *,
     visible: float,
     whole: jax.Array | None = None,
@@ -40,7 +42,7 @@ def settled(
     height, width = size
     ends = jnp.stack([jnp.asarray(end, jnp.float32) for end in (width, height, width, height)])
     cut = jnp.clip(boxes, 0.0, ends[None])
-    left, whole = area(cut), area(boxes) if whole is None else whole
+    left, whole = box_area(cut), box_area(boxes) if whole is None else whole
     valid = scene["box_valid"] & (left > 0) & (left >= visible * whole)
     return {**scene, "boxes": jnp.where(valid[:, None], cut, 0.0), "box_valid": valid}
 
@@ -69,11 +71,11 @@ def with_proposals(function: Callable) -> Callable:
     return together
 
 
-def hulls(boxes: jax.Array, matrix: jax.Array) -> jax.Array:
+def transform_hulls(boxes: jax.Array, matrix: jax.Array) -> jax.Array:
     """[N, 4], [2, 3] as for geometry.warp -> [N, 4], around the corners, which move against it.
 
     >>> half = jnp.array([[2.0, 0.0, 0.0], [0.0, 1.0, -3.0]])  # comes from twice as far right
-    >>> hulls(jnp.array([[2.0, 0.0, 8.0, 4.0]]), half).tolist()
+    >>> transform_hulls(jnp.array([[2.0, 0.0, 8.0, 4.0]]), half).tolist()
     [[1.0, 3.0, 4.0, 7.0]]
     """
     (a, b, e), (c, d, f) = matrix
@@ -86,7 +88,7 @@ def hulls(boxes: jax.Array, matrix: jax.Array) -> jax.Array:
     return jnp.stack([jnp.min(x, 1), jnp.min(y, 1), jnp.max(x, 1), jnp.max(y, 1)], 1)
 
 
-def bent(boxes: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+def deform_hulls(boxes: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """[N, 4], x, y [h, w] where pixels come from -> [N, 4], around the pixels that come from each."""
     height, width = x.shape
     rows, columns = jnp.arange(height), jnp.arange(width)
@@ -101,10 +103,10 @@ def bent(boxes: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     return jax.vmap(one)(boxes)
 
 
-def mirrored(boxes: jax.Array, size: Extent, *, vertical: bool) -> jax.Array:
+def mirror_boxes(boxes: jax.Array, size: VisibleExtent, *, vertical: bool) -> jax.Array:
     """[N, 4] -> [N, 4], left to right in a picture of `size`, or upside down.
 
-    >>> mirrored(jnp.array([[1.0, 0.0, 3.0, 2.0]]), (5, 10), vertical=False).tolist()
+    >>> mirror_boxes(jnp.array([[1.0, 0.0, 3.0, 2.0]]), (5, 10), vertical=False).tolist()
     [[7.0, 0.0, 9.0, 2.0]]
     """
     length = jnp.asarray(size[0] if vertical else size[1], jnp.float32)

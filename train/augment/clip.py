@@ -12,19 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.augment.crops import corner
+from train.augment.crops import random_corner
 from train.augment.pixels import from_unit, to_unit
 
 Clip = dict[str, jax.Array]
-STILL = 128  # the level of a flow of 0
+ZERO_FLOW_LEVEL = 128  # the level of a flow of 0
 
 
-def maps(clip: Clip) -> Clip:
+def clip_maps(clip: Clip) -> Clip:
     """The entries of an example that have pixels: [T, H, W, C] each, of one height and width.
 
     Errors: ValueError where they differ, or there are none.
 
-    >>> list(maps({"video": jnp.zeros((4, 8, 8, 3)), "label": jnp.zeros((), jnp.int32)}))
+    >>> list(clip_maps({"video": jnp.zeros((4, 8, 8, 3)), "label": jnp.zeros((), jnp.int32)}))
     ['video']
     """
     found = {name: clip[name] for name in ("video", "flow") if name in clip}
@@ -34,13 +34,13 @@ def maps(clip: Clip) -> Clip:
     return found
 
 
-def still(function: Callable) -> Callable:
+def same_for_all_frames(function: Callable) -> Callable:
     """function(key, image [H, W, C]) -> function(key, clip): every frame by the same draw.
 
     For what changes colours; flow stays as it is.
 
     >>> from train import augment
-    >>> darker = still(partial(augment.brightness, amount=0.4))
+    >>> darker = same_for_all_frames(partial(augment.brightness, amount=0.4))
     >>> darker(jax.random.key(0), {"video": jnp.ones((4, 8, 8, 3))})["video"].shape
     (4, 8, 8, 3)
     """
@@ -69,9 +69,9 @@ def flip(
     ([[2.0, 1.0, 0.0], [5.0, 4.0, 3.0]], 0)
     """
     chosen = jax.random.bernoulli(key, probability)
-    turned = {name: jnp.flip(value, 2) for name, value in maps(clip).items()}
+    turned = {name: jnp.flip(value, 2) for name, value in clip_maps(clip).items()}
     if "flow" in turned:
-        x = jnp.minimum(2 * STILL - turned["flow"][..., :1].astype(jnp.int32), 255)
+        x = jnp.minimum(2 * ZERO_FLOW_LEVEL - turned["flow"][..., :1].astype(jnp.int32), 255)
         turned["flow"] = jnp.concatenate(
             [x.astype(jnp.uint8), turned["flow"][..., 1:]], -1, dtype=jnp.uint8
         )
@@ -88,13 +88,13 @@ def crop(key: jax.Array, clip: Clip, *, size: tuple[int, int]) -> Clip:
     >>> crop(jax.random.key(0), {"video": jnp.ones((4, 8, 9, 3))}, size=(6, 6))["video"].shape
     (4, 6, 6, 3)
     """
-    found = maps(clip)
+    found = clip_maps(clip)
     height, width = next(iter(found.values())).shape[1:3]
     if height < size[0] or width < size[1]:
         raise ValueError(
             f"cannot cut {size} out of frames of {(height, width)}; enlarge them first"
         )
-    y, x = corner(key, (height, width), size=size)
+    y, x = random_corner(key, (height, width), size=size)
     cut = {
         name: jax.lax.dynamic_slice(v, (0, y, x, 0), (v.shape[0], *size, v.shape[3]))
         for name, v in found.items()
@@ -121,7 +121,7 @@ def scaled_crop(
     """
     if max(size) > sides[0]:
         raise ValueError(f"cannot cut {size} out of frames whose short side is {sides[0]}")
-    found = maps(clip)
+    found = clip_maps(clip)
     height, width = next(iter(found.values())).shape[1:3]
     draws = jax.random.uniform(key, (3,))
     side = sides[0] + (sides[1] - sides[0]) * draws[0]
@@ -140,6 +140,6 @@ def scaled_crop(
     for name, value in found.items():
         resized = resize(to_unit(value), (value.shape[0], *size, value.shape[3]))
         if name == "flow":
-            resized = STILL / 255 + factor * (resized - STILL / 255)
+            resized = ZERO_FLOW_LEVEL / 255 + factor * (resized - ZERO_FLOW_LEVEL / 255)
         cut[name] = from_unit(resized, value.dtype)
     return {**clip, **cut}

@@ -92,7 +92,7 @@ def noise(key: jax.Array, image: jax.Array, *, deviation: float) -> jax.Array:
     return from_unit(to_unit(image) + drawn, image.dtype)
 
 
-def pca_colour(key: jax.Array, image: jax.Array, *, deviation: float = 0.1) -> jax.Array:
+def pca_color(key: jax.Array, image: jax.Array, *, deviation: float = 0.1) -> jax.Array:
     """Key [], [H, W, 3] -> [H, W, 3] plus one colour, drawn along ImageNet's main colour axes.
 
     Errors: ValueError where the image has not three channels.
@@ -100,7 +100,7 @@ def pca_colour(key: jax.Array, image: jax.Array, *, deviation: float = 0.1) -> j
     Source: Krizhevsky et al. 2012, section 4.1; the constants from fb.resnet.torch, since the
     paper has none.
 
-    >>> pca_colour(jax.random.key(0), jnp.ones((8, 8, 3))).shape
+    >>> pca_color(jax.random.key(0), jnp.ones((8, 8, 3))).shape
     (8, 8, 3)
     """
     if image.shape[-1] != 3:
@@ -136,17 +136,17 @@ def adjust_brightness(image: jax.Array, factor: float | jax.Array) -> jax.Array:
 
 def adjust_contrast(image: jax.Array, factor: float | jax.Array) -> jax.Array:
     """[H, W, C], factor [] -> [H, W, C]; 0 is the mean grey all over, 1 the image."""
-    return blend(image, jnp.mean(grey(to_unit(image)), keepdims=True), factor)
+    return blend(image, jnp.mean(to_gray(to_unit(image)), keepdims=True), factor)
 
 
 def adjust_saturation(image: jax.Array, factor: float | jax.Array) -> jax.Array:
     """[H, W, C], factor [] -> [H, W, C]; 0 is the grey image, 1 the image."""
-    return blend(image, grey(to_unit(image)), factor)
+    return blend(image, to_gray(to_unit(image)), factor)
 
 
 def adjust_sharpness(image: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """[H, W, C], factor [] -> [H, W, C]; 0 is the image after `smooth`, 1 the image."""
-    return blend(image, smooth(to_unit(image)), factor)
+    """[H, W, C], factor [] -> [H, W, C]; 0 is the image after `smooth_kernel`, 1 the image."""
+    return blend(image, smooth_kernel(to_unit(image)), factor)
 
 
 def adjust_hue(image: jax.Array, turn: float | jax.Array) -> jax.Array:
@@ -155,7 +155,7 @@ def adjust_hue(image: jax.Array, turn: float | jax.Array) -> jax.Array:
     Through hue, saturation and value; a grey image (C = 1) has no hue and stays.
     Errors: ValueError where C is neither 1 nor 3.
     """
-    return adjust_hsv(image, turn, 1.0, 1.0) if coloured(image) else image
+    return adjust_hsv(image, turn, 1.0, 1.0) if is_color(image) else image
 
 
 def adjust_hsv(
@@ -170,7 +170,7 @@ def adjust_hsv(
     Of a grey image (C = 1) the value alone. Errors: ValueError where C is neither 1 nor 3.
     """
     unit = to_unit(image)
-    if not coloured(image):
+    if not is_color(image):
         return from_unit(exposure * unit, image.dtype)
     red, green, blue = unit[..., 0], unit[..., 1], unit[..., 2]
     value = jnp.max(unit, -1)
@@ -212,24 +212,24 @@ def blend(image: jax.Array, other: jax.Array, factor: float | jax.Array) -> jax.
     return from_unit(other + factor * (to_unit(image) - other), image.dtype)
 
 
-def grey(unit: jax.Array) -> jax.Array:
+def to_gray(unit: jax.Array) -> jax.Array:
     """[H, W, C] -> [H, W, 1], the luma of red, green, blue; one channel stays.
 
     Errors: ValueError where C is neither 1 nor 3.
     """
-    if not coloured(unit):
+    if not is_color(unit):
         return unit
     return jnp.sum(unit * jnp.array(LUMA).reshape(1, 1, 3), -1, keepdims=True)
 
 
-def coloured(image: jax.Array) -> bool:
+def is_color(image: jax.Array) -> bool:
     """[H, W, C] -> whether C is 3; ValueError where it is neither 1 nor 3."""
     if image.shape[-1] not in (1, 3):
         raise ValueError(f"expected an image of 1 or 3 channels, got {image.shape[-1]}")
     return image.shape[-1] == 3
 
 
-def smooth(unit: jax.Array) -> jax.Array:
+def smooth_kernel(unit: jax.Array) -> jax.Array:
     """[H, W, C] -> [H, W, C]: 3x3 neighbours weighed 1, the pixel 5; the outermost pixels stay.
 
     Source: Pillow's ImageFilter.SMOOTH.

@@ -22,11 +22,11 @@ def crop(key: jax.Array, image: jax.Array, *, size: tuple[int, int]) -> jax.Arra
     height, width, channels = image.shape
     if height < size[0] or width < size[1]:
         raise ValueError(f"cannot cut {size} out of an image of {(height, width)}; pad it first")
-    y, x = corner(key, (height, width), size=size)
+    y, x = random_corner(key, (height, width), size=size)
     return jax.lax.dynamic_slice(image, (y, x, 0), (*size, channels))
 
 
-def corner(key: jax.Array, whole: Sequence[int], *, size: tuple[int, int]) -> jax.Array:
+def random_corner(key: jax.Array, whole: Sequence[int], *, size: tuple[int, int]) -> jax.Array:
     """Key [], (height, width) -> y, x [2]: where `crop` cuts `size` out of an image as large."""
     last = jnp.array([whole[0] - size[0], whole[1] - size[1]])
     return jax.random.randint(key, (2,), 0, last + 1)
@@ -69,7 +69,7 @@ def resized_crop(
     >>> resized_crop(jax.random.key(0), jnp.ones((8, 8, 3)), size=(6, 6)).shape
     (6, 6, 3)
     """
-    box = draw_box(key, image.shape[0], image.shape[1], area=area, ratio=ratio)
+    box = sample_crop_box(key, image.shape[0], image.shape[1], area=area, ratio=ratio)
     factor = jnp.array(size, jnp.float32) / jnp.stack([box.height, box.width]).astype(jnp.float32)
     corner = jnp.stack([box.y, box.x]).astype(jnp.float32)
     resized = jax.image.scale_and_translate(
@@ -84,29 +84,29 @@ def resized_crop(
     return from_unit(resized, image.dtype)
 
 
-class Box(NamedTuple):
-    """A part of an image in whole pixels; `drawn` is False where no draw had fitted."""
+class CropBox(NamedTuple):
+    """A part of an image in whole pixels; `accepted` is False where no draw had fitted."""
 
     y: jax.Array
     x: jax.Array
     height: jax.Array
     width: jax.Array
-    drawn: jax.Array
+    accepted: jax.Array
 
 
-def draw_box(
+def sample_crop_box(
     key: jax.Array,
     height: int,
     width: int,
     *,
     area: tuple[float, float],
     ratio: tuple[float, float],
-) -> Box:
+) -> CropBox:
     """Key [] -> a Box in an image of height x width: the first of ten draws that fits.
 
     Where none fits, the largest box in the middle whose ratio is allowed.
 
-    >>> box = draw_box(jax.random.key(0), 32, 32, area=(0.25, 0.25), ratio=(1.0, 1.0))
+    >>> box = sample_crop_box(jax.random.key(0), 32, 32, area=(0.25, 0.25), ratio=(1.0, 1.0))
     >>> int(box.height), int(box.width)
     (16, 16)
     """
@@ -125,10 +125,10 @@ def draw_box(
     box_height = jnp.where(drawn, heights[first], tallest)
     box_width = jnp.where(drawn, widths[first], widest)
     y_share, x_share = jnp.where(drawn, draws[-2:], 0.5)
-    return Box(
+    return CropBox(
         y=(y_share * (height - box_height + 1).astype(jnp.float32)).astype(jnp.int32),
         x=(x_share * (width - box_width + 1).astype(jnp.float32)).astype(jnp.int32),
         height=box_height,
         width=box_width,
-        drawn=drawn,
+        accepted=drawn,
     )

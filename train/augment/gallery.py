@@ -12,14 +12,14 @@ from train.augment import color, crops, geometry, levels, mix, policies, scene, 
 from train.augment.mosaic import mosaic
 from train.augment.pixels import from_unit, to_unit
 
-SIDE = 160  # pixels
-DRAWS = 6
-COLUMNS = 2
+TILE_SIDE = 160  # pixels
+SAMPLES = 6
+GALLERY_COLUMNS = 2
 GAP = 4  # white pixels between two draws
 MASKS = ((255, 200, 0), (0, 160, 255), (230, 0, 120))  # colours of a disc, a box and a triangle
 
 # What only the policies use: title -> functions of the image.
-STILL: dict[str, list[Callable]] = {
+DETERMINISTIC: dict[str, list[Callable]] = {
     "the photograph · posterize 2 bits · solarize 128 · autocontrast · equalize · invert": [
         lambda image: image,
         partial(levels.posterize, bits=2),
@@ -34,26 +34,26 @@ STILL: dict[str, list[Callable]] = {
 }
 
 
-def gallery(image: np.ndarray, *, key: jax.Array, side: int = SIDE) -> Figure:
+def draw_gallery(image: np.ndarray, *, key: jax.Array, side: int = TILE_SIDE) -> Figure:
     """Image [H, W, C] uint8, or floats in [0, 1] -> one row of draws per augmentation.
 
     The middle of the image is shown, resized to side x side.
     """
-    square = photograph(jnp.asarray(image), side=side)
-    titles = [*STILL, *random(side), *joint(side)]
-    drawn = jax.jit(draws)(key, square)
-    lines = -(-len(drawn) // COLUMNS)
-    figure = Figure(figsize=(6.5 * COLUMNS, 1.33 * lines), layout="constrained")
-    grid = figure.subplots(lines, COLUMNS, squeeze=False)
+    square = square_image(jnp.asarray(image), side=side)
+    titles = [*DETERMINISTIC, *random_scene(side), *joint_rows(side)]
+    drawn = jax.jit(augmentation_rows)(key, square)
+    lines = -(-len(drawn) // GALLERY_COLUMNS)
+    figure = Figure(figsize=(6.5 * GALLERY_COLUMNS, 1.33 * lines), layout="constrained")
+    grid = figure.subplots(lines, GALLERY_COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, title, pictures in zip(grid.T.flat, titles, drawn, strict=False):
-        axes.imshow(strip(np.asarray(pictures)))
+        axes.imshow(concat_tiles(np.asarray(pictures)))
         axes.set_title(title, loc="left", fontsize=10)
     return figure
 
 
-def photograph(image: jax.Array, *, side: int) -> jax.Array:
+def square_image(image: jax.Array, *, side: int) -> jax.Array:
     """[H, W, C] -> [side, side, 3] uint8, its middle square; grey becomes red, green and blue."""
     height, width, channels = image.shape
     short = min(height, width)
@@ -63,11 +63,11 @@ def photograph(image: jax.Array, *, side: int) -> jax.Array:
     return from_unit(jnp.broadcast_to(square, (side, side, 3)), jnp.dtype(jnp.uint8))
 
 
-def draws(key: jax.Array, image: jax.Array) -> list[jax.Array]:
-    """Key [], [side, side, 3] -> rows of [N, h, w, 3]: of STILL, of `random`, of `joint`."""
-    fixed = [jnp.stack([function(image) for function in row]) for row in STILL.values()]
-    functions = [*random(image.shape[0]).values(), *joint(image.shape[0]).values()]
-    keys = jax.random.split(key, (len(functions), DRAWS))
+def augmentation_rows(key: jax.Array, image: jax.Array) -> list[jax.Array]:
+    """Key [], [side, side, 3] -> rows of [N, h, w, 3]: of STILL, of `random_scene`, of `joint_rows`."""
+    fixed = [jnp.stack([function(image) for function in row]) for row in DETERMINISTIC.values()]
+    functions = [*random_scene(image.shape[0]).values(), *joint_rows(image.shape[0]).values()]
+    keys = jax.random.split(key, (len(functions), SAMPLES))
     drawn = [
         jax.vmap(function, in_axes=(0, None))(own, image)
         for function, own in zip(functions, keys, strict=True)
@@ -75,13 +75,13 @@ def draws(key: jax.Array, image: jax.Array) -> list[jax.Array]:
     return fixed + drawn
 
 
-def strip(pictures: np.ndarray) -> np.ndarray:
+def concat_tiles(pictures: np.ndarray) -> np.ndarray:
     """[N, h, w, C] uint8 -> [h, N * (w + GAP), C], side by side on white."""
     gaps = np.pad(pictures, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=255)
     return np.concatenate(list(gaps), 1)
 
 
-def mixed(function: Callable) -> Callable:
+def mix_rows(function: Callable) -> Callable:
     """mixup or cutmix -> function(key, image), the neighbour being the image upside down."""
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -92,14 +92,14 @@ def mixed(function: Callable) -> Callable:
     return one
 
 
-def four(key: jax.Array, image: jax.Array) -> jax.Array:
+def mosaic_inputs(key: jax.Array, image: jax.Array) -> jax.Array:
     """A mosaic of the image, mirrored, upside down and turned by half."""
     turns = (image, jnp.flip(image, 1), jnp.flip(image, 0), jnp.flip(image, (0, 1)))
     rows = {"boxes": jnp.zeros((4, 1, 4)), "box_valid": jnp.zeros((4, 1), bool)}
     return mosaic(jax.random.split(key, 4), {"image": jnp.stack(turns), **rows})["image"][0]
 
 
-def shapes(side: int) -> np.ndarray:
+def example_mask(side: int) -> np.ndarray:
     """-> [side, side] uint8: a disc of 1, a box of 2, a triangle of 3 on 0."""
     y, x = (np.mgrid[:side, :side] + 0.5) / side
     mask = np.zeros((side, side), np.uint8)
@@ -109,7 +109,7 @@ def shapes(side: int) -> np.ndarray:
     return mask
 
 
-def painted(picture: jax.Array, mask: jax.Array) -> jax.Array:
+def paint_mask(picture: jax.Array, mask: jax.Array) -> jax.Array:
     """[h, w, 3] uint8, [h, w] -> the shapes over the picture, what is ignored in stripes of red."""
     height, width = mask.shape
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None]
@@ -124,17 +124,17 @@ def painted(picture: jax.Array, mask: jax.Array) -> jax.Array:
     return from_unit(unit, picture.dtype)
 
 
-def hulls(mask: np.ndarray) -> np.ndarray:
+def mask_boxes(mask: np.ndarray) -> np.ndarray:
     """[side, side] -> [3, 4] float32, the box around each shape."""
     places = [np.nonzero(mask == number) for number in (1, 2, 3)]
     found = [(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in places]
     return np.array(found, np.float32)
 
 
-def framed(picture: jax.Array, boxes: jax.Array) -> jax.Array:
+def draw_frames(picture: jax.Array, boxes: jax.Array) -> jax.Array:
     """[h, w, 3] uint8, [3, 4] -> the frames of the boxes over the picture, in their shapes' colours."""
     height, width, _ = picture.shape
-    column, row = geometry.points(jnp.eye(2, 3), (height, width))
+    column, row = geometry.source_points(jnp.eye(2, 3), (height, width))
     for box, colour_of in zip(boxes, MASKS, strict=True):
         edges = jnp.stack([column - box[0], box[2] - column, row - box[1], box[3] - row])
         inner = jnp.min(edges, 0)
@@ -143,7 +143,7 @@ def framed(picture: jax.Array, boxes: jax.Array) -> jax.Array:
     return picture
 
 
-def masked(function: Callable, *, grid: bool = False) -> Callable:
+def apply_joint(function: Callable, *, grid: bool = False) -> Callable:
     """function(key, scene) -> function(key, image), of the image with shapes as its mask.
 
     `grid` draws lines on the image first, to show how it bends.
@@ -155,48 +155,50 @@ def masked(function: Callable, *, grid: bool = False) -> Callable:
         if grid:
             lines = jnp.asarray(line[:, None] | line[None])[..., None]
             image = jnp.where(lines, jnp.asarray(255, image.dtype), image)
-        mask = shapes(side)
-        known = {"boxes": jnp.asarray(hulls(mask)), "box_valid": jnp.ones(3, bool)}
+        mask = example_mask(side)
+        known = {"boxes": jnp.asarray(mask_boxes(mask)), "box_valid": jnp.ones(3, bool)}
         moved = function(key, {"image": image, "mask": jnp.asarray(mask), **known})
-        return framed(painted(moved["image"], moved["mask"]), moved["boxes"])
+        return draw_frames(paint_mask(moved["image"], moved["mask"]), moved["boxes"])
 
     return one
 
 
-def joint(side: int) -> dict[str, Callable]:
+def joint_rows(side: int) -> dict[str, Callable]:
     """Title -> function(key, image [side, side, 3]) -> image, shapes over it moving along."""
     small, large = (3 * side // 4, 3 * side // 4), (side, 5 * side // 4)
     bent = dict(deviation=side / 16)
-    grey = scene.image_alone(partial(color.saturation, amount=1.0))
+    grey = scene.image_only(partial(color.saturation, amount=1.0))
     return {
-        "scene.flip, with the mask over it": masked(scene.flip),
-        "scene.translate, 1/4 of the side; stripes are ignored": masked(
+        "scene.flip, with the mask over it": apply_joint(scene.flip),
+        "scene.translate, 1/4 of the side; stripes are ignored": apply_joint(
             partial(scene.translate, share=0.25)
         ),
-        "scene.rotate, 30 degrees": masked(partial(scene.rotate, degrees=30.0)),
-        "scene.rotate, 30 degrees, reflect": masked(
+        "scene.rotate, 30 degrees": apply_joint(partial(scene.rotate, degrees=30.0)),
+        "scene.rotate, 30 degrees, reflect": apply_joint(
             partial(scene.rotate, degrees=30.0, mode="reflect")
         ),
-        "scene.scale, 0.6 to 1.6": masked(partial(scene.scale, factors=(0.6, 1.6))),
-        "scene.affine, all of it, shear 20 degrees": masked(
+        "scene.scale, 0.6 to 1.6": apply_joint(partial(scene.scale, factors=(0.6, 1.6))),
+        "scene.affine, all of it, shear 20 degrees": apply_joint(
             partial(scene.affine, degrees=20.0, translation=0.1, factors=(0.8, 1.2), shear=20.0)
         ),
-        f"scene.elastic, {side // 16} pixels, on a grid": masked(
+        f"scene.elastic, {side // 16} pixels, on a grid": apply_joint(
             partial(scene.elastic, **bent), grid=True
         ),
-        f"scene.elastic, {side // 16} pixels, reflect": masked(
+        f"scene.elastic, {side // 16} pixels, reflect": apply_joint(
             partial(scene.elastic, mode="reflect", **bent)
         ),
-        f"scene.crop, {small[0]} of {side} pixels": masked(partial(scene.crop, size=small)),
-        f"scene.crop, {large[1]} of {side} pixels wide": masked(partial(scene.crop, size=large)),
-        "scene.scaled_crop, 0.5 to 2": masked(partial(scene.scaled_crop, size=(side, side))),
-        "zoom.jitter, each edge by a fifth": masked(zoom.jitter),
-        "zoom.patch, around an object": masked(zoom.patch),
-        "scene.image_alone, saturation": masked(grey),
+        f"scene.crop, {small[0]} of {side} pixels": apply_joint(partial(scene.crop, size=small)),
+        f"scene.crop, {large[1]} of {side} pixels wide": apply_joint(
+            partial(scene.crop, size=large)
+        ),
+        "scene.scaled_crop, 0.5 to 2": apply_joint(partial(scene.scaled_crop, size=(side, side))),
+        "zoom.jitter, each edge by a fifth": apply_joint(zoom.jitter_crop),
+        "zoom.patch, around an object": apply_joint(zoom.random_patch),
+        "scene.image_alone, saturation": apply_joint(grey),
     }
 
 
-def random(side: int) -> dict[str, Callable]:
+def random_scene(side: int) -> dict[str, Callable]:
     """Title -> function(key, image [side, side, C]) -> image."""
     size = (3 * side // 4, 3 * side // 4)
     return {
@@ -220,13 +222,13 @@ def random(side: int) -> dict[str, Callable]:
         "hue, half a turn": partial(color.hue, amount=0.5),
         "hsv, 0.1 of a turn, factors of 1.5": color.hsv,
         "noise, 0.1": partial(color.noise, deviation=0.1),
-        "pca_colour, 0.5 (AlexNet: 0.1)": partial(color.pca_colour, deviation=0.5),
+        "pca_colour, 0.5 (AlexNet: 0.1)": partial(color.pca_color, deviation=0.5),
         "blur, 0.1 to 4 pixels": partial(color.blur, deviations=(0.1, 4.0)),
         "erase, noise": partial(mix.erase, probability=1.0),
         "erase, grey": partial(mix.erase, probability=1.0, value=0.5),
-        "mixup, alpha 1, with itself upside down": mixed(partial(mix.mixup, alpha=1.0)),
-        "cutmix, with itself upside down": mixed(mix.cutmix),
-        "mosaic, of itself in four turns": four,
+        "mixup, alpha 1, with itself upside down": mix_rows(partial(mix.mixup, alpha=1.0)),
+        "cutmix, with itself upside down": mix_rows(mix.cutmix),
+        "mosaic, of itself in four turns": mosaic_inputs,
         "auto_augment, ImageNet": policies.auto_augment,
         "auto_augment, CIFAR-10": partial(policies.auto_augment, policy=policies.CIFAR10),
         "rand_augment, 2 of magnitude 9": policies.rand_augment,

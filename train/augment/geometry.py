@@ -135,19 +135,19 @@ def draw_matrix(
     turn, x, y, shear_x, shear_y, growth = jax.random.uniform(key, (6,), minval=-1.0)
     low, high = jnp.log(jnp.asarray(factors, jnp.float32))
     factor = jnp.exp((low + high) / 2 + growth * (high - low) / 2)
-    linear = turned(turn * jnp.deg2rad(degrees)) @ jnp.array(
+    linear = rotation_matrix(turn * jnp.deg2rad(degrees)) @ jnp.array(
         [[1.0, jnp.tan(shear_x * jnp.deg2rad(shear))], [jnp.tan(shear_y * jnp.deg2rad(shear)), 1.0]]
     )
     move = translation * jnp.array([x * width, y * height])
-    return inverse_about_centre(factor * linear, move, height=height, width=width)
+    return inverse_about_center(factor * linear, move, height=height, width=width)
 
 
-def turned(angle: jax.Array) -> jax.Array:
+def rotation_matrix(angle: jax.Array) -> jax.Array:
     """Radians [] -> [2, 2], a turn against the clock where y points down, as on a screen."""
     return jnp.array([[jnp.cos(angle), jnp.sin(angle)], [-jnp.sin(angle), jnp.cos(angle)]])
 
 
-def inverse_about_centre(
+def inverse_about_center(
     linear: jax.Array, move: jax.Array, *, height: Any, width: Any
 ) -> jax.Array:
     """[2, 2] applied about the centre, then a move [2] of (x, y) pixels -> [2, 3] for `warp`."""
@@ -177,16 +177,16 @@ def warp(
     """
     if method not in ("bilinear", "nearest"):
         raise ValueError(f"method is 'bilinear' or 'nearest', got {method!r}")
-    x, y = points(matrix, image.shape[:2])
+    x, y = source_points(matrix, image.shape[:2])
     outside = from_unit(jnp.asarray(fill, jnp.float32), image.dtype)
     if method == "nearest":
-        sampled = nearest(image, x, y)
+        sampled = sample_nearest(image, x, y)
     else:
-        sampled = from_unit(bilinear(image, x, y, read=to_unit), image.dtype)
-    return jnp.where(inside(x, y, image.shape[:2])[..., None], sampled, outside)
+        sampled = from_unit(sample_bilinear(image, x, y, read=to_unit), image.dtype)
+    return jnp.where(is_inside(x, y, image.shape[:2])[..., None], sampled, outside)
 
 
-def points(matrix: jax.Array, size: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+def source_points(matrix: jax.Array, size: Sequence[int]) -> tuple[jax.Array, jax.Array]:
     """[2, 3], (height, width) -> x, y [height, width]: where the centre of each pixel comes from."""
     height, width = size
     column = jnp.arange(width, dtype=jnp.float32)[None] + 0.5
@@ -196,18 +196,18 @@ def points(matrix: jax.Array, size: Sequence[int]) -> tuple[jax.Array, jax.Array
     return x, y
 
 
-def inside(x: jax.Array, y: jax.Array, size: Sequence[Any]) -> jax.Array:
+def is_inside(x: jax.Array, y: jax.Array, size: Sequence[Any]) -> jax.Array:
     """x, y [h, w], (height, width) of an image -> [h, w] bool: which points lie in it."""
     height, width = size
     return (x >= 0) & (x < width) & (y >= 0) & (y < height)
 
 
-def nearest(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+def sample_nearest(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """[H, W, C], x, y [h, w] -> [h, w, C], the pixels in which the points lie; dtype stays."""
-    return pixel(image, jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32))
+    return read_pixel(image, jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32))
 
 
-def bilinear(image: jax.Array, x: jax.Array, y: jax.Array, *, read: Callable) -> jax.Array:
+def sample_bilinear(image: jax.Array, x: jax.Array, y: jax.Array, *, read: Callable) -> jax.Array:
     """[H, W, C], x, y [h, w] -> [h, w, C] float32: between the four pixels next to each point.
 
     `read` takes pixels to float32, after they were gathered: bytes are a quarter of the traffic.
@@ -217,14 +217,14 @@ def bilinear(image: jax.Array, x: jax.Array, y: jax.Array, *, read: Callable) ->
     left, above = left.astype(jnp.int32), above.astype(jnp.int32)
 
     def between(row: jax.Array) -> jax.Array:
-        one, two = read(pixel(image, row, left)), read(pixel(image, row, left + 1))
+        one, two = read(read_pixel(image, row, left)), read(read_pixel(image, row, left + 1))
         return one + right_share * (two - one)
 
     upper, lower = between(above), between(above + 1)
     return upper + below_share * (lower - upper)
 
 
-def pixel(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+def read_pixel(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
     """[H, W, C], row, column [h, w] int32 -> [h, w, C]; outside, the border's."""
     height, width, _ = image.shape
     return image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]

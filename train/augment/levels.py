@@ -17,7 +17,7 @@ def posterize(image: jax.Array, *, bits: int | jax.Array) -> jax.Array:
     128
     """
     dropped = jnp.asarray(8 - bits, jnp.int32)
-    return look_up(image, (every_level() >> dropped) << dropped)
+    return lookup_levels(image, (all_levels() >> dropped) << dropped)
 
 
 def solarize(image: jax.Array, *, threshold: float | jax.Array) -> jax.Array:
@@ -26,9 +26,9 @@ def solarize(image: jax.Array, *, threshold: float | jax.Array) -> jax.Array:
     >>> solarize(jnp.array([[[100], [200]]], jnp.uint8), threshold=128).ravel()
     Array([100,  55], dtype=uint8)
     """
-    level = every_level()
+    level = all_levels()
     below = level.astype(jnp.float32) < threshold
-    return look_up(image, jnp.where(below, level, 255 - level))
+    return lookup_levels(image, jnp.where(below, level, 255 - level))
 
 
 def invert(image: jax.Array) -> jax.Array:
@@ -37,7 +37,7 @@ def invert(image: jax.Array) -> jax.Array:
     >>> invert(jnp.array([[[100]]], jnp.uint8)).item()
     155
     """
-    return look_up(image, 255 - every_level())
+    return lookup_levels(image, 255 - all_levels())
 
 
 def autocontrast(image: jax.Array) -> jax.Array:
@@ -48,11 +48,11 @@ def autocontrast(image: jax.Array) -> jax.Array:
     >>> autocontrast(jnp.array([[[100], [150], [200]]], jnp.uint8)).ravel()
     Array([  0, 128, 255], dtype=uint8)
     """
-    level, pixels = every_level(), eight_bit(image).astype(jnp.int32)
+    level, pixels = all_levels(), to_uint8(image).astype(jnp.int32)
     low, high = jnp.min(pixels, (0, 1))[None], jnp.max(pixels, (0, 1))[None]
     spread = jnp.maximum(high - low, 1)
     stretched = (2 * 255 * (level - low) + spread) // (2 * spread)  # to the nearest
-    return look_up(image, jnp.where(high > low, jnp.clip(stretched, 0, 255), level))
+    return lookup_levels(image, jnp.where(high > low, jnp.clip(stretched, 0, 255), level))
 
 
 def equalize(image: jax.Array) -> jax.Array:
@@ -64,7 +64,7 @@ def equalize(image: jax.Array) -> jax.Array:
     >>> equalize(jnp.array([[[100], [150], [200]]], jnp.uint8)).ravel()
     Array([100, 150, 200], dtype=uint8)
     """
-    level, pixels = every_level(), eight_bit(image).astype(jnp.int32)
+    level, pixels = all_levels(), to_uint8(image).astype(jnp.int32)
     channels = image.shape[-1]
     counts = jnp.zeros((256, channels), jnp.int32)
     counts = counts.at[pixels.reshape(-1, channels), jnp.arange(channels)].add(1)
@@ -73,22 +73,22 @@ def equalize(image: jax.Array) -> jax.Array:
     step = (upto[-1:] - jnp.take_along_axis(counts, highest, 0)) // 255
     # Pillow's running sum starts at half a step and stands before the level's own count.
     spread = (step // 2 + upto - counts) // jnp.maximum(step, 1)
-    return look_up(image, jnp.where(step > 0, jnp.clip(spread, 0, 255), level))
+    return lookup_levels(image, jnp.where(step > 0, jnp.clip(spread, 0, 255), level))
 
 
-def look_up(image: jax.Array, table: jax.Array) -> jax.Array:
+def lookup_levels(image: jax.Array, table: jax.Array) -> jax.Array:
     """[H, W, C], table [256, C or 1] of levels -> [H, W, C]."""
     channels = image.shape[-1]
     table = jnp.broadcast_to(table, (256, channels)).astype(jnp.uint8)
-    found = table[eight_bit(image).astype(jnp.int32), jnp.arange(channels)]
+    found = table[to_uint8(image).astype(jnp.int32), jnp.arange(channels)]
     return found if image.dtype == jnp.uint8 else to_unit(found).astype(image.dtype)
 
 
-def eight_bit(image: jax.Array) -> jax.Array:
+def to_uint8(image: jax.Array) -> jax.Array:
     """[...] uint8, or floats in [0, 1] -> [...] uint8."""
     return from_unit(to_unit(image), jnp.dtype(jnp.uint8))
 
 
-def every_level() -> jax.Array:
+def all_levels() -> jax.Array:
     """[256, 1] int32: the table that changes nothing."""
     return jnp.arange(256, dtype=jnp.int32)[:, None]

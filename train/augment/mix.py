@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from train.augment.crops import draw_box
+from train.augment.crops import sample_crop_box
 from train.augment.pixels import from_unit, to_unit
 
 
@@ -34,9 +34,9 @@ def erase(
     """
     height, width, _ = image.shape
     happens_key, box_key, noise_key = jax.random.split(key, 3)
-    box = draw_box(box_key, height, width, area=area, ratio=ratio)
-    happens = box.drawn & jax.random.bernoulli(happens_key, probability)
-    inside = rectangle(height, width, box.y, box.x, box.y + box.height, box.x + box.width)
+    box = sample_crop_box(box_key, height, width, area=area, ratio=ratio)
+    happens = box.accepted & jax.random.bernoulli(happens_key, probability)
+    inside = rectangle_mask(height, width, box.y, box.x, box.y + box.height, box.x + box.width)
     if value is None:
         unit = jax.random.uniform(noise_key, image.shape)
     else:
@@ -59,8 +59,8 @@ def mixup(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 0.2) -> A
     image = batch["image"]
     share = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
     own = share[:, None, None, None]
-    unit = own * to_unit(image) + (1 - own) * to_unit(neighbour(image))
-    target = mixed_target(batch, share, classes=classes)
+    unit = own * to_unit(image) + (1 - own) * to_unit(roll_batch(image))
+    target = mix_targets(batch, share, classes=classes)
     return {**batch, "image": from_unit(unit, image.dtype), "target": target}
 
 
@@ -86,7 +86,7 @@ def cutmix(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 1.0) -> 
         half_height = (side * height / 2).astype(jnp.int32)
         half_width = (side * width / 2).astype(jnp.int32)
         y, x = jax.random.randint(place_key, (2,), 0, jnp.array([height, width]))
-        return rectangle(
+        return rectangle_mask(
             height, width, y - half_height, x - half_width, y + half_height, x + half_width
         )
 
@@ -94,12 +94,12 @@ def cutmix(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 1.0) -> 
     share = 1 - jnp.mean(inside.astype(jnp.float32), (1, 2, 3))
     return {
         **batch,
-        "image": jnp.where(inside, neighbour(image), image),
-        "target": mixed_target(batch, share, classes=classes),
+        "image": jnp.where(inside, roll_batch(image), image),
+        "target": mix_targets(batch, share, classes=classes),
     }
 
 
-def rectangle(
+def rectangle_mask(
     height: int, width: int, top: jax.Array, left: jax.Array, bottom: jax.Array, right: jax.Array
 ) -> jax.Array:
     """Corners [] in pixels -> [height, width, 1] bool; bottom and right are outside."""
@@ -107,15 +107,15 @@ def rectangle(
     return (row >= top) & (row < bottom) & (column >= left) & (column < right)
 
 
-def neighbour(x: jax.Array) -> jax.Array:
+def roll_batch(x: jax.Array) -> jax.Array:
     """[B, ...] -> [B, ...], each row the one before it, the first the last."""
     return jnp.roll(x, 1, 0)
 
 
-def mixed_target(batch: Any, share: jax.Array, *, classes: int) -> jax.Array:
+def mix_targets(batch: Any, share: jax.Array, *, classes: int) -> jax.Array:
     """Batch, share [B] of the own label -> soft labels [B, K]; mixes again where mixed before."""
     if "target" in batch:
         target = batch["target"]
     else:
         target = jax.nn.one_hot(batch["label"], classes, dtype=jnp.float32)
-    return share[:, None] * target + (1 - share[:, None]) * neighbour(target)
+    return share[:, None] * target + (1 - share[:, None]) * roll_batch(target)

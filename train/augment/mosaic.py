@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from train.augment import geometry
 from train.augment.pixels import from_unit, to_unit
-from train.augment.scene import VISIBLE
-from zoo.ops.boxes import area
+from train.augment.scene import MIN_VISIBLE
+from zoo.ops.boxes import box_area
 
-ROWS = ("labels", "crowd")  # beside boxes and box_valid
-ENTRIES = {"boxes", "box_valid", "size"}
-FORBIDDEN = ("mask", "weight", "instances", "label")
+MOSAIC_ROWS = ("labels", "crowd")  # beside boxes and box_valid
+MOSAIC_KEYS = {"boxes", "box_valid", "size"}
+UNSUPPORTED_KEYS = ("mask", "weight", "instances", "label")
 
 
 def mosaic(
@@ -22,7 +22,7 @@ def mosaic(
     probability: float = 1.0,
     objects: int | None = None,
     centre: tuple[float, float] = (0.25, 0.75),
-    visible: float = VISIBLE,
+    visible: float = MIN_VISIBLE,
 ) -> Any:
     """Keys [B], batch -> batch: an example and the three before it in the batch, about one point.
 
@@ -47,20 +47,22 @@ def mosaic(
     """
     if "boxes" not in batch or "box_valid" not in batch:
         raise ValueError("a mosaic is of scenes with boxes and box_valid: the batch has none")
-    if there := [name for name in FORBIDDEN if name in batch]:
+    if there := [name for name in UNSUPPORTED_KEYS if name in batch]:
         raise ValueError(f"a mosaic has boxes alone, it cannot tell the {there[0]} of four scenes")
-    names = [name for name in ("image", "boxes", "box_valid", "size", *ROWS) if name in batch]
+    names = [
+        name for name in ("image", "boxes", "box_valid", "size", *MOSAIC_ROWS) if name in batch
+    ]
     own = {name: batch[name] for name in names}
     count = own["boxes"].shape[1]
     if objects is not None and objects < count:
         raise ValueError(f"a mosaic of {count} rows of boxes has as many or more, got {objects}")
-    for name in (name for name in ("boxes", "box_valid", *ROWS) if name in own):
+    for name in (name for name in ("boxes", "box_valid", *MOSAIC_ROWS) if name in own):
         empty = [(0, 0), (0, (objects or count) - count), *[(0, 0)] * (own[name].ndim - 2)]
         own[name] = jnp.pad(own[name], empty)
     four = {name: jnp.stack([jnp.roll(x, n, 0) for n in range(4)], 1) for name, x in own.items()}
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     happens = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(fold(keys, 1))
-    mixed = jax.vmap(lambda key, four: together(key, four, centre=centre, visible=visible))(
+    mixed = jax.vmap(lambda key, four: compose_mosaic(key, four, centre=centre, visible=visible))(
         fold(keys, 0), four
     )
 
@@ -70,7 +72,9 @@ def mosaic(
     return {**batch, **{name: chosen(mixed[name], own[name]) for name in names}}
 
 
-def together(key: jax.Array, four: Any, *, centre: tuple[float, float], visible: float) -> Any:
+def compose_mosaic(
+    key: jax.Array, four: Any, *, centre: tuple[float, float], visible: float
+) -> Any:
     """Key [], four scenes [4, ...] -> one scene, of the entries that they have."""
     height, width = four["image"].shape[1:3]
     draws = jax.random.uniform(key, (10,))
@@ -93,17 +97,17 @@ def together(key: jax.Array, four: Any, *, centre: tuple[float, float], visible:
     factor = jnp.max(room / sizes, 1)[:, None]
     # The picture's corner in the mosaic: what it has too much goes to both sides of the quarter.
     corner = quarters[:, :2] - draws[2:].reshape(4, 2) * (factor * sizes - room)
-    one = {"image": painted(four["image"], quarters, factor, corner, sizes)}
+    one = {"image": paint_quarters(four["image"], quarters, factor, corner, sizes)}
     moved = four["boxes"] * factor[:, :, None] + jnp.tile(corner, (1, 2))[:, None]
-    return {**one, **gathered(four, moved, quarters, visible=visible)}
+    return {**one, **gather_boxes(four, moved, quarters, visible=visible)}
 
 
-def painted(
+def paint_quarters(
     images: jax.Array, quarters: jax.Array, factor: jax.Array, corner: jax.Array, sizes: jax.Array
 ) -> jax.Array:
     """[4, H, W, C] -> [H, W, C]: each pixel from the picture in whose quarter it lies."""
     height, width, channels = images.shape[1:]
-    x, y = geometry.points(jnp.eye(2, 3), (height, width))
+    x, y = geometry.source_points(jnp.eye(2, 3), (height, width))
     split = quarters[3, :2]
     which = (x >= split[0]).astype(jnp.int32) + 2 * (y >= split[1]).astype(jnp.int32)
     places = [(at - corner[which, axis]) / factor[which, 0] for axis, at in ((0, x), (1, y))]
@@ -111,18 +115,18 @@ def painted(
     x, y = (jnp.clip(at, 0.5, sizes[which, axis] - 0.5) for axis, at in enumerate(places))
     tall = images.reshape(4 * height, width, channels)
     below = y + (which * height).astype(jnp.float32)
-    return from_unit(geometry.bilinear(tall, x, below, read=to_unit), images.dtype)
+    return from_unit(geometry.sample_bilinear(tall, x, below, read=to_unit), images.dtype)
 
 
-def gathered(four: Any, moved: jax.Array, quarters: jax.Array, *, visible: float) -> Any:
+def gather_boxes(four: Any, moved: jax.Array, quarters: jax.Array, *, visible: float) -> Any:
     """The rows of four scenes [4, N, ...], boxes where they have moved -> the N largest valid ones."""
     cut = jnp.clip(
         moved,
         jnp.tile(quarters[:, :2], (1, 2))[:, None],
         jnp.tile(quarters[:, 2:], (1, 2))[:, None],
     )
-    left = area(cut)
-    valid = four["box_valid"] & (left > 0) & (left >= visible * area(moved))
+    left = box_area(cut)
+    valid = four["box_valid"] & (left > 0) & (left >= visible * box_area(moved))
     rows = valid.shape[1]
     # Crowds make room first: nothing is learnt from them.
     crowd = four.get("crowd", jnp.zeros_like(valid))
@@ -133,7 +137,7 @@ def gathered(four: Any, moved: jax.Array, quarters: jax.Array, *, visible: float
         "boxes": jnp.where(there[:, None], cut.reshape(-1, 4)[order], 0.0),
         "box_valid": there,
     }
-    for name in (name for name in ROWS if name in four):
+    for name in (name for name in MOSAIC_ROWS if name in four):
         values = four[name].reshape(-1)[order]
         result[name] = jnp.where(there, values, jnp.zeros((), values.dtype))
     if "size" in four:

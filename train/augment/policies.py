@@ -35,10 +35,10 @@ OPERATIONS = (
     "invert",  # in the learned policies alone
 )
 SIGNED = OPERATIONS[1:10]  # drawn in both directions
-UNLEARNED = OPERATIONS.index("invert")  # how many the other policies draw from
+TRIVIAL_OPERATIONS = OPERATIONS.index("invert")  # how many the other policies draw from
 
 
-class Reach(NamedTuple):
+class MagnitudeRange(NamedTuple):
     """How far the operations go at full strength."""
 
     shear: float  # pixels per pixel
@@ -49,8 +49,8 @@ class Reach(NamedTuple):
     posterize: int  # bits lost
 
 
-LEARNED = Reach(0.3, 150 / 331, 0.0, 30.0, 0.9, 4)
-WIDE = Reach(0.99, 0.0, 32.0, 135.0, 0.99, 6)
+AUTO_AUGMENT_RANGE = MagnitudeRange(0.3, 150 / 331, 0.0, 30.0, 0.9, 4)
+TRIVIAL_AUGMENT_RANGE = MagnitudeRange(0.99, 0.0, 32.0, 135.0, 0.99, 6)
 
 # Rows of two operations: name, probability, magnitude 0 to 9 (0 where it has none).
 # The authors' policies, as torchvision holds them.
@@ -124,10 +124,12 @@ def auto_augment(
     names = jnp.array([[OPERATIONS.index(name) for name in row[::3]] for row in policy])
     probabilities = jnp.array([row[1::3] for row in policy])
     strengths = jnp.array([row[2::3] for row in policy], jnp.float32) / 9
-    row = pick(draws[0], len(policy))
-    applied, signs = draws[1:3] < probabilities[row], sign(draws[3:])
+    row = pick_operation(draws[0], len(policy))
+    applied, signs = draws[1:3] < probabilities[row], random_sign(draws[3:])
     operations = jnp.where(applied, names[row], OPERATIONS.index("identity"))
-    return apply(image, operations, signs * strengths[row], reach=LEARNED, fill=fill)
+    return apply_operations(
+        image, operations, signs * strengths[row], reach=AUTO_AUGMENT_RANGE, fill=fill
+    )
 
 
 def rand_augment(
@@ -146,8 +148,10 @@ def rand_augment(
     (8, 8, 3)
     """
     draws = jax.random.uniform(key, (2, count))
-    operations, signs = pick(draws[0], UNLEARNED), sign(draws[1])
-    return apply(image, operations, signs * (magnitude / 30), reach=LEARNED, fill=fill)
+    operations, signs = pick_operation(draws[0], TRIVIAL_OPERATIONS), random_sign(draws[1])
+    return apply_operations(
+        image, operations, signs * (magnitude / 30), reach=AUTO_AUGMENT_RANGE, fill=fill
+    )
 
 
 def trivial_augment(key: jax.Array, image: jax.Array, *, fill: float = 0.0) -> jax.Array:
@@ -159,23 +163,30 @@ def trivial_augment(key: jax.Array, image: jax.Array, *, fill: float = 0.0) -> j
     (8, 8, 3)
     """
     draws = jax.random.uniform(key, (3, 1))
-    operations, signs = pick(draws[0], UNLEARNED), sign(draws[1])
-    strengths = pick(draws[2], 31).astype(jnp.float32) / 30
-    return apply(image, operations, signs * strengths, reach=WIDE, fill=fill)
+    operations, signs = pick_operation(draws[0], TRIVIAL_OPERATIONS), random_sign(draws[1])
+    strengths = pick_operation(draws[2], 31).astype(jnp.float32) / 30
+    return apply_operations(
+        image, operations, signs * strengths, reach=TRIVIAL_AUGMENT_RANGE, fill=fill
+    )
 
 
-def pick(draw: jax.Array, count: int) -> jax.Array:
+def pick_operation(draw: jax.Array, count: int) -> jax.Array:
     """[...] in [0, 1) -> [...] int32 below count."""
     return (draw * count).astype(jnp.int32)
 
 
-def sign(draw: jax.Array) -> jax.Array:
+def random_sign(draw: jax.Array) -> jax.Array:
     """[...] in [0, 1) -> [...], -1 or 1."""
     return jnp.where(draw < 0.5, -1.0, 1.0)
 
 
-def apply(
-    image: jax.Array, operations: jax.Array, strengths: jax.Array, *, reach: Reach, fill: float
+def apply_operations(
+    image: jax.Array,
+    operations: jax.Array,
+    strengths: jax.Array,
+    *,
+    reach: MagnitudeRange,
+    fill: float,
 ) -> jax.Array:
     """[H, W, C], operations [N], strengths [N] in [-1, 1] -> [H, W, C], one after the other.
 
@@ -183,7 +194,7 @@ def apply(
     """
 
     def switch(image: jax.Array, operation: jax.Array, strength: jax.Array) -> jax.Array:
-        return jax.lax.switch(operation, branches(reach, fill), image, strength)
+        return jax.lax.switch(operation, operation_branches(reach, fill), image, strength)
 
     def step(image: jax.Array, drawn: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         in_turn = jax.custom_batching.sequential_vmap(switch)
@@ -192,7 +203,7 @@ def apply(
     return jax.lax.scan(step, image, (operations, strengths))[0]
 
 
-def branches(reach: Reach, fill: float) -> list[Callable]:
+def operation_branches(reach: MagnitudeRange, fill: float) -> list[Callable]:
     """-> functions (image [H, W, C], strength [] in [-1, 1]) -> [H, W, C], as in OPERATIONS."""
 
     def warp(image: jax.Array, matrix: list[list]) -> jax.Array:
@@ -202,9 +213,9 @@ def branches(reach: Reach, fill: float) -> list[Callable]:
         return jnp.round(strength * (reach.translate_share * side + reach.translate_pixels))
 
     def rotate(image: jax.Array, strength: jax.Array) -> jax.Array:
-        linear = geometry.turned(strength * jnp.deg2rad(reach.rotate))
+        linear = geometry.rotation_matrix(strength * jnp.deg2rad(reach.rotate))
         size = dict(height=image.shape[0], width=image.shape[1])
-        matrix = geometry.inverse_about_centre(linear, jnp.zeros(2), **size)
+        matrix = geometry.inverse_about_center(linear, jnp.zeros(2), **size)
         return geometry.warp(image, matrix, method="nearest", fill=fill)
 
     def factor(strength: jax.Array) -> jax.Array:

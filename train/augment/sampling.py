@@ -8,28 +8,30 @@ import jax.numpy as jnp
 from train.augment import boxes, geometry
 from train.augment.pixels import from_unit, to_unit
 
-OUTSIDE = {"mask": 255, "weight": 0, "instances": 0}  # what stands where nothing is known
+FILL_VALUES = {"mask": 255, "weight": 0, "instances": 0}  # what stands where nothing is known
 MODES = ("constant", "reflect")
 
 Scene = dict[str, Any]
 
 
-def maps(scene: Scene) -> dict[str, jax.Array]:
+def scene_maps(scene: Scene) -> dict[str, jax.Array]:
     """The entries of a scene that move with its pixels."""
-    return {name: scene[name] for name in ("image", *OUTSIDE) if name in scene}
+    return {name: scene[name] for name in ("image", *FILL_VALUES) if name in scene}
 
 
-def sample(scene: Scene, x: jax.Array, y: jax.Array, *, mode: str, whole: bool = False) -> Scene:
+def sample_scene(
+    scene: Scene, x: jax.Array, y: jax.Array, *, mode: str, whole: bool = False
+) -> Scene:
     """Scene [H, W], x, y [h, w] -> scene [h, w]: each pixel comes from the point there.
 
     Points as in geometry.warp: pixel 0 has its centre at 0.5. A picture that is less than its
     canvas is so afterwards, unless the `whole` of the result is to be picture. Boxes stay.
     """
-    known(mode)
-    image, size = scene["image"], boxes.extent(scene)
-    inside, shown = geometry.inside(x, y, size), jnp.ones((), bool)
+    check_mode(mode)
+    image, size = scene["image"], boxes.visible_extent(scene)
+    inside, shown = geometry.is_inside(x, y, size), jnp.ones((), bool)
     if mode == "reflect":
-        x_in, y_in = fold(x, size[1]), fold(y, size[0])
+        x_in, y_in = fold_index(x, size[1]), fold_index(y, size[0])
     elif "size" in scene:  # the picture's last pixels are repeated, and not mixed with the canvas
         x_in, y_in = jnp.minimum(x, size[1] - 0.5), jnp.minimum(y, size[0] - 0.5)
     else:
@@ -38,19 +40,21 @@ def sample(scene: Scene, x: jax.Array, y: jax.Array, *, mode: str, whole: bool =
     if "size" in scene:
         new = jnp.array(x.shape, scene["size"].dtype)
         moved["size"] = new if whole else scene["size"]
-        height, width = boxes.extent({**moved, "image": x})
-        shown = geometry.inside(*geometry.points(jnp.eye(2, 3), x.shape), (height, width))
-    mixed = from_unit(geometry.bilinear(image, x_in, y_in, read=to_unit), image.dtype)
+        height, width = boxes.visible_extent({**moved, "image": x})
+        shown = geometry.is_inside(*geometry.source_points(jnp.eye(2, 3), x.shape), (height, width))
+    mixed = from_unit(geometry.sample_bilinear(image, x_in, y_in, read=to_unit), image.dtype)
     seen = shown if mode == "reflect" else inside & shown
     moved["image"] = jnp.where(seen[..., None], mixed, jnp.zeros((), image.dtype))
-    for name, value in maps(scene).items():
+    for name, value in scene_maps(scene).items():
         if name == "image":
             continue
         if name == "weight":
-            taken = geometry.bilinear(value[..., None], x, y, read=as_float).astype(value.dtype)
+            taken = geometry.sample_bilinear(value[..., None], x, y, read=as_float).astype(
+                value.dtype
+            )
         else:
-            taken = geometry.nearest(value[..., None], x, y)
-        fill = jnp.asarray(OUTSIDE[name], value.dtype)
+            taken = geometry.sample_nearest(value[..., None], x, y)
+        fill = jnp.asarray(FILL_VALUES[name], value.dtype)
         moved[name] = jnp.where(inside & shown, taken[..., 0], fill)
     return moved
 
@@ -60,18 +64,18 @@ def as_float(value: jax.Array) -> jax.Array:
     return value.astype(jnp.float32)
 
 
-def known(mode: str) -> None:
+def check_mode(mode: str) -> None:
     """ValueError where a mode is none."""
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(MODES)}, got {mode!r}")
 
 
-def fold(place: jax.Array, length: Any) -> jax.Array:
+def fold_index(place: jax.Array, length: Any) -> jax.Array:
     """[...] along an axis of `length` pixels -> [...] in it, mirrored at the outermost centres.
 
     As jnp.pad's "reflect", which does not repeat the border.
 
-    >>> fold(jnp.array([-0.5, 0.5, 2.5, 3.5, 4.5]), 3).tolist()
+    >>> fold_index(jnp.array([-0.5, 0.5, 2.5, 3.5, 4.5]), 3).tolist()
     [1.5, 0.5, 2.5, 1.5, 0.5]
     """
     last = jnp.maximum(jnp.asarray(length, jnp.float32) - 1.0, 1.0)

@@ -25,18 +25,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.augment import boxes, crops, geometry
-from train.augment.sampling import OUTSIDE, known, maps, sample
-from zoo.ops.boxes import area
+from train.augment.sampling import FILL_VALUES, check_mode, sample_scene, scene_maps
+from zoo.ops.boxes import box_area
 
-VISIBLE = 0.25  # of a box's area, below which it is no longer one
+MIN_VISIBLE = 0.25  # of a box's area, below which it is no longer one
 
 Scene = dict[str, Any]
 
 
-def image_alone(function: Callable) -> Callable:
+def image_only(function: Callable) -> Callable:
     """function(key, image [H, W, C]) -> image, to one of scenes: of colours, noise, blur, erasing.
 
-    >>> brighter = image_alone(lambda key, image: image + 1.0)
+    >>> brighter = image_only(lambda key, image: image + 1.0)
     >>> brighter(jax.random.key(0), {"image": jnp.zeros((1, 1, 1)), "label": 3})["label"]
     3
     """
@@ -56,7 +56,7 @@ def flip(
     >>> flip(jax.random.key(0), scene, probability=1.0)["mask"].tolist()
     [[5, 4]]
     """
-    size, axis = boxes.extent(scene), 0 if vertical else 1
+    size, axis = boxes.visible_extent(scene), 0 if vertical else 1
     if "size" in scene:  # the picture alone: the rest of the canvas stays where it is
         place = jnp.arange(scene["image"].shape[axis])
         length = scene["size"][axis]
@@ -67,9 +67,9 @@ def flip(
             return jnp.where(happens, jnp.take(image, place, axis), image)
     else:
         mirror = partial(geometry.flip, key, vertical=vertical, probability=probability)
-    moved = {**scene, **{name: mirror(value) for name, value in maps(scene).items()}}
+    moved = {**scene, **{name: mirror(value) for name, value in scene_maps(scene).items()}}
     if "boxes" in scene:
-        turned = boxes.mirrored(scene["boxes"], size, vertical=vertical)
+        turned = boxes.mirror_boxes(scene["boxes"], size, vertical=vertical)
         happens = jax.random.bernoulli(key, probability)
         turned = jnp.where(happens & scene["box_valid"][:, None], turned, scene["boxes"])
         moved["boxes"] = turned
@@ -77,7 +77,12 @@ def flip(
 
 
 def translate(
-    key: jax.Array, scene: Scene, *, share: float, mode: str = "constant", visible: float = VISIBLE
+    key: jax.Array,
+    scene: Scene,
+    *,
+    share: float,
+    mode: str = "constant",
+    visible: float = MIN_VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [H, W], moved by up to `share` of its height and of its width.
 
@@ -93,7 +98,7 @@ def rotate(
     *,
     degrees: float,
     mode: str = "constant",
-    visible: float = VISIBLE,
+    visible: float = MIN_VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [H, W], turned about its centre by up to `degrees` either way.
 
@@ -109,7 +114,7 @@ def scale(
     *,
     factors: tuple[float, float],
     mode: str = "constant",
-    visible: float = VISIBLE,
+    visible: float = MIN_VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [H, W], enlarged about its centre by one of `factors`.
 
@@ -128,7 +133,7 @@ def affine(
     factors: tuple[float, float] = (1.0, 1.0),
     shear: float = 0.0,
     mode: str = "constant",
-    visible: float = VISIBLE,
+    visible: float = MIN_VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [H, W]: sheared, enlarged, turned and moved in one sampling.
 
@@ -139,7 +144,7 @@ def affine(
     """
     matrix = geometry.draw_matrix(
         key,
-        boxes.extent(scene),
+        boxes.visible_extent(scene),
         degrees=degrees,
         translation=translation,
         factors=factors,
@@ -150,11 +155,13 @@ def affine(
 
 def warp(scene: Scene, matrix: jax.Array, *, mode: str, visible: float) -> Scene:
     """Scene [H, W], [2, 3] -> scene [H, W]: the pixel at (x, y) comes from matrix @ (x, y, 1)."""
-    moved = sample(scene, *geometry.points(matrix, scene["image"].shape[:2]), mode=mode)
+    moved = sample_scene(
+        scene, *geometry.source_points(matrix, scene["image"].shape[:2]), mode=mode
+    )
     if "boxes" not in scene:
         return moved
-    hulls = boxes.hulls(scene["boxes"], matrix)
-    return boxes.settled(moved, hulls, boxes.extent(scene), visible=visible)
+    hulls = boxes.transform_hulls(scene["boxes"], matrix)
+    return boxes.keep_visible_boxes(moved, hulls, boxes.visible_extent(scene), visible=visible)
 
 
 def elastic(
@@ -164,7 +171,7 @@ def elastic(
     deviation: float = 10.0,
     points: int = 3,
     mode: str = "constant",
-    visible: float = VISIBLE,
+    visible: float = MIN_VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [H, W], bent as rubber is.
 
@@ -191,13 +198,15 @@ def elastic(
         jnp.asarray(spline_matrix(width, points)),
         precision="highest",
     )
-    x, y = geometry.points(jnp.eye(2, 3), (height, width))
+    x, y = geometry.source_points(jnp.eye(2, 3), (height, width))
     x, y = x[:1] + right, y[:, :1] + down
-    moved = sample(scene, x, y, mode=mode)
+    moved = sample_scene(scene, x, y, mode=mode)
     if "boxes" not in scene:
         return moved
-    hulls, whole = boxes.bent(scene["boxes"], x, y), area(scene["boxes"])
-    return boxes.settled(moved, hulls, boxes.extent(scene), visible=visible, whole=whole)
+    hulls, whole = boxes.deform_hulls(scene["boxes"], x, y), box_area(scene["boxes"])
+    return boxes.keep_visible_boxes(
+        moved, hulls, boxes.visible_extent(scene), visible=visible, whole=whole
+    )
 
 
 def crop(
@@ -206,7 +215,7 @@ def crop(
     *,
     size: tuple[int, int],
     mode: str = "constant",
-    visible: float = VISIBLE,
+    visible: float = MIN_VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [*size], every place equally likely.
 
@@ -218,28 +227,30 @@ def crop(
     >>> cut["image"].shape, int(jnp.sum(cut["mask"] == 255))
     ((6, 6, 3), 12)
     """
-    known(mode)
+    check_mode(mode)
     short = [max(0, new - old) for new, old in zip(size, scene["image"].shape, strict=False)]
     cut = {}
-    for name, value in maps(scene).items():
+    for name, value in scene_maps(scene).items():
         value = value if name == "image" else value[..., None]
         widths = [(pad, pad) for pad in (*short, 0)]
         if name == "image" and mode == "reflect":
             value = jnp.pad(value, widths, mode="reflect")
         else:
-            value = jnp.pad(value, widths, constant_values=OUTSIDE.get(name, 0))
+            value = jnp.pad(value, widths, constant_values=FILL_VALUES.get(name, 0))
         value = crops.crop(key, value, size=size)
         cut[name] = value if name == "image" else value[..., 0]
     moved = {**scene, **cut}
     if "boxes" not in scene:
         return moved
     padded = [old + 2 * pad for old, pad in zip(scene["image"].shape, short, strict=False)]
-    y, x = crops.corner(key, padded, size=size)
+    y, x = crops.random_corner(key, padded, size=size)
     offset = jnp.stack([x - short[1], y - short[0]] * 2).astype(jnp.float32)
     if "size" in scene:
         far = scene["size"] + jnp.array(short) - jnp.stack([y, x])
         moved["size"] = jnp.clip(far, 0, jnp.array(size)).astype(scene["size"].dtype)
-    return boxes.settled(moved, scene["boxes"] - offset[None], boxes.extent(moved), visible=visible)
+    return boxes.keep_visible_boxes(
+        moved, scene["boxes"] - offset[None], boxes.visible_extent(moved), visible=visible
+    )
 
 
 def scaled_crop(
@@ -249,7 +260,7 @@ def scaled_crop(
     size: tuple[int, int],
     factors: tuple[float, float] = (0.5, 2.0),
     mode: str = "constant",
-    visible: float = VISIBLE,
+    visible: float = MIN_VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [*size], enlarged by one of `factors`, then cut as by `crop`.
 
@@ -266,15 +277,17 @@ def scaled_crop(
     drawn = jax.random.uniform(key, (3,))
     low, high = jnp.log(jnp.asarray(factors, jnp.float32))
     factor = jnp.exp(low + drawn[0] * (high - low))
-    x, y = geometry.points(jnp.eye(2, 3), size)
+    x, y = geometry.source_points(jnp.eye(2, 3), size)
     # What the enlarged image has too much, or too little, of the size goes to both sides of it.
-    height, width = boxes.extent(scene)
+    height, width = boxes.visible_extent(scene)
     left, top = drawn[1] * (factor * width - size[1]), drawn[2] * (factor * height - size[0])
-    moved = sample(scene, (x + left) / factor, (y + top) / factor, mode=mode, whole=True)
+    moved = sample_scene(scene, (x + left) / factor, (y + top) / factor, mode=mode, whole=True)
     if "boxes" not in scene:
         return moved
     offset = jnp.stack([left, top] * 2)
-    return boxes.settled(moved, scene["boxes"] * factor - offset[None], size, visible=visible)
+    return boxes.keep_visible_boxes(
+        moved, scene["boxes"] * factor - offset[None], size, visible=visible
+    )
 
 
 def spline_matrix(length: int, points: int) -> np.ndarray:

@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from train.augment import boxes
-from train.augment.scene import VISIBLE, Scene, warp
+from train.augment.scene import MIN_VISIBLE, Scene, warp
 from zoo.ops.boxes import box_iou
 
-ATTEMPTS = 40  # at a part, as in torchvision's RandomIoUCrop
+PATCH_ATTEMPTS = 40  # at a part, as in torchvision's RandomIoUCrop
 
 
-def jitter(
+def jitter_crop(
     key: jax.Array,
     scene: Scene,
     *,
     share: float = 0.2,
     mode: str = "constant",
-    visible: float = VISIBLE,
+    visible: float = MIN_VISIBLE,
 ) -> Scene:
     """Key [], scene [H, W] -> scene [H, W]: each edge of the picture moved by up to `share` of it.
 
@@ -30,16 +30,16 @@ def jitter(
     Source: Redmon et al. 2016, section 2.2; darknet's load_data_detection, which repeats the
     border's pixels where ours are black.
 
-    >>> jitter(jax.random.key(0), {"image": jnp.ones((8, 8, 3))})["image"].shape
+    >>> jitter_crop(jax.random.key(0), {"image": jnp.ones((8, 8, 3))})["image"].shape
     (8, 8, 3)
     """
-    height, width = (jnp.asarray(side, jnp.float32) for side in boxes.extent(scene))
+    height, width = (jnp.asarray(side, jnp.float32) for side in boxes.visible_extent(scene))
     left, top, right, bottom = jax.random.uniform(key, (4,), minval=-share, maxval=share)
     part = jnp.stack([left * width, top * height, (1 + right) * width, (1 + bottom) * height])
-    return shown(scene, part, mode=mode, visible=visible)
+    return show_region(scene, part, mode=mode, visible=visible)
 
 
-def patch(
+def random_patch(
     key: jax.Array,
     scene: Scene,
     *,
@@ -62,50 +62,52 @@ def patch(
 
     >>> scene = {"image": jnp.ones((8, 8, 3)), "boxes": jnp.array([[2.0, 2.0, 6.0, 6.0]])}
     >>> scene["box_valid"] = jnp.array([True])
-    >>> jax.eval_shape(patch, jax.random.key(0), scene)["boxes"].shape
+    >>> jax.eval_shape(random_patch, jax.random.key(0), scene)["boxes"].shape
     (1, 4)
     """
     if "boxes" not in scene:
         raise ValueError("a patch is chosen by its overlap with boxes: the scene has none")
-    height, width = (jnp.asarray(side, jnp.float32) for side in boxes.extent(scene))
-    draws = jax.random.uniform(key, (4 * ATTEMPTS + 2,))
-    sides = scales[0] + (scales[1] - scales[0]) * draws[: 2 * ATTEMPTS].reshape(2, ATTEMPTS)
-    starts = draws[2 * ATTEMPTS : -2].reshape(2, ATTEMPTS) * (1 - sides)
+    height, width = (jnp.asarray(side, jnp.float32) for side in boxes.visible_extent(scene))
+    draws = jax.random.uniform(key, (4 * PATCH_ATTEMPTS + 2,))
+    sides = scales[0] + (scales[1] - scales[0]) * draws[: 2 * PATCH_ATTEMPTS].reshape(
+        2, PATCH_ATTEMPTS
+    )
+    starts = draws[2 * PATCH_ATTEMPTS : -2].reshape(2, PATCH_ATTEMPTS) * (1 - sides)
     ratio = sides[0] / sides[1]
     edges = jnp.stack([width, height])[:, None]
     parts = jnp.concatenate([starts * edges, (starts + sides) * edges]).T
 
     objects = scene["box_valid"] & ~scene.get("crowd", jnp.zeros_like(scene["box_valid"]))
-    overlap, central = overlapped(parts, scene["boxes"], objects)
+    overlap, central = overlap_shares(parts, scene["boxes"], objects)
     wanted = jnp.array(overlaps)[(draws[-2] * len(overlaps)).astype(jnp.int32)]
     fits = (ratio >= ratios[0]) & (ratio <= ratios[1])
     fits &= ((overlap >= wanted) & central) | ~jnp.any(objects)
     cut = jnp.any(fits) & (draws[-1] < probability)
     whole = jnp.stack([jnp.zeros(()), jnp.zeros(()), width, height])
     part = jnp.where(cut, parts[jnp.argmax(fits)], whole)
-    valid = scene["box_valid"] & (inside(part[None], scene["boxes"])[0] | ~cut)
-    return shown({**scene, "box_valid": valid}, part, mode="constant", visible=0.0)
+    valid = scene["box_valid"] & (centers_inside(part[None], scene["boxes"])[0] | ~cut)
+    return show_region({**scene, "box_valid": valid}, part, mode="constant", visible=0.0)
 
 
-def shown(scene: Scene, part: jax.Array, *, mode: str, visible: float) -> Scene:
+def show_region(scene: Scene, part: jax.Array, *, mode: str, visible: float) -> Scene:
     """Scene [H, W], part [4] (x0, y0, x1, y1) -> scene [H, W], the part in place of its picture."""
-    height, width = (jnp.asarray(side, jnp.float32) for side in boxes.extent(scene))
+    height, width = (jnp.asarray(side, jnp.float32) for side in boxes.visible_extent(scene))
     across, down = (part[2] - part[0]) / width, (part[3] - part[1]) / height
     nought = jnp.zeros(())
     matrix = jnp.stack([across, nought, part[0], nought, down, part[1]]).reshape(2, 3)
     return warp(scene, matrix, mode=mode, visible=visible)
 
 
-def inside(parts: jax.Array, objects: jax.Array) -> jax.Array:
+def centers_inside(parts: jax.Array, objects: jax.Array) -> jax.Array:
     """[P, 4], [N, 4] -> [P, N] bool: whether the centre of an object lies in a part."""
     x, y = (objects[:, 0] + objects[:, 2]) / 2, (objects[:, 1] + objects[:, 3]) / 2
     x0, y0, x1, y1 = jnp.split(parts, 4, 1)
     return (x[None] > x0) & (x[None] < x1) & (y[None] > y0) & (y[None] < y1)
 
 
-def overlapped(
+def overlap_shares(
     parts: jax.Array, objects: jax.Array, valid: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """[P, 4], [N, 4], [N] -> each part's greatest IoU with an object [P], if one's centre is in it."""
     iou = jnp.where(valid[None], box_iou(parts, objects), 0.0)
-    return jnp.max(iou, 1, initial=0.0), jnp.any(inside(parts, objects) & valid[None], 1)
+    return jnp.max(iou, 1, initial=0.0), jnp.any(centers_inside(parts, objects) & valid[None], 1)

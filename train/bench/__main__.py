@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import tyro
 
 from train.bench import clock, report
-from train.bench.model import Doing, Settings, bench_model
+from train.bench.model import Mode, Settings, bench_model
 from train.bench.pipeline import measure_pipeline
-from train.malloc import keep_memory
+from train.malloc import keep_freed_memory
 
-PIPELINE_BATCHES = 40
+MEASURED_BATCHES = 40
 
 
-def fields_of(words: Sequence[str]) -> dict[str, Any]:
+def parse_fields(words: Sequence[str]) -> dict[str, Any]:
     """("scan=True", "norm=group") -> fields; ValueError where a word is no assignment.
 
-    >>> fields_of(["scan=True", "norm=group", "depths=(2, 2)"])
+    >>> parse_fields(["scan=True", "norm=group", "depths=(2, 2)"])
     {'scan': True, 'norm': 'group', 'depths': (2, 2)}
     """
     fields = {}
@@ -43,24 +43,24 @@ def add_rows(output: Path, rows: Sequence[dict[str, Any]]) -> None:
     output.write_text(json.dumps([*known, *rows], indent=1))
 
 
-def machine(dtype: str, rate: float | None) -> str:
+def describe_machine(dtype: str, rate: float | None) -> str:
     """Where and with what was measured, in words."""
     where = f"{jax.devices()[0].device_kind}, {dtype}, jax {jax.__version__}"
     return where + (f"; a product of two matrices: {rate / 1e9:.0f} GMAC/s" if rate else "")
 
 
-def bench(
+def run_bench(
     models: tyro.conf.Positional[tuple[str, ...]] = (),
     *,
     batch: int = 8,
     size: int | None = None,
     frames: int | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
-    doing: tuple[Doing, ...] = ("forward", "train"),
+    modes: tuple[Mode, ...] = ("forward", "train"),
     rounds: int = 10,
     against: Literal["torch"] | None = None,
     fields: tuple[str, ...] = (),
-    accumulate: int = 1,
+    accumulation_steps: int = 1,
     pipeline: str | None = None,
     output: Path = Path("bench.json"),
 ) -> None:
@@ -78,41 +78,41 @@ def bench(
         size: side of the images in pixels [each model's own]
         frames: of the clips [each model's own]
         dtype: of the arithmetic
-        doing: forward, folded (forward without BatchNorm), train (a step of momentum; not of detectors)
+        modes: forward, folded (forward without BatchNorm), train (a step of momentum; not of detectors)
         rounds: samples of each, taken by turns: 2 or more; 0 only compiles
         against: torch times torchvision's model, timm's or pytorchvideo's in the same process, outputs compared first
         fields: of the models, like scan=True remat=True
-        accumulate: micro-batches of a training step
+        accumulation_steps: micro-batches of a training step
         pipeline: a source of photographs: how many a second are decoded, cropped and delivered; clips:SOURCE: clips
         output: where the figures go as JSON, rows added to those that it holds
     """
-    if batch % accumulate:
-        raise ValueError(f"--batch {batch} does not divide into {accumulate} micro-batches")
+    if batch % accumulation_steps:
+        raise ValueError(f"--batch {batch} does not divide into {accumulation_steps} micro-batches")
     if rounds == 1 or rounds < 0:
         raise ValueError(
             f"--rounds {rounds}: a median and its spread take 2 or more, 0 only compiles"
         )
-    keep_memory()
+    keep_freed_memory()
     jax.config.update("jax_enable_compilation_cache", False)
     rate = clock.matmul_rate(jnp.dtype(dtype)) if rounds else None
-    kinds = (batch, size, dtype, doing, rounds, against == "torch")
-    settings = Settings(*kinds, fields_of(fields), rate, accumulate, frames)
+    kinds = (batch, size, dtype, modes, rounds, against == "torch")
+    settings = Settings(*kinds, parse_fields(fields), rate, accumulation_steps, frames)
     rows = []
     if pipeline is not None:
-        rows = measure_pipeline(pipeline, size=size or 224, batch=batch, batches=PIPELINE_BATCHES)
+        rows = measure_pipeline(pipeline, size=size or 224, batch=batch, batches=MEASURED_BATCHES)
     for name in models:
         own = bench_model(name, settings)
-        print(report.table(own), flush=True)
+        print(report.format_table(own), flush=True)
         rows += own
-    where = machine(dtype, rate)
-    print(f"\n{where}\n\n{report.table(rows)}")
+    where = describe_machine(dtype, rate)
+    print(f"\n{where}\n\n{report.format_table(rows)}")
     add_rows(output, [{**row, "where": where} for row in rows])
 
 
 def main(arguments: Sequence[str]) -> int:
     """Words of the command line -> exit code: 0, or 2 after one line that says what is wrong."""
     try:
-        tyro.cli(bench, args=list(arguments), prog="python -m train.bench")
+        tyro.cli(run_bench, args=list(arguments), prog="python -m train.bench")
     except (ValueError, OSError) as error:
         print(f"train.bench: {error}", file=sys.stderr)
         return 2

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-SHORTEST = 0.1  # seconds of a sample: what is faster is run more than once for it
-SIDE = 2048  # of the matrices whose product tells what the machine can do
+MIN_SAMPLE_SECONDS = 0.1  # seconds of a sample: what is faster is run more than once for it
+MATRIX_SIDE = 2048  # of the matrices whose product tells what the machine can do
 
 
 class Timing(NamedTuple):
@@ -27,17 +27,17 @@ class Timing(NamedTuple):
         return (self.upper - self.lower) / self.median
 
 
-def timing(samples: list[float]) -> Timing:
+def summarize_timing(samples: list[float]) -> Timing:
     """Seconds, two or more -> their median and quartiles.
 
-    >>> timing([1.0, 2.0, 3.0, 4.0, 5.0])
+    >>> summarize_timing([1.0, 2.0, 3.0, 4.0, 5.0])
     Timing(median=3.0, lower=2.0, upper=4.0)
     """
     lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
     return Timing(median, lower, upper)
 
 
-def once(run: Callable[[], Any], times: int = 1) -> float:
+def time_once(run: Callable[[], Any], times: int = 1) -> float:
     """Seconds of a run, the mean of `times`."""
     began = time.perf_counter()
     for _ in range(times):
@@ -45,23 +45,23 @@ def once(run: Callable[[], Any], times: int = 1) -> float:
     return (time.perf_counter() - began) / times
 
 
-def alternate(runs: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str, Timing]:
+def time_interleaved(runs: Mapping[str, Callable[[], Any]], *, rounds: int) -> dict[str, Timing]:
     """Runs, each of which waits for its end -> seconds of each, measured by turns: A B A B.
 
     What else the machine does falls on all of them alike.
 
-    >>> sorted(alternate({"a": lambda: None, "b": lambda: None}, rounds=2))
+    >>> sorted(time_interleaved({"a": lambda: None, "b": lambda: None}, rounds=2))
     ['a', 'b']
     """
     times = {}
     for name, run in runs.items():
         run()  # the first run allocates
-        times[name] = max(1, round(SHORTEST / max(once(run), 1e-6)))
+        times[name] = max(1, round(MIN_SAMPLE_SECONDS / max(time_once(run), 1e-6)))
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            samples[name].append(once(run, times[name]))
-    return {name: timing(seconds) for name, seconds in samples.items()}
+            samples[name].append(time_once(run, times[name]))
+    return {name: summarize_timing(seconds) for name, seconds in samples.items()}
 
 
 def peak_resident(run: Callable[[], Any]) -> int | None:
@@ -79,7 +79,7 @@ def peak_resident(run: Callable[[], Any]) -> int | None:
 
 def matmul_rate(dtype: jnp.dtype) -> float:
     """Multiply-adds a second of one product of two large square matrices, compiled by XLA."""
-    matrix = jnp.ones((SIDE, SIDE), dtype)
+    matrix = jnp.ones((MATRIX_SIDE, MATRIX_SIDE), dtype)
     product = jax.jit(jnp.matmul)
     run = {"product": lambda: product(matrix, matrix).block_until_ready()}
-    return SIDE**3 / alternate(run, rounds=5)["product"].median
+    return MATRIX_SIDE**3 / time_interleaved(run, rounds=5)["product"].median

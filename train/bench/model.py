@@ -12,14 +12,14 @@ from flax import traverse_util
 import zoo
 from train.bench import clock, programs
 from train.bench.reference import Reference
-from zoo.profile import measure
-from zoo.registry import variant
-from zoo.weights.model_file import shapes
-from zoo.weights.publishers import rename
+from zoo.profile import trace_macs
+from zoo.registry import variant_card
+from zoo.weights.model_file import trace_shapes
+from zoo.weights.publishers import rename_tensors
 
-Doing = Literal["forward", "folded", "train"]
-DIFFERENCE = {"float32": 1e-4, "bfloat16": 5e-2}  # of outputs, largest over largest
-TRAINING_COST = 3  # of a step, in forward passes: the map's and the kernel's gradients besides
+Mode = Literal["forward", "folded", "train"]
+MAX_DIFFERENCE = {"float32": 1e-4, "bfloat16": 5e-2}  # of outputs, largest over largest
+TRAINING_FACTOR = 3  # of a step, in forward passes: the map's and the kernel's gradients besides
 
 
 class Settings(NamedTuple):
@@ -28,32 +28,32 @@ class Settings(NamedTuple):
     batch: int
     size: int | None
     dtype: Literal["float32", "bfloat16"]
-    doing: Sequence[Doing]
+    modes: Sequence[Mode]
     rounds: int
     torch: bool
     fields: dict[str, Any]
     rate: float | None
-    accumulate: int = 1
+    accumulation_steps: int = 1
     frames: int | None = None
 
 
-def difference(ours: Any, theirs: Any) -> float:
+def relative_difference(ours: Any, theirs: Any) -> float:
     """max |a - b| / max |b|.
 
-    >>> difference([1.0, 2.5], [1.0, 2.0])
+    >>> relative_difference([1.0, 2.5], [1.0, 2.0])
     0.25
     """
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def check(name: str, what: str, ours: Any, theirs: Any, *, dtype: str) -> None:
+def check_outputs(name: str, what: str, ours: Any, theirs: Any, *, dtype: str) -> None:
     """ValueError where outputs differ: a time of something else would mean nothing."""
-    found = difference(ours, theirs)
-    if not found < DIFFERENCE[dtype]:
+    found = relative_difference(ours, theirs)
+    if not found < MAX_DIFFERENCE[dtype]:
         raise ValueError(
             f"{name}, {what}: outputs differ from torch's by {found:.1e}, more than "
-            f"{DIFFERENCE[dtype]:.0e}: not timed"
+            f"{MAX_DIFFERENCE[dtype]:.0e}: not timed"
         )
 
 
@@ -62,7 +62,7 @@ def bench_model(name: str, settings: Settings) -> list[dict[str, Any]]:
 
     A detector is not trained here, where no boxes are to be learned.
     """
-    detects = variant(name)[0]["task"] == "detection"
+    detects = variant_card(name)[0]["task"] == "detection"
     if detects and settings.torch:
         raise ValueError(f"{name} finds boxes: --against torch compares logits")
     *frames, height, width, channels = zoo.model_card(name).input
@@ -78,7 +78,7 @@ def bench_model(name: str, settings: Settings) -> list[dict[str, Any]]:
         model = model.clone(image_size=settings.size)
     if hasattr(model, "dropout"):  # draws would differ from torch's
         model = model.clone(dropout=0.0)
-    _, _, macs = measure(model, (*frames, height, width, channels))
+    _, _, macs = trace_macs(model, (*frames, height, width, channels))
     model = model.clone(dtype=jnp.dtype(settings.dtype))
     image = (settings.batch, *frames, height, width, channels)
     reference = None
@@ -88,14 +88,14 @@ def bench_model(name: str, settings: Settings) -> list[dict[str, Any]]:
         )
     variables = variables_for(name, model, image, reference, drawn=settings.rounds > 0)
     title = " ".join([name, *(f"{key}={value}" for key, value in fields.items())])
-    if settings.accumulate > 1:
-        title += f" accumulate {settings.accumulate}"
+    if settings.accumulation_steps > 1:
+        title += f" accumulate {settings.accumulation_steps}"
     rows = []
-    for what in settings.doing:
+    for what in settings.modes:
         if detects and what == "train":
             continue
         row = bench_program(what, model, variables, image, reference, settings, title)
-        cost = macs * (TRAINING_COST if what == "train" else 1)
+        cost = macs * (TRAINING_FACTOR if what == "train" else 1)
         if "images_per_second" in row and settings.rate is not None:
             row["macs_per_second"] = cost * row["images_per_second"]
             row["share"] = row["macs_per_second"] / settings.rate
@@ -116,8 +116,8 @@ def variables_for(
     if reference is None:
         start = jax.jit(model.init) if drawn else lambda *given: jax.eval_shape(model.init, *given)
         return start(jax.random.key(0), jnp.zeros(example.shape) if drawn else example)
-    expected = shapes(model, image[1:])
-    arrays = rename(name, reference.tensors(), expected)
+    expected = trace_shapes(model, image[1:])
+    arrays = rename_tensors(name, reference.tensors(), expected)
     if arrays.keys() != expected.keys():
         odd = ", ".join(sorted(arrays.keys() ^ expected.keys())[:5])
         raise ValueError(f"{name}: torch's tensors are not ours, {odd} among them")
@@ -125,7 +125,7 @@ def variables_for(
 
 
 def bench_program(
-    what: Doing,
+    what: Mode,
     model: nn.Module,
     variables: Any,
     image: tuple[int, ...],
@@ -142,23 +142,28 @@ def bench_program(
     timed = settings.rounds > 0
     x: Any = jnp.asarray(pixels) if timed else jax.ShapeDtypeStruct(image, jnp.float32)
     if what == "train":
-        program = programs.train(
-            model, variables, x, jnp.asarray(label), accumulate=settings.accumulate, run=timed
+        program = programs.train_program(
+            model,
+            variables,
+            x,
+            jnp.asarray(label),
+            accumulation_steps=settings.accumulation_steps,
+            run=timed,
         )
     else:
-        program = programs.forward(model, variables, x, run=timed)
+        program = programs.forward_program(model, variables, x, run=timed)
     row |= {"compile_seconds": program.compile_seconds, "memory": program.memory}
     if not timed:
         return row
     runs: dict[str, Callable[[], Any]] = {"ours": program.run}
     if isinstance(program.first, dict):
         with programs.without_suppression():
-            runs["without"] = programs.forward(model, variables, x).run
+            runs["without"] = programs.forward_program(model, variables, x).run
     if reference is not None:
         theirs = reference.train(pixels, label) if what == "train" else reference.forward(pixels)
-        check(title, what, program.first, theirs(), dtype=settings.dtype)
+        check_outputs(title, what, program.first, theirs(), dtype=settings.dtype)
         runs["torch"] = theirs
-    times = clock.alternate(runs, rounds=settings.rounds)
+    times = clock.time_interleaved(runs, rounds=settings.rounds)
     row["images_per_second"] = settings.batch / times["ours"].median
     row["spread"] = times["ours"].spread
     if "without" in times:

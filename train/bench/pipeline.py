@@ -8,12 +8,12 @@ from typing import Any
 import jax
 from PIL import Image, ImageOps
 
-from train.bench.clock import once
+from train.bench.clock import time_once
 from train.data import Crop, open_clips, open_source, train_batches
-from train.data.batches import THREADS
-from train.data.classification.folder import Photographs
-from train.data.image_files import FORMATS, flat
-from train.data.source import draw
+from train.data.batches import READER_THREADS
+from train.data.classification.folder import ImageFolder
+from train.data.image_files import IMAGE_FORMATS, convert_mode
+from train.data.source import sample
 from zoo.preprocess import Preprocessing
 
 CLIPS = "clips:"  # before a source of open_clips
@@ -33,13 +33,15 @@ def measure_pipeline(spec: str, *, size: int, batch: int, batches: int) -> list[
     source = open_source(spec, size=(size, size, 3), crop=Crop())["train"]
     batch = min(batch, len(source))
     rates = {}
-    if isinstance(source, Photographs):
+    if isinstance(source, ImageFolder):
         photographs, count = source, batches * batch
-        rates["decoded"] = by_threads(lambda n: decode(photographs.files[n % len(source)]), count)
-        rates["cropped"] = by_threads(
+        rates["decoded"] = threaded_rate(
+            lambda n: decode(photographs.files[n % len(source)]), count
+        )
+        rates["cropped"] = threaded_rate(
             lambda n: photographs.draw(n % len(source), number=n, seed=0), count
         )
-    rates["delivered"] = delivered(source, batch=batch, batches=batches)
+    rates["delivered"] = delivered_rate(source, batch=batch, batches=batches)
     return [
         {"model": source.name, "what": what, "batch": batch, "images_per_second": rate}
         for what, rate in rates.items()
@@ -59,8 +61,10 @@ def measure_clips(spec: str, *, size: int, batch: int, batches: int) -> list[dic
     source = open_clips(spec, seen, sides=sides)["train"]
     batch, count = min(batch, len(source)), batches * min(batch, len(source))
     rates = {
-        "clips cut": by_threads(lambda n: draw(source, n % len(source), number=n, seed=0), count),
-        "clips delivered": delivered(source, batch=batch, batches=batches),
+        "clips cut": threaded_rate(
+            lambda n: sample(source, n % len(source), number=n, seed=0), count
+        ),
+        "clips delivered": delivered_rate(source, batch=batch, batches=batches),
     }
     return [
         {"model": source.name, "what": what, "batch": batch, "images_per_second": rate}
@@ -70,17 +74,19 @@ def measure_clips(spec: str, *, size: int, batch: int, batches: int) -> list[dic
 
 def decode(file: str) -> Image.Image:
     """A photograph of its own size, upright, RGB."""
-    with Image.open(file, formats=list(FORMATS)) as image:
-        return flat(ImageOps.exif_transpose(image), mode="RGB")
+    with Image.open(file, formats=list(IMAGE_FORMATS)) as image:
+        return convert_mode(ImageOps.exif_transpose(image), mode="RGB")
 
 
-def by_threads(work: Callable[[int], Any], count: int) -> float:
+def threaded_rate(work: Callable[[int], Any], count: int) -> float:
     """work(0), ..., work(count - 1) -> how many a second, by the threads that the stream has."""
-    with ThreadPoolExecutor(THREADS) as threads:
-        return count / once(lambda: all(threads.map(lambda n: work(n) is not None, range(count))))
+    with ThreadPoolExecutor(READER_THREADS) as threads:
+        return count / time_once(
+            lambda: all(threads.map(lambda n: work(n) is not None, range(count)))
+        )
 
 
-def delivered(source: Any, *, batch: int, batches: int) -> float:
+def delivered_rate(source: Any, *, batch: int, batches: int) -> float:
     """A source -> examples a second on the device; the batches that start the threads excepted."""
     stream = train_batches(source, batch_size=batch, seed=0, start=0, stop=batches + 2)
     for _ in range(2):

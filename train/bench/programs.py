@@ -15,7 +15,7 @@ from train.step import micro_batches
 from zoo.ops import nms
 
 RATE, MOMENTUM = 1e-3, 0.9
-FOUND = ("boxes", "scores", "labels", "valid")  # what detectors give
+DETECTION_KEYS = ("boxes", "scores", "labels", "valid")  # what detectors give
 
 
 class Program(NamedTuple):
@@ -44,12 +44,14 @@ def compile_program(function: Callable, *arguments: Any, donate: tuple[int, ...]
     return program, seconds, memory
 
 
-def forward(model: nn.Module, variables: Any, image: jax.Array, *, run: bool = True) -> Program:
+def forward_program(
+    model: nn.Module, variables: Any, image: jax.Array, *, run: bool = True
+) -> Program:
     """Variables, image [B, H, W, C] -> the evaluation of the logits [B, K], or of boxes."""
 
     def result(variables: Any, image: jax.Array) -> Any:
         outputs: Any = model.apply(variables, image)
-        return {k: outputs[k] for k in FOUND} if "boxes" in outputs else outputs["logits"]
+        return {k: outputs[k] for k in DETECTION_KEYS} if "boxes" in outputs else outputs["logits"]
 
     program, seconds, memory = compile_program(result, variables, image)
     first = program(variables, image) if run else None
@@ -61,28 +63,30 @@ def forward(model: nn.Module, variables: Any, image: jax.Array, *, run: bool = T
 def without_suppression() -> Iterator[None]:
     """Within it, programs are made whose non-maximum suppression keeps the best boxes as they are."""
 
-    def best(boxes: Any, scores: Any, valid: Any, threshold: float, count: int, plus: float) -> Any:
-        del boxes, threshold, plus
+    def best(
+        boxes: Any, scores: Any, valid: Any, threshold: float, count: int, pixel_offset: float
+    ) -> Any:
+        del boxes, threshold, pixel_offset
         order = jnp.argsort(jnp.where(valid, -scores, jnp.inf))[:count].astype(jnp.int32)
         order = jnp.pad(order, (0, count - len(order)))
         return order, jnp.arange(count) < jnp.sum(valid)
 
-    with mock.patch.object(nms, "_suppressed", best):
+    with mock.patch.object(nms, "_suppress", best):
         yield
 
 
-def train(
+def train_program(
     model: nn.Module,
     variables: Any,
     image: jax.Array,
     label: jax.Array,
     *,
-    accumulate: int = 1,
+    accumulation_steps: int = 1,
     run: bool = True,
 ) -> Program:
     """Variables, image [B, H, W, C], label [B] -> one step of momentum on the cross-entropy.
 
-    By `accumulate` micro-batches, as in training: on a CPU without a loop. The state's memory is
+    By `accumulation_steps` micro-batches, as in training: on a CPU without a loop. The state's memory is
     given to the step, as in training. `first` is the loss of the first step.
     """
     optimizer = optax.sgd(RATE, MOMENTUM)
@@ -103,7 +107,7 @@ def train(
             collections,
             (image, label),
             jax.random.key(0),
-            accumulate=accumulate,
+            accumulation_steps=accumulation_steps,
             unroll=jax.default_backend() == "cpu",
         )
         slopes, value = jax.tree.map(lambda x: x / len(label), (slopes, total))

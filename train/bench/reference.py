@@ -14,7 +14,7 @@ from zoo.pretrained import PYTORCHVIDEO, TIMM
 ALPHA = 4  # of pytorchvideo's SlowFast: every how many frames the Slow pathway sees one
 
 
-def load() -> tuple[Any, Any]:
+def import_torch() -> tuple[Any, Any]:
     """torch and torchvision, or ValueError in one line where they do not import."""
     with contextlib.suppress(ImportError):  # declares torchvision's operators to a CPU torch
         importlib.import_module("torchvision_cpu")
@@ -26,7 +26,7 @@ def load() -> tuple[Any, Any]:
         ) from None
 
 
-def of_clips(name: str, **fields: Any) -> Any:
+def is_video_model(name: str, **fields: Any) -> Any:
     """pytorchvideo's model `name`, for clips of any size."""
     pool = importlib.import_module("torch").nn.AdaptiveAvgPool3d
     build = getattr(importlib.import_module("pytorchvideo.models.hub"), name)
@@ -37,7 +37,7 @@ class Reference:
     """torchvision's model `name`, timm's or pytorchvideo's, in channels-last memory, without dropout."""
 
     def __init__(self, name: str, *, classes: int, half: bool, side: int) -> None:
-        self.torch, torchvision = load()
+        self.torch, torchvision = import_torch()
         size = {"torchvision": "image_size", "timm": "img_size"}
         if name in torchvision.models.list_models():
             source, build, theirs = "torchvision", torchvision.models.get_model, name
@@ -45,7 +45,7 @@ class Reference:
             source, build = "timm", importlib.import_module("timm").create_model
             theirs = TIMM[name][0].partition(".")[0]
         elif name in PYTORCHVIDEO:
-            source, build, theirs = "pytorchvideo", of_clips, name
+            source, build, theirs = "pytorchvideo", is_video_model, name
         else:
             raise ValueError(
                 f"neither torchvision nor timm nor pytorchvideo has {name}, to compare with"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-COLUMNS = {  # the key of a row: its head, and how it is shown
+REPORT_COLUMNS = {  # the key of a row: its head, and how it is shown
     "model": ("model", str),
     "what": ("what", str),
     "batch": ("batch", str),
@@ -19,22 +19,22 @@ COLUMNS = {  # the key of a row: its head, and how it is shown
     "resident": ("process peak MB (RSS)", lambda v: f"{v / 1e6:,.0f}"),
     "torch_resident": ("torch peak MB (RSS)", lambda v: f"{v / 1e6:,.0f}"),
 }
-WORDS = 2  # leading columns that are words, not numbers
+MODE_LABELS = 2  # leading columns that are words, not numbers
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows -> a markdown table, without the columns that no row has.
 
-    >>> print(table([{"model": "vgg16", "what": "forward", "images_per_second": 10.66}]))
+    >>> print(format_table([{"model": "vgg16", "what": "forward", "images_per_second": 10.66}]))
     | model | what | images/s |
     |---|---|---:|
     | vgg16 | forward | 10.7 |
     """
-    keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
-    lines = [[COLUMNS[key][0] for key in keys]]
-    lines += [["---" if key in list(COLUMNS)[:WORDS] else "---:" for key in keys]]
+    keys = [key for key in REPORT_COLUMNS if any(row.get(key) is not None for row in rows)]
+    lines = [[REPORT_COLUMNS[key][0] for key in keys]]
+    lines += [["---" if key in list(REPORT_COLUMNS)[:MODE_LABELS] else "---:" for key in keys]]
     for row in rows:
-        shown = [(COLUMNS[key][1], row.get(key)) for key in keys]
+        shown = [(REPORT_COLUMNS[key][1], row.get(key)) for key in keys]
         lines.append(["" if value is None else show(value) for show, value in shown])
     rule = "|" + "|".join(lines[1]) + "|"
     return "\n".join(rule if line is lines[1] else f"| {' | '.join(line)} |" for line in lines)

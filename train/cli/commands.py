@@ -11,28 +11,33 @@ import optax
 import tyro
 
 from train import knn, log, loop, parallel, plots
-from train.augment.gallery import gallery
+from train.augment.gallery import draw_gallery
 from train.data import open_boxes, open_clips, open_masks, open_source
-from train.data.image_files import photograph
+from train.data.image_files import read_image
 from train.data.source import Source
 from train.run import Run
 from train.task import Task
-from train.tasks.classification import classification, mistakes
+from train.tasks.classification import classification, mistakes_csv
 from train.tasks.detection import Metric, detection
 from train.tasks.segmentation import segmentation
 from train.tasks.video import video
-from zoo.canvas import canvas_of
+from zoo.canvas import create_canvas
 from zoo.inference import tiling
-from zoo.inference.classifier import name_classes
-from zoo.lookup import choose
-from zoo.preprocess import Preprocessing, uncropped
-from zoo.registry import variant
-from zoo.weights.adapt import Fitted, unflatten
-from zoo.weights.model_file import open_model, preprocessing_of
+from zoo.inference.classifier import resolve_class_names
+from zoo.lookup import lookup
+from zoo.preprocess import Preprocessing, uncropped_size
+from zoo.registry import variant_card
+from zoo.weights.adapt import LoadedModel, unflatten_variables
+from zoo.weights.model_file import loaded_preprocessing, open_model
 
-PIXELS = 480  # side of the photograph in the gallery of augmentations
-BATCHES = {"classification": 64, "segmentation": 64, "detection": 8, "video": 8}  # at a time
-PARTS = ("test", "val", "train")  # which is evaluated where none is asked for
+GALLERY_PIXELS = 480  # side of the photograph in the gallery of augmentations
+EVAL_BATCH_SIZES = {
+    "classification": 64,
+    "segmentation": 64,
+    "detection": 8,
+    "video": 8,
+}  # at a time
+SPLIT_ORDER = ("test", "val", "train")  # which is evaluated where none is asked for
 
 
 def augment_gallery(
@@ -46,10 +51,10 @@ def augment_gallery(
         seed: of the draws
     """
     try:
-        pixels = photograph(image, size=(PIXELS, PIXELS, 3))
+        pixels = read_image(image, size=(GALLERY_PIXELS, GALLERY_PIXELS, 3))
     except ValueError as error:
         raise ValueError(f"{image} cannot be read ({error}); give a photograph") from error
-    plots.save(gallery(pixels, key=jax.random.key(seed)), output)
+    plots.save_plot(draw_gallery(pixels, key=jax.random.key(seed)), output)
     print(f"{output} shows every augmentation of {image}")
 
 
@@ -74,7 +79,7 @@ def nearest(
         size: height, width, channels of the images [the model's]
         seed: of the split of a folder that has none
     """
-    what, results = knn.accuracies(
+    what, results = knn.knn_report(
         source, model=model, weights=weights, distances=distance, ks=k, size=size, seed=seed
     )
     print(f"share of {what}:")
@@ -89,12 +94,12 @@ def evaluate(
     *,
     weights: str,
     source: str,
-    part: Literal["train", "val", "test"] | None = None,
+    split: Literal["train", "val", "test"] | None = None,
     crops: Literal[1, 10] = 1,
     views: tuple[int, int] = (1, 1),
     values: tuple[int, ...] | None = None,
     ignore: int | None = None,
-    parts: str | None = None,
+    splits: str | None = None,
     size: tuple[int, int, int] | None = None,
     margin: int = 0,
     flips: bool = False,
@@ -115,12 +120,12 @@ def evaluate(
         name: a name of `python -m zoo list`
         weights: torchvision://TAG | hf://ORG/REPO | FILE | RUN'S FOLDER
         source: labels: digits | idx:FOLDER | folder:FOLDER | tfds:NAME; masks: digit_scenes too, voc:, coco:; boxes: digit_scenes | folder: | tfds:; clips: moving_digits | folder: | csv: | ucf101: | tfds:
-        part: of the source [test, else val, else train]
+        split: of the source [test, else val, else train]
         crops: 10: the mean of corners, centre and their mirror images (classifiers)
         views: clips of each video, and crops of each clip, whose mean it is: 10 3 is usual (of clips)
         values: of the masks' pixels, class by class [the index] (this and what follows: segmenters)
         ignore: the value of pixels without a class, besides 255
-        parts: blocks of a folder that has none: "0-19 / 20-24", train / val (detectors too)
+        splits: blocks of a folder that has none: "0-19 / 20-24", train / val (detectors too)
         size: height, width, channels that images of many sizes are brought to; detectors: of the canvas
         margin: pixels by which images are mirrored on every side, for valid convolutions
         flips: the mean over mirror images
@@ -129,65 +134,69 @@ def evaluate(
         batch_size: images at a time over all devices [64, detectors 8]
         workdir: where the figures go [runs/evaluate_NAME]
     """
-    meant = {"values": values, "ignore": ignore, "parts": parts, "size": size}
+    meant = {"values": values, "ignore": ignore, "parts": splits, "size": size}
     how = {"crops": crops, "views": views, "margin": margin, "flips": flips}
     how |= {"membrane": membrane, "metric": metric}
     loaded = open_model(name, weights)
-    task_of, sources, knobs = opened(loaded, weights, source, meant=meant, how=how)
-    part = part or next(known for known in PARTS if known in sources)
-    data = choose(sources, part, what=f"part of {source}")
-    check_classes(loaded.card.get("classes"), loaded.model.num_classes, data, weights)
-    told = {"model": loaded.name, "weights": weights, "source": source, "part": part, **knobs}
+    task_of, sources, knobs = open_evaluation(loaded, weights, source, options=meant, keywords=how)
+    split = split or next(known for known in SPLIT_ORDER if known in sources)
+    data = lookup(sources, split, kind=f"part of {source}")
+    check_class_names(loaded.card.get("classes"), loaded.model.num_classes, data, weights)
+    told = {"model": loaded.name, "weights": weights, "source": source, "part": split, **knobs}
     folder = workdir or Path("runs") / f"evaluate_{loaded.name}"
-    rows = batch_size or BATCHES[variant(loaded.name)[0]["task"]]
-    judge(loaded, task_of(data), data, told=told, batch_size=rows, workdir=folder)
+    rows = batch_size or EVAL_BATCH_SIZES[variant_card(loaded.name)[0]["task"]]
+    evaluate_model(loaded, task_of(data), data, card=told, batch_size=rows, workdir=folder)
 
 
-def opened(
-    loaded: Fitted, weights: str, source: str, *, meant: dict, how: dict
+def open_evaluation(
+    loaded: LoadedModel, weights: str, source: str, *, options: dict, keywords: dict
 ) -> tuple[Callable[[Any], Task], Any, dict[str, Any]]:
     """-> data to the model's task, the parts of the source, and the knobs that were heard."""
-    kind = variant(loaded.name)[0]["task"]
-    if kind not in BATCHES:
-        raise ValueError(f"{loaded.name} is for {kind}: evaluate takes {', '.join(BATCHES)}")
-    seen = preprocessing_of(loaded, weights)
+    kind = variant_card(loaded.name)[0]["task"]
+    if kind not in EVAL_BATCH_SIZES:
+        raise ValueError(
+            f"{loaded.name} is for {kind}: evaluate takes {', '.join(EVAL_BATCH_SIZES)}"
+        )
+    seen = loaded_preprocessing(loaded, weights)
     if kind == "classification":
-        sources = open_source(source, size=uncropped(seen))
-        build = partial(classification, preprocessing=seen, crops=how["crops"])
-        return lambda data: build(classes=data.classes), sources, {"crops": how["crops"]}
+        sources = open_source(source, size=uncropped_size(seen))
+        build = partial(classification, preprocessing=seen, crops=keywords["crops"])
+        return lambda data: build(classes=data.classes), sources, {"crops": keywords["crops"]}
     if kind == "video":
-        sources, task_of = clips_of(loaded, seen, source, views=how["views"])
-        return task_of, sources, {"views": how["views"]}
+        sources, task_of = open_eval_clips(loaded, seen, source, views=keywords["views"])
+        return task_of, sources, {"views": keywords["views"]}
     if kind == "detection":
-        boxes = partial(detection, preprocessing=seen, loss=no_loss, truth=True)
-        task_of = lambda data: boxes(classes=data.classes, metric=how["metric"])
-        sources = boxes_of(loaded, weights, source, parts=meant["parts"], size=meant["size"])
-        return task_of, sources, {"metric": how["metric"]}
-    flips = tiling.flips if how["flips"] else None
-    rest = {"margin": how["margin"], "membrane": how["membrane"]}
+        boxes = partial(detection, preprocessing=seen, loss=zero_loss, truth=True)
+        task_of = lambda data: boxes(classes=data.classes, metric=keywords["metric"])
+        sources = open_eval_boxes(
+            loaded, weights, source, parts=options["parts"], size=options["size"]
+        )
+        return task_of, sources, {"metric": keywords["metric"]}
+    flips = tiling.average_flips if keywords["flips"] else None
+    rest = {"margin": keywords["margin"], "membrane": keywords["membrane"]}
     masks = partial(segmentation, preprocessing=seen, **rest, predict=flips)
     task_of = lambda data: masks(classes=data.classes, palette=data.palette)
-    return task_of, masks_of(loaded, source, **meant), {**rest, "flips": how["flips"]}
+    return task_of, open_eval_masks(loaded, source, **options), {**rest, "flips": keywords["flips"]}
 
 
-def clips_of(
-    loaded: Fitted, seen: Preprocessing, source: str, *, views: tuple[int, int]
+def open_eval_clips(
+    loaded: LoadedModel, seen: Preprocessing, source: str, *, views: tuple[int, int]
 ) -> tuple[Any, Callable[[Any], Task]]:
     """The source's parts, and data to the task: the centre of a clip, of several crops the whole."""
     if len(loaded.image) != 4 or loaded.image[-1] not in (1, 3):
         raise ValueError(f"{loaded.name} sees more than the clip, or less: see its recipe")
     sources = open_clips(source, seen, views=views)
-    whole = seen if views[1] == 1 else seen._replace(size=uncropped(seen)[:2], crop=1.0)
+    whole = seen if views[1] == 1 else seen._replace(size=uncropped_size(seen)[:2], crop=1.0)
     return sources, lambda data: video(preprocessing=whole, classes=data.classes)
 
 
-def no_loss(outputs: Any, batch: Any) -> dict[str, jax.Array]:
+def zero_loss(outputs: Any, batch: Any) -> dict[str, jax.Array]:
     """Detectors are judged by their boxes alone."""
     return {}
 
 
-def boxes_of(
-    loaded: Fitted,
+def open_eval_boxes(
+    loaded: LoadedModel,
     weights: str,
     source: str,
     *,
@@ -195,41 +204,41 @@ def boxes_of(
     size: tuple[int, int, int] | None,
 ) -> Any:
     """The source's parts, on the weights' canvas; published weights' takes upright pictures too."""
-    seen = preprocessing_of(loaded, weights)
+    seen = loaded_preprocessing(loaded, weights)
     if size is not None:
         seen = seen._replace(size=size[:2])
     elif seen.sides is not None and "://" in weights:
         seen = seen._replace(size=(max(seen.size), max(seen.size)))
-    names, unnamed = name_classes(loaded, weights, None)
+    names, unnamed = resolve_class_names(loaded, weights, None)
     own = unnamed or source == "digit_scenes"
     channels = loaded.image[-1]
     return open_boxes(
         source,
-        canvas=canvas_of(seen),
+        canvas=create_canvas(seen),
         classes=None if own else names,
         channels=channels,
-        parts=parts,
+        splits=parts,
     )
 
 
-def masks_of(loaded: Fitted, source: str, **meant: Any) -> Any:
+def open_eval_masks(loaded: LoadedModel, source: str, **meant: Any) -> Any:
     """The source's parts; of folders and TFDS the classes are called as the weights call them."""
     if source.partition(":")[0] in ("folder", "tfds") and loaded.card.get("classes"):
         meant["classes"] = tuple(loaded.card["classes"])
     return open_masks(source, **meant)
 
 
-def judge(
-    loaded: Fitted,
+def evaluate_model(
+    loaded: LoadedModel,
     task: Task,
     data: Source,
     *,
-    told: dict[str, Any],
+    card: dict[str, Any],
     batch_size: int,
     workdir: Path,
 ) -> None:
-    """Measures the whole source; evaluation.json holds `told` and the figures."""
-    part = told["part"]
+    """Measures the whole source; evaluation.json holds `card` and the figures."""
+    part = card["part"]
     run = Run(
         model=loaded.model,
         task=task,
@@ -239,27 +248,27 @@ def judge(
         epochs=1,
         batch_size=min(batch_size, len(data)),
     )
-    layout = parallel.layout()
-    variables = unflatten(loaded.variables)
+    layout = parallel.create_layout()
+    variables = unflatten_variables(loaded.variables)
     compiled = loop.compile_run(run, layout)
-    measured = loop.measure(run, variables, data, compiled, layout)
+    measured = loop.measure_source(run, variables, data, compiled, layout)
     figures = {"images": len(data), **task.summarize(measured)}
-    seen = loop.look(run, variables, compiled, layout)
+    seen = loop.sample_for_plots(run, variables, compiled, layout)
     if parallel.is_main():
         workdir.mkdir(parents=True, exist_ok=True)
         for file, drawing in task.render(*seen, measured).items():
-            plots.save(drawing, workdir / file)
-        if variant(loaded.name)[0]["task"] == "classification":
-            listed = mistakes(measured, data.classes, getattr(data, "files", None))
-            plots.save(listed, workdir / "mistakes.csv")
-        plots.save(json.dumps({**told, **figures}), workdir / "evaluation.json")
+            plots.save_plot(drawing, workdir / file)
+        if variant_card(loaded.name)[0]["task"] == "classification":
+            listed = mistakes_csv(measured, data.classes, getattr(data, "files", None))
+            plots.save_plot(listed, workdir / "mistakes.csv")
+        plots.save_plot(json.dumps({**card, **figures}), workdir / "evaluation.json")
         shown = {f"{part}/{key}": value for key, value in figures.items() if key != "images"}
-        log.closing_table(loaded.name, shown)
-        what = "views" if variant(loaded.name)[0]["task"] == "video" else "images"
+        log.print_summary(loaded.name, shown)
+        what = "views" if variant_card(loaded.name)[0]["task"] == "video" else "images"
         print(f"of {len(data):,} {what} of {data.name}; {workdir} holds what it confuses")
 
 
-def check_classes(named: Any, count: int, data: Source, weights: str) -> None:
+def check_class_names(named: Any, count: int, data: Source, weights: str) -> None:
     """Raises ValueError where the weights' classes are not the data's, in their order."""
     theirs = list(named) if named else [""] * count
     if len(theirs) != len(data.classes) or (named and theirs != list(data.classes)):

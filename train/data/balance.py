@@ -23,7 +23,7 @@ def inverse_frequency(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Balanced(Subset):
+class BalancedSource(Subset):
     """The examples of `source` at `indices` [N], where each class has as many."""
 
     @property
@@ -31,7 +31,7 @@ class Balanced(Subset):
         return f"{self.source.name}, rarer classes repeated"
 
 
-def balance(source: Source, *, seed: int = 0) -> Balanced:
+def balance_classes(source: Source, *, seed: int = 0) -> BalancedSource:
     """The source with every class as often as its commonest, the rarer ones' examples repeated.
 
     Every example comes at least once, and none of a class twice more often than another of it;
@@ -40,7 +40,7 @@ def balance(source: Source, *, seed: int = 0) -> Balanced:
 
     >>> from train.data.source import Arrays
     >>> four = Arrays(np.zeros([4, 2, 2, 1], np.uint8), np.int32([0, 0, 0, 1]), "four", ("a", "b"))
-    >>> even = balance(four)
+    >>> even = balance_classes(four)
     >>> even.name, even.indices.tolist()
     ('four, rarer classes repeated', [0, 1, 2, 3, 3, 3])
     """
@@ -51,4 +51,4 @@ def balance(source: Source, *, seed: int = 0) -> Balanced:
         np.resize(shuffled[labels[shuffled] == label], counts.max())
         for label in np.flatnonzero(counts)
     ]
-    return Balanced(source, np.sort(np.concatenate(drawn)))
+    return BalancedSource(source, np.sort(np.concatenate(drawn)))

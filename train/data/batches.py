@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import grain
 import numpy as np
 
-from train.data.permutation import grouped, permutation
-from train.data.source import Source, draw, groups_of, of_batch
+from train.data.permutation import grouped_permutation, permutation
+from train.data.source import Source, for_batch, groups_of, sample
 
 Batch = dict[str, np.ndarray]
-THREADS = min(8, os.cpu_count() or 1)  # that read ahead
+READER_THREADS = min(8, os.cpu_count() or 1)  # that read ahead
 
 
 def train_batches(
@@ -30,8 +30,8 @@ def train_batches(
     Batch i is a pure function of (seed, i): epoch e is a fresh permutation from (seed, e), whose
     remainder of fewer than `batch_size` examples is dropped. `index` [B] int32 is the example's
     number in the run, i * batch_size + its position in the batch; `valid` [B] is True throughout.
-    A source with `draw` is asked with that number, so that a restart draws the same. Of one with
-    `groups` each batch is of a single group (`order.grouped`), and `of_batch` gives its shape.
+    A source with `sample` is asked with that number, so that a restart draws the same. Of one with
+    `groups` each batch is of a single group (`order.grouped`), and `for_batch` gives its shape.
     Process p of P gets rows p B / P to (p + 1) B / P of the same batch. Closing the iterator stops
     its threads.
 
@@ -42,7 +42,7 @@ def train_batches(
     >>> [b["index"].tolist() for b in train_batches(five, batch_size=2, seed=0, start=1, stop=3)]
     [[2, 3], [4, 5]]
     """
-    position = rows(batch_size, process, processes)
+    position = process_rows(batch_size, process, processes)
     if batch_size > len(source):
         raise ValueError(
             f"batch_size {batch_size} is larger than the training set, "
@@ -54,21 +54,23 @@ def train_batches(
     if groups is None:
         ordered = functools.partial(permutation, len(source), seed)
     else:
-        ordered = functools.partial(grouped, groups, batch_size, seed)
+        ordered = functools.partial(grouped_permutation, groups, batch_size, seed)
     order = functools.lru_cache(maxsize=2)(ordered)
 
     def load(i: int) -> Batch:
         epoch, batch = divmod(i, per_epoch)
         indices, numbers = order(epoch)[batch * batch_size + position], i * batch_size + position
         group = 0 if groups is None else int(groups[indices[0]])
-        shaped = of_batch(source, group, batch=i, seed=seed)
+        shaped = for_batch(source, group, batch=i, seed=seed)
         pairs = zip(indices.tolist(), numbers.tolist(), strict=True)
-        examples = stack(source, [draw(shaped, j, number=n, seed=seed) for j, n in pairs])
+        examples = stack_examples(
+            source, [sample(shaped, j, number=n, seed=seed) for j, n in pairs]
+        )
         # Wraps after 2**31 examples; it seeds augmentation, so a repeat that far away is harmless.
         index = numbers.astype(np.int32)
         return examples | {"index": index, "valid": np.ones(len(index), bool)}
 
-    return read_ahead(load, start, stop)
+    return prefetch(load, start, stop)
 
 
 def eval_batches(
@@ -84,23 +86,25 @@ def eval_batches(
     >>> [b["valid"].tolist() for b in eval_batches(three, batch_size=2)]
     [[True, True], [True, False]]
     """
-    position = rows(batch_size, process, processes)
+    position = process_rows(batch_size, process, processes)
     length = len(source)
     if not length:
         raise ValueError(f"{source.name} holds no example to evaluate on")
 
     def load(i: int) -> Batch:
         index = i * batch_size + position
-        examples = stack(source, [source[j] for j in np.minimum(index, length - 1).tolist()])
+        examples = stack_examples(
+            source, [source[j] for j in np.minimum(index, length - 1).tolist()]
+        )
         return examples | {"index": index.astype(np.int32), "valid": index < length}
 
-    return read_ahead(load, 0, -(-length // batch_size))
+    return prefetch(load, 0, -(-length // batch_size))
 
 
-def rows(batch_size: int, process: int, processes: int) -> np.ndarray:
+def process_rows(batch_size: int, process: int, processes: int) -> np.ndarray:
     """Positions in the global batch of this process's rows: [B / processes] int64.
 
-    >>> rows(6, 1, 3)
+    >>> process_rows(6, 1, 3)
     array([2, 3])
     """
     if not 0 <= process < processes:
@@ -114,7 +118,7 @@ def rows(batch_size: int, process: int, processes: int) -> np.ndarray:
     return np.arange(process * share, (process + 1) * share)
 
 
-def stack(source: Source, examples: list[dict[str, np.ndarray]]) -> Batch:
+def stack_examples(source: Source, examples: list[dict[str, np.ndarray]]) -> Batch:
     """Examples of the source, entry by entry: {name: [B, ...]}."""
     try:
         return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
@@ -125,13 +129,15 @@ def stack(source: Source, examples: list[dict[str, np.ndarray]]) -> Batch:
         ) from None
 
 
-def read_ahead(load: Callable[[int], Batch], start: int, stop: int) -> Iterator[Batch]:
+def prefetch(load: Callable[[int], Batch], start: int, stop: int) -> Iterator[Batch]:
     """load(start), ..., load(stop - 1), computed ahead by threads; stops them when closed.
 
     Threads and not grain's worker processes: decoding frees the GIL, the order cannot depend on
     their number, and worker processes would parse the program's arguments as absl flags.
     """
-    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(2, THREADS))
+    options = grain.ReadOptions(
+        num_threads=READER_THREADS, prefetch_buffer_size=max(2, READER_THREADS)
+    )
     batches = iter(grain.MapDataset.range(start, stop).map(load).to_iter_dataset(options))
     with contextlib.closing(batches):
         yield from batches

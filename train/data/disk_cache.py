@@ -13,13 +13,13 @@ import numpy as np
 
 logger = logging.getLogger("train")
 Entries = Mapping[str, np.ndarray]
-DAMAGES = (  # what zip files, their streams and numpy's headers raise
+READ_ERRORS = (  # what zip files, their streams and numpy's headers raise
     *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, SyntaxError),
     *(NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 
 
-def stored(
+def cached_arrays(
     file: pathlib.Path, compute: Callable[[], Entries], *, write: bool = True
 ) -> dict[str, np.ndarray]:
     """The arrays in the npz `file`; where there is none, or a damaged one, it is computed and written.
@@ -27,7 +27,7 @@ def stored(
     Whole or not at all, whoever else writes it; `write` False only reads. Raises OSError where the
     file cannot be written.
     """
-    found = read(file)
+    found = read_arrays(file)
     if found is None:
         found = dict(compute())
         if write:
@@ -42,14 +42,14 @@ def stored(
     return found
 
 
-def read(file: pathlib.Path) -> dict[str, np.ndarray] | None:
+def read_arrays(file: pathlib.Path) -> dict[str, np.ndarray] | None:
     """The arrays in a file; None where there is none that is whole."""
     try:
         with open(file, "rb") as whole, np.load(whole) as opened:
             return {name: opened[name] for name in opened.files}
     except FileNotFoundError:
         return None
-    except DAMAGES as error:
+    except READ_ERRORS as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         logger.warning("%s is damaged and made anew (%s)", file, reason)
         return None

@@ -7,21 +7,23 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from train.data.permutation import uniform
-from zoo.media.image_io import flat
+from train.data.permutation import uniform_draws
+from zoo.media.image_io import convert_mode
 
-FORMATS = {  # Pillow's names, and the endings that people give them
+IMAGE_FORMATS = {  # Pillow's names, and the endings that people give them
     "JPEG": (".jpg", ".jpeg"),
     "PNG": (".png",),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
 }
-ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
-LARGEST = 89_478_485  # pixels, Pillow's own bound against decompression bombs: 256 MiB of RGB
+IMAGE_SUFFIXES = tuple(ending for endings in IMAGE_FORMATS.values() for ending in endings)
+MAX_IMAGE_PIXELS = (
+    89_478_485  # pixels, Pillow's own bound against decompression bombs: 256 MiB of RGB
+)
 
-ORIENTATION = 0x0112  # EXIF's tag
-TRIES = 10
-CROPS = 1  # ends the key of a crop, so that it is never that of an epoch's order
+EXIF_ORIENTATION = 0x0112  # EXIF's tag
+CROP_ATTEMPTS = 10
+CROP_STREAM = 1  # ends the key of a crop, so that it is never that of an epoch's order
 
 Size = tuple[int, ...]  # height, width, channels
 
@@ -39,7 +41,7 @@ class Crop(NamedTuple):
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
 
-def photograph(
+def read_image(
     file: str | os.PathLike | IO[bytes],
     *,
     size: Size,
@@ -57,49 +59,51 @@ def photograph(
     height, width, channels = size
     mode = "L" if channels == 1 else "RGB"
     try:
-        with Image.open(file, formats=list(FORMATS)) as image:
-            if image.width * image.height > LARGEST:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {LARGEST}")
+        with Image.open(file, formats=list(IMAGE_FORMATS)) as image:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels are more than {MAX_IMAGE_PIXELS}"
+                )
             if crop is None:
-                whole = flat(ImageOps.exif_transpose(image), mode=mode)
+                whole = convert_mode(ImageOps.exif_transpose(image), mode=mode)
                 fitted = ImageOps.fit(whole, (width, height), Image.Resampling.BILINEAR)
             else:
-                fitted = cropped(image, (width, height), crop, mode=mode, key=key)
+                fitted = crop_and_resize(image, (width, height), crop, mode=mode, key=key)
     except Exception as error:  # each of Pillow's decoders has its own: OSError, SyntaxError, ...
         raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from error
     return np.asarray(fitted).reshape(size)
 
 
-def cropped(
+def crop_and_resize(
     image: Image.Image, wanted: tuple[int, int], crop: Crop, *, mode: str, key: tuple[int, ...]
 ) -> Image.Image:
     """An opened image -> the part that `key` names, in `mode`, of `wanted` = (width, height).
 
     A JPEG is decoded at a half, a quarter or an eighth where the part still has all pixels wanted.
     """
-    turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     upright = (image.height, image.width) if turned else image.size
-    left, top, width, height = draw_part(*upright, crop, key=key)
+    left, top, width, height = sample_crop(*upright, crop, key=key)
     needed = max(wanted[0] / width, wanted[1] / height)
     if needed < 1:
         image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
-    whole = flat(ImageOps.exif_transpose(image), mode=mode)
+    whole = convert_mode(ImageOps.exif_transpose(image), mode=mode)
     across, down = whole.width / upright[0], whole.height / upright[1]
     box = (left * across, top * down, (left + width) * across, (top + height) * down)
     return whole.resize(wanted, Image.Resampling.BILINEAR, box=box)
 
 
-def draw_part(
+def sample_crop(
     width: int, height: int, crop: Crop, *, key: tuple[int, ...]
 ) -> tuple[int, int, int, int]:
     """The part of a width x height image that `key` names: left, top, width, height in pixels.
 
     The first of ten draws that fits; else the largest part at the centre whose shape is allowed.
 
-    >>> draw_part(100, 50, Crop(scale=(1.0, 1.0), ratio=(1.0, 1.0)), key=(0,))
+    >>> sample_crop(100, 50, Crop(scale=(1.0, 1.0), ratio=(1.0, 1.0)), key=(0,))
     (25, 0, 50, 50)
     """
-    shapes = uniform(4 * TRIES, *key).reshape(TRIES, 4)
+    shapes = uniform_draws(4 * CROP_ATTEMPTS, *key).reshape(CROP_ATTEMPTS, 4)
     low, high = map(math.log, crop.ratio)
     for share, ratio, across, down in shapes.tolist():
         area = width * height * (crop.scale[0] + share * (crop.scale[1] - crop.scale[0]))
@@ -112,7 +116,7 @@ def draw_part(
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def looks_readable(file: str) -> bool:
+def has_image_header(file: str) -> bool:
     """Whether the file's first bytes are those of a JPEG, PNG, WebP or BMP; decodes nothing."""
     try:
         with open(file, "rb") as opened:

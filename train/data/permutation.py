@@ -2,7 +2,7 @@
 
 import numpy as np
 
-GROUPED = 3  # ends the key of the order of batches
+GROUP_STREAM = 3  # ends the key of the order of batches
 
 
 def permutation(length: int, *key: int) -> np.ndarray:
@@ -19,7 +19,7 @@ def permutation(length: int, *key: int) -> np.ndarray:
     return np.argsort(np.random.PCG64(key).random_raw(length), kind="stable")
 
 
-def grouped(groups: np.ndarray, batch_size: int, *key: int) -> np.ndarray:
+def grouped_permutation(groups: np.ndarray, batch_size: int, *key: int) -> np.ndarray:
     """Groups [N] -> a random order in batches of one group each, [N // B * B] int64.
 
     As many batches as without groups. So where the groups' remainders would make a batch together,
@@ -28,7 +28,7 @@ def grouped(groups: np.ndarray, batch_size: int, *key: int) -> np.ndarray:
 
     Source: torchvision's GroupedBatchSampler (references/detection).
 
-    >>> order = grouped(np.array([0, 0, 0, 1, 1, 1]), 2, 0, 1)
+    >>> order = grouped_permutation(np.array([0, 0, 0, 1, 1, 1]), 2, 0, 1)
     >>> sorted(sorted(batch) for batch in (order // 3).reshape(3, 2).tolist()) in (
     ...     [[0, 0], [0, 0], [1, 1]], [[0, 0], [1, 1], [1, 1]])
     True
@@ -42,32 +42,34 @@ def grouped(groups: np.ndarray, batch_size: int, *key: int) -> np.ndarray:
         rests.append((whole - len(own), np.resize(np.roll(own, -whole), batch_size).tolist()))
     rests.sort(key=lambda rest: rest[0])  # stable: of equal ones the first group
     batches += [batch for _, batch in rests[: len(groups) // batch_size - len(batches)]]
-    return np.array(batches)[permutation(len(batches), *key, GROUPED)].reshape(-1)
+    return np.array(batches)[permutation(len(batches), *key, GROUP_STREAM)].reshape(-1)
 
 
-def uniform(count: int, *key: int) -> np.ndarray:
+def uniform_draws(count: int, *key: int) -> np.ndarray:
     """Numbers from 0 up to 1 that the integers of `key` name: [count] float64.
 
-    >>> uniform(2, 7).tolist() == uniform(3, 7)[:2].tolist()
+    >>> uniform_draws(2, 7).tolist() == uniform_draws(3, 7)[:2].tolist()
     True
     """
     return (np.random.PCG64(key).random_raw(count) >> 11) * 2.0**-53  # the high 53 bits, as numpy
 
 
-def stratified(labels: np.ndarray, held: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(
+    labels: np.ndarray, validation_count: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels [N] -> (indices of the rest [N - held], indices held out [held]), both ascending.
 
     Each class gives its share to within one example (largest remainders first), the total is
     exact, and no class loses its last example while another can give one.
 
-    >>> rest, out = stratified(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 2, seed=0)
+    >>> rest, out = stratified_split(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 2, seed=0)
     >>> len(rest), (out // 4).tolist()
     (6, [0, 1])
     """
     counts = np.bincount(labels)
-    take, remainder = np.divmod(counts * held, len(labels))
+    take, remainder = np.divmod(counts * validation_count, len(labels))
     emptied = take + 1 >= counts
-    take[np.lexsort([-remainder, emptied])[: held - take.sum()]] += 1
+    take[np.lexsort([-remainder, emptied])[: validation_count - take.sum()]] += 1
     shuffled = permutation(len(labels), seed)
     out = [shuffled[labels[shuffled] == label][:n] for label, n in enumerate(take)]
     held_out = np.sort(np.concatenate(out))

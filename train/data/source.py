@@ -12,8 +12,8 @@ class Source(Protocol):
     `name` says in logs and under pictures what is read; `classes` are the names of the labels.
     A source pickles. One that knows its labels without reading its examples carries them as
     `labels` [N], one that must not mix two parts of a split has `select(indices)`, and one whose
-    examples differ from draw to draw in training has `draw(i, number=, seed=)`. One whose batches
-    differ in shape has `groups` [N], which batches do not mix, and `of_batch(group, batch=, seed=)`,
+    examples differ from draw to draw in training has `sample(i, number=, seed=)`. One whose batches
+    differ in shape has `groups` [N], which batches do not mix, and `for_batch(group, batch=, seed=)`,
     the source of a batch's own shape.
     """
 
@@ -54,7 +54,7 @@ class Arrays:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Wrapper:
+class SourceWrapper:
     """What is known of `source` without its examples, passed on; `palette` is None without one."""
 
     source: Source
@@ -76,7 +76,7 @@ class Wrapper:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Subset(Wrapper):
+class Subset(SourceWrapper):
     """The examples of `source` at `indices` [N], in that order."""
 
     indices: np.ndarray
@@ -92,7 +92,7 @@ class Subset(Wrapper):
         return self.source[int(self.indices[i])]
 
     def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
-        return draw(self.source, int(self.indices[i]), number=number, seed=seed)
+        return sample(self.source, int(self.indices[i]), number=number, seed=seed)
 
     @property
     def groups(self) -> np.ndarray | None:
@@ -100,11 +100,11 @@ class Subset(Wrapper):
         return None if groups is None else groups[self.indices]
 
     def of_batch(self, group: int, *, batch: int, seed: int) -> "Subset":
-        return Subset(of_batch(self.source, group, batch=batch, seed=seed), self.indices)
+        return Subset(for_batch(self.source, group, batch=batch, seed=seed), self.indices)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Joined:
+class ConcatSource:
     """The examples of several sources with the same classes, one source after the other."""
 
     sources: tuple[Source, ...]
@@ -134,23 +134,23 @@ class Joined:
 
     def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
         source, own = self.place(i)
-        return draw(source, own, number=number, seed=seed)
+        return sample(source, own, number=number, seed=seed)
 
     @property
     def groups(self) -> np.ndarray | None:
         groups = [g for s in self.sources if (g := groups_of(s)) is not None]
         return np.concatenate(groups) if len(groups) == len(self.sources) else None
 
-    def of_batch(self, group: int, *, batch: int, seed: int) -> "Joined":
-        parts = [of_batch(source, group, batch=batch, seed=seed) for source in self.sources]
-        return Joined(tuple(parts))
+    def of_batch(self, group: int, *, batch: int, seed: int) -> "ConcatSource":
+        parts = [for_batch(source, group, batch=batch, seed=seed) for source in self.sources]
+        return ConcatSource(tuple(parts))
 
 
-def joined(*sources: Source) -> Joined:
+def concat_sources(*sources: Source) -> ConcatSource:
     """Several sources as one, such as "train" and "val"; ValueError where their classes differ.
 
     >>> pair = Arrays(np.zeros([2, 4, 4, 1], np.uint8), np.int32([1, 0]), "pair", ("no", "yes"))
-    >>> both = joined(pair, pair)
+    >>> both = concat_sources(pair, pair)
     >>> len(both), int(both[2]["label"])
     (4, 1)
     """
@@ -162,7 +162,7 @@ def joined(*sources: Source) -> Joined:
                 f"{source.name} and {sources[0].name} differ in their classes: say the same classes "
                 "for both"
             )
-    return Joined(sources)
+    return ConcatSource(sources)
 
 
 def groups_of(source: Source) -> np.ndarray | None:
@@ -170,13 +170,13 @@ def groups_of(source: Source) -> np.ndarray | None:
     return getattr(source, "groups", None)
 
 
-def of_batch(source: Source, group: int, *, batch: int, seed: int) -> Source:
+def for_batch(source: Source, group: int, *, batch: int, seed: int) -> Source:
     """The source of the shape that a batch of that group has: itself for most."""
     own = getattr(source, "of_batch", None)
     return source if own is None else own(group, batch=batch, seed=seed)
 
 
-def draw(source: Source, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
+def sample(source: Source, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
     """Example i as training sees it, the `number`-th of the run of that seed: source[i] for most."""
     own = getattr(source, "draw", None)
     return source[i] if own is None else own(i, number=number, seed=seed)

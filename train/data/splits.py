@@ -6,42 +6,48 @@ from typing import Any
 
 import numpy as np
 
-from train.data.classification.open import split
+from train.data.classification.open import split_source
 from train.data.source import Source, Subset
 
-HELD = 0.2  # of the training images, for validation, where there is neither val nor test
-PARTS = ("train", "val", "test")
+VALIDATION_FRACTION = (
+    0.2  # of the training images, for validation, where there is neither val nor test
+)
+SPLIT_NAMES = ("train", "val", "test")
 
 logger = logging.getLogger("train")
 
 
-def cut(
-    sources: dict[str, Any], parts: float | str | None, *, seed: int, spec: str
+def split_by_blocks(
+    sources: dict[str, Any], splits: float | str | None, *, seed: int, spec: str
 ) -> dict[str, Source]:
     """The sources, "train" cut in the parts that are said, or by a fifth where it is alone."""
-    if parts is None and len(sources) > 1:
+    if splits is None and len(sources) > 1:
         return sources
     whole = sources["train"]
-    if isinstance(parts, str) and not re.fullmatch(r"\s*0?\.\d+\s*", parts):
-        positions = blocks(parts, len(whole), spec=spec)
+    if isinstance(splits, str) and not re.fullmatch(r"\s*0?\.\d+\s*", splits):
+        positions = parse_blocks(splits, len(whole), spec=spec)
         cuts: list[Source] = [Subset(whole, indices) for indices in positions]
     else:
-        cuts = [*split(whole, HELD if parts is None else float(parts), seed=seed)]
+        cuts = [
+            *split_source(
+                whole, VALIDATION_FRACTION if splits is None else float(splits), seed=seed
+            )
+        ]
         logger.info(
             "%s: split by seed %d into %d training and %d validation images",
             *(spec, seed, *map(len, cuts)),
         )
-    named = dict(zip(PARTS, cuts, strict=False))
+    named = dict(zip(SPLIT_NAMES, cuts, strict=False))
     if twice := (named.keys() & sources.keys()) - {"train"}:
-        raise ValueError(f"{spec} has a part {twice.pop()} of its own: leave parts={parts} out")
+        raise ValueError(f"{spec} has a part {twice.pop()} of its own: leave parts={splits} out")
     together = sources | named
-    return {part: together[part] for part in PARTS if part in together}
+    return {part: together[part] for part in SPLIT_NAMES if part in together}
 
 
-def blocks(text: str, length: int, *, spec: str) -> list[np.ndarray]:
+def parse_blocks(text: str, length: int, *, spec: str) -> list[np.ndarray]:
     """ "0-19 / 20-24" -> positions of each part; ranges include their ends, commas join them.
 
-    >>> [part.tolist() for part in blocks("0-2, 6 / 3-5", 7, spec="folder:cells")]
+    >>> [part.tolist() for part in parse_blocks("0-2, 6 / 3-5", 7, spec="folder:cells")]
     [[0, 1, 2, 6], [3, 4, 5]]
     """
     found = []
@@ -57,7 +63,7 @@ def blocks(text: str, length: int, *, spec: str) -> list[np.ndarray]:
             raise ValueError(f"{spec}: parts={text!r} is not within 0-{length - 1}, its images")
         found.append(np.concatenate([np.arange(first, last + 1) for first, last in ends]))
     together = np.concatenate(found)
-    if not 2 <= len(found) <= len(PARTS) or len(np.unique(together)) != len(together):
+    if not 2 <= len(found) <= len(SPLIT_NAMES) or len(np.unique(together)) != len(together):
         raise ValueError(
             f"{spec}: parts={text!r} is two or three blocks, train / val / test, that share nothing"
         )

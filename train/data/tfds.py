@@ -11,15 +11,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
-from train.data.image_files import CROPS, Crop, Size, check_size, photograph
+from train.data.image_files import CROP_STREAM, Crop, Size, check_size, read_image
 from train.data.source import check_labels
 
-SPLITS = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
+SPLIT_NAMES = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
-    """One split of a prepared set: `records` [N], whose images are decoded to `size` = (H, W, C).
+class PreparedSet:
+    """One split of a prepared set: `open_records` [N], whose images are decoded to `size` = (H, W, C).
 
     In training a `crop` draws a part of them, afresh for each number in the run.
     Raises ValueError at an example whose label names no class (TFDS writes -1 for a hidden one)
@@ -41,15 +41,15 @@ class Prepared:
         return self.read(i, crop=None)
 
     def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
-        return self.read(i, crop=self.crop, key=(seed, number, CROPS))
+        return self.read(i, crop=self.crop, key=(seed, number, CROP_STREAM))
 
     def read(self, i: int, **part: Any) -> dict[str, np.ndarray]:
-        """Example i; `part`: what `photograph` takes besides file and size."""
+        """Example i; `part`: what `read_image` takes besides file and size."""
         record = self.records[i]
         label = np.asarray(record[self.label], np.int32)
         check_labels(label[None], self.classes, name=self.name, first=i)
         try:
-            image = photograph(io.BytesIO(record[self.image]), size=self.size, **part)
+            image = read_image(io.BytesIO(record[self.image]), size=self.size, **part)
         except ValueError as error:
             raise ValueError(
                 f"{self.name}: image of example {i} is unreadable ({error})"
@@ -64,7 +64,7 @@ class Prepared:
 
 def open_tfds(
     name: str, *, size: Size | None, data_dir: str | None = None, crop: Crop | None = None
-) -> dict[str, Prepared]:
+) -> dict[str, PreparedSet]:
     """The set `NAME` or `NAME/CONFIG` -> its "train", "val" and "test", as far as it has them.
 
     Images of one shape keep it; ragged ones are brought to `size` as those of a folder are, and
@@ -75,10 +75,10 @@ def open_tfds(
     Raises ValueError that says what to do: an unknown name, a set that cannot be prepared here,
     one prepared in another form, one without exactly one image and one class label.
     """
-    builder = find(name, data_dir)
+    builder = find_builder(name, data_dir)
     if not (builder.data_path / "dataset_info.json").exists():  # is_prepared() warns besides
-        prepare(builder, name)
-    image, label = keys(builder.info, name)
+        prepare_set(builder, name)
+    image, label = image_and_label_keys(builder.info, name)
     features = builder.info.features
     shape = features[image].shape
     common = {
@@ -89,18 +89,18 @@ def open_tfds(
         "size": check_size(size if None in shape else shape, source=f"tfds:{name}"),
     }
     sources = {}
-    for split, names in SPLITS.items():
+    for split, names in SPLIT_NAMES.items():
         for known in (known for known in names if known in builder.info.splits):
             part = crop if split == "train" and None in shape else None
-            found = records(builder, known, image)
-            sources[split] = Prepared(records=found, crop=part, **common)
+            found = open_records(builder, known, image)
+            sources[split] = PreparedSet(records=found, crop=part, **common)
     if not sources:
         has = ", ".join(builder.info.splits)
         raise ValueError(f"tfds:{name} has neither train, validation nor test, but {has}")
     return sources
 
 
-def find(name: str, data_dir: str | None) -> Any:
+def find_builder(name: str, data_dir: str | None) -> Any:
     """The builder of that name; raises ValueError with the nearest names where there is none."""
     try:
         return tfds.builder(name, data_dir=data_dir)
@@ -110,32 +110,32 @@ def find(name: str, data_dir: str | None) -> Any:
         raise ValueError(f"tfds:{name} is no set of TensorFlow Datasets; it has {near}") from error
     except Exception as error:  # a wrong config, version or spelling, each in its own class
         if "No module named 'tensorflow'" in str(error):  # the code of some sets needs it
-            return prepared(name, data_dir)
-        raise ValueError(f"tfds:{name} cannot be opened: {shortened(error)}") from error
+            return load_prepared(name, data_dir)
+        raise ValueError(f"tfds:{name} cannot be opened: {shorten_error(error)}") from error
 
 
-def prepared(name: str, data_dir: str | None) -> Any:
+def load_prepared(name: str, data_dir: str | None) -> Any:
     """The builder that files alone make, of any version; raises ValueError where there are none."""
     try:
         return tfds.builder(f"{name}:*.*.*", data_dir=data_dir)
     except Exception as error:
         where = data_dir or constants.DATA_DIR
-        raise unprepared(where, name, "TensorFlow is not installed") from error
+        raise not_prepared_error(where, name, "TensorFlow is not installed") from error
 
 
-def prepare(builder: Any, name: str) -> None:
+def prepare_set(builder: Any, name: str) -> None:
     """Downloads and prepares the set; raises ValueError with the commands that would."""
     of_library = type(builder).__module__.startswith("tensorflow_datasets.")
     if of_library and importlib.util.find_spec("tensorflow") is None:
         # Not tried: it would fail after the whole download, or after minutes of retries.
-        raise unprepared(builder.data_dir, name, "TensorFlow is not installed")
+        raise not_prepared_error(builder.data_dir, name, "TensorFlow is not installed")
     try:
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # no network, no space, a site that moved, a missing module
-        raise unprepared(builder.data_dir, name, shortened(error)) from error
+        raise not_prepared_error(builder.data_dir, name, shorten_error(error)) from error
 
 
-def unprepared(where: Any, name: str, reason: str) -> ValueError:
+def not_prepared_error(where: Any, name: str, reason: str) -> ValueError:
     """The error that says why a set is not there and how to get it."""
     return ValueError(
         f"tfds:{name} is not prepared in {where} and cannot be here ({reason}); where "
@@ -144,7 +144,7 @@ def unprepared(where: Any, name: str, reason: str) -> ValueError:
     )
 
 
-def records(builder: Any, split: str, *images: str, **decoders: Any) -> Any:
+def open_records(builder: Any, split: str, *images: str, **decoders: Any) -> Any:
     """The records of a split, with the images as the bytes of their files."""
     plain = {image: tfds.decode.SkipDecoding() for image in images} | decoders
     try:
@@ -157,7 +157,7 @@ def records(builder: Any, split: str, *images: str, **decoders: Any) -> Any:
         ) from error
 
 
-def keys(info: Any, name: str) -> tuple[str, str]:
+def image_and_label_keys(info: Any, name: str) -> tuple[str, str]:
     """The names of the image and of the class label, the supervised ones where there are several."""
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
     features = dict(info.features)
@@ -172,10 +172,10 @@ def keys(info: Any, name: str) -> tuple[str, str]:
     return found[0][0], found[1][0]
 
 
-def shortened(error: Exception) -> str:
+def shorten_error(error: Exception) -> str:
     """The error in one line of at most 300 characters.
 
-    >>> shortened(OSError("no\\nnetwork"))
+    >>> shorten_error(OSError("no\\nnetwork"))
     'OSError: no network'
     """
     line = " ".join(f"{type(error).__name__}: {error}".split())

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Rows = Mapping[str, np.ndarray]
-CHUNK = 64  # images whose overlaps are in memory together
+DetectionRows = Mapping[str, np.ndarray]
+CHUNK_SIZE = 64  # images whose overlaps are in memory together
 COCO_NAMES = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
     *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
 )
 
 
-class Judged(NamedTuple):
+class MatchedDetections(NamedTuple):
     """`verdict` [I, M] int8: 1 true, 0 false, -1 neither. `owner` [I, M]: the object that it meets.
 
     Where a detection meets none, its owner is -1; `objects` [K] are those to be found.
@@ -31,29 +31,29 @@ class Judged(NamedTuple):
     objects: np.ndarray
 
 
-def collected(measured: Sequence[Rows]) -> dict[str, np.ndarray]:
+def collect_rows(per_batch: Sequence[DetectionRows]) -> dict[str, np.ndarray]:
     """Rows of batches with "seen" [B] -> rows of all images that were seen, by their index.
 
     Sorted, so that equal scores fall alike whatever the devices.
     """
-    names = [name for name in measured[0] if name != "seen"]
-    seen = np.concatenate([part["seen"] for part in measured]).astype(bool)
-    rows = {name: np.concatenate([part[name] for part in measured])[seen] for name in names}
+    names = [name for name in per_batch[0] if name != "seen"]
+    seen = np.concatenate([part["seen"] for part in per_batch]).astype(bool)
+    rows = {name: np.concatenate([part[name] for part in per_batch])[seen] for name in names}
     order = np.argsort(rows["index"], kind="stable")
-    return finite({name: value[order] for name, value in rows.items()})
+    return drop_non_finite({name: value[order] for name, value in rows.items()})
 
 
-def finite(rows: Rows) -> dict[str, np.ndarray]:
+def drop_non_finite(rows: DetectionRows) -> dict[str, np.ndarray]:
     """Rows -> rows whose detections are finite numbers: others are none."""
     finite = np.isfinite(rows["scores"]) & np.isfinite(rows["boxes"]).all(-1)
     valid = rows["valid"] & finite
     return {**rows, "valid": valid, "boxes": np.where(valid[..., None], rows["boxes"], 0)}
 
 
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[..., M, 4], [..., N, 4] -> IoU [..., M, N] float64, 0 of boxes without an area.
 
-    >>> overlaps(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [5, 5, 5, 5]])).round(3).tolist()
+    >>> pairwise_iou(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [5, 5, 5, 5]])).round(3).tolist()
     [[0.333, 0.0]]
     """
     a, b = a[..., :, None, :].astype(np.float64), b[..., None, :, :].astype(np.float64)
@@ -64,7 +64,7 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
-def judge(rows: Rows, *, classes: int, iou: float = 0.5) -> Judged:
+def match_detections(rows: DetectionRows, *, classes: int, iou: float = 0.5) -> MatchedDetections:
     """Which detections are true: each meets the object of its class that it overlaps most.
 
     True where they overlap by `iou` or more and no detection of a higher score met that object
@@ -76,11 +76,11 @@ def judge(rows: Rows, *, classes: int, iou: float = 0.5) -> Judged:
     count, most = rows["truth_valid"].shape
     valid, scores = rows["valid"], rows["scores"]
     best, owner = np.zeros(valid.shape), np.full(valid.shape, -1)
-    for first in range(0, count if most else 0, CHUNK):
-        part = slice(first, first + CHUNK)
+    for first in range(0, count if most else 0, CHUNK_SIZE):
+        part = slice(first, first + CHUNK_SIZE)
         same = rows["labels"][part, :, None] == rows["truth_labels"][part, None]
         same &= rows["truth_valid"][part, None]
-        found = np.where(same, overlaps(rows["boxes"][part], rows["truth_boxes"][part]), -1.0)
+        found = np.where(same, pairwise_iou(rows["boxes"][part], rows["truth_boxes"][part]), -1.0)
         best[part], owner[part] = found.max(-1), found.argmax(-1)
     owner = np.where(valid & (best >= iou), owner, -1)
     meets = owner >= 0
@@ -92,11 +92,11 @@ def judge(rows: Rows, *, classes: int, iou: float = 0.5) -> Judged:
     _, before = np.unique(numbers, return_index=True)
     verdict.ravel()[order[before]] = 1
     wanted = rows["truth_labels"][rows["truth_valid"] & ~rows["crowd"]]
-    return Judged(verdict, owner, np.bincount(wanted, minlength=classes)[:classes])
+    return MatchedDetections(verdict, owner, np.bincount(wanted, minlength=classes)[:classes])
 
 
-def ranked(
-    rows: Rows, judged: Judged, *, label: int | None = None
+def rank_by_score(
+    rows: DetectionRows, judged: MatchedDetections, *, label: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """-> scores [D] from the highest down, whether they are true [D]; of one class, or of all."""
     counted = judged.verdict >= 0
@@ -132,12 +132,12 @@ def average_precision(true: np.ndarray, objects: int, *, points: int | None = No
     return float(np.append(precision, 0.0)[first].sum() / points)
 
 
-def per_class(rows: Rows, judged: Judged) -> dict[str, np.ndarray]:
+def voc_per_class(rows: DetectionRows, judged: MatchedDetections) -> dict[str, np.ndarray]:
     """-> {"objects", "detections", "found" [K] int, "ap50", "ap50_voc07" [K]}, nan without objects.
 
     Detections of crowd objects are not counted.
     """
-    lists = [ranked(rows, judged, label=label)[1] for label in range(len(judged.objects))]
+    lists = [rank_by_score(rows, judged, label=label)[1] for label in range(len(judged.objects))]
     pairs = list(zip(lists, judged.objects.tolist(), strict=True))
     return {
         "objects": judged.objects,
@@ -148,17 +148,19 @@ def per_class(rows: Rows, judged: Judged) -> dict[str, np.ndarray]:
     }
 
 
-def curve(rows: Rows, judged: Judged, *, label: int) -> tuple[np.ndarray, np.ndarray]:
+def precision_recall_curve(
+    rows: DetectionRows, judged: MatchedDetections, *, label: int
+) -> tuple[np.ndarray, np.ndarray]:
     """-> recall [D], precision [D] of a class, from the most certain detection down."""
-    _, true = ranked(rows, judged, label=label)
+    _, true = rank_by_score(rows, judged, label=label)
     hits = np.cumsum(true)
     return hits / max(judged.objects[label], 1), hits / np.arange(1, len(true) + 1)
 
 
-def best_score(rows: Rows, judged: Judged) -> float:
+def best_f1_score(rows: DetectionRows, judged: MatchedDetections) -> float:
     """-> the score from which on detections are best believed: that of the largest F1, all classes
     together; infinite where there are no detections."""
-    scores, true = ranked(rows, judged)
+    scores, true = rank_by_score(rows, judged)
     if not len(scores):
         return float("inf")
     f1 = 2 * np.cumsum(true) / (np.arange(1, len(true) + 1) + judged.objects.sum())
@@ -166,15 +168,15 @@ def best_score(rows: Rows, judged: Judged) -> float:
     return float(scores[np.argmax(np.where(last, f1, -1.0))])
 
 
-def voc(rows: Rows, *, classes: int) -> dict[str, float]:
+def voc_metrics(rows: DetectionRows, *, classes: int) -> dict[str, float]:
     """Rows -> {"ap50", "ap50_voc07"}: means over the classes that have objects; nan of none."""
-    figures = per_class(rows, judge(rows, classes=classes))
+    figures = voc_per_class(rows, match_detections(rows, classes=classes))
     seen = figures["objects"] > 0
     names = ("ap50", "ap50_voc07")
     return {name: float(figures[name][seen].mean()) if seen.any() else np.nan for name in names}
 
 
-def coco(rows: Rows, *, classes: int) -> dict[str, float]:
+def coco_metrics(rows: DetectionRows, *, classes: int) -> dict[str, float]:
     """Rows -> COCO's twelve figures, named as in COCO_NAMES; nan where there is no such object.
 
     "ap" is the mean over IoU 0.5, 0.55 ... 0.95. Boxes must be in the pixels of the files, for
@@ -182,19 +184,19 @@ def coco(rows: Rows, *, classes: int) -> dict[str, float]:
 
     Source: pycocotools' COCOeval, computed by faster-coco-eval.
     """
-    stats = evaluated(rows, classes=classes).stats[: len(COCO_NAMES)]
+    stats = run_coco_eval(rows, classes=classes).stats[: len(COCO_NAMES)]
     return {n: float(v) if v >= 0 else np.nan for n, v in zip(COCO_NAMES, stats, strict=True)}
 
 
-def coco_per_class(rows: Rows, *, classes: int) -> np.ndarray:
+def coco_per_class(rows: DetectionRows, *, classes: int) -> np.ndarray:
     """Rows -> COCO's AP of each class [K], nan without objects."""
-    evaluation: Any = evaluated(rows, classes=classes)
+    evaluation: Any = run_coco_eval(rows, classes=classes)
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class; any area
     lists = [precision[..., k] for k in range(classes)]
     return np.array([each.mean() if (each >= 0).all() else np.nan for each in lists])
 
 
-def evaluated(rows: Rows, *, classes: int) -> Any:
+def run_coco_eval(rows: DetectionRows, *, classes: int) -> Any:
     """Rows -> faster-coco-eval's evaluation, done."""
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -203,16 +205,20 @@ def evaluated(rows: Rows, *, classes: int) -> Any:
     areas = rows.get("area", box_areas(rows["truth_boxes"]))
     objects = [
         {"id": number, "iscrowd": int(rows["crowd"][place]), "area": float(areas[place]), **entry}
-        for number, (place, entry) in enumerate(entries(rows, "truth_"), 1)
+        for number, (place, entry) in enumerate(to_coco_entries(rows, "truth_"), 1)
     ]
-    found = [{**entry, "score": float(rows["scores"][at])} for at, entry in entries(rows, "")]
+    found = [
+        {**entry, "score": float(rows["scores"][at])} for at, entry in to_coco_entries(rows, "")
+    ]
     truth = COCO({"images": images, "categories": categories, "annotations": objects, "info": {}})
     evaluation = COCOeval_faster(truth, truth.loadRes(found), iouType="bbox")
     evaluation.run()
     return evaluation
 
 
-def entries(rows: Rows, prefix: str) -> list[tuple[tuple[int, int], dict[str, Any]]]:
+def to_coco_entries(
+    rows: DetectionRows, prefix: str
+) -> list[tuple[tuple[int, int], dict[str, Any]]]:
     """The valid detections, or with "truth_" objects -> [(their place, COCO's entry of each)]."""
     boxes, labels = rows[f"{prefix}boxes"].astype(np.float64), rows[f"{prefix}labels"]
     places = [(int(i), int(j)) for i, j in np.argwhere(rows[f"{prefix}valid"])]

@@ -33,7 +33,7 @@ from train.optim import param_groups
 Rate = float | optax.Schedule
 
 
-def penalty(
+def add_penalty(
     *, l1: float = 0.0, l2: float = 0.0, mask: param_groups.Mask = param_groups.decay_mask
 ) -> optax.GradientTransformation:
     """Adds l1 * sign(w) + l2 * w to the gradient: L1, coupled L2, or with both the elastic net.
@@ -42,7 +42,7 @@ def penalty(
 
     Source: Zou and Hastie 2005, equation 3, whose lambda_2 is l2 / 2.
 
-    >>> w, g, net = {"kernel": 2.0}, {"kernel": 1.0}, penalty(l1=0.1, l2=0.2)
+    >>> w, g, net = {"kernel": 2.0}, {"kernel": 1.0}, add_penalty(l1=0.1, l2=0.2)
     >>> print(f"{net.update(g, net.init(w), w)[0]['kernel']:.2f}")
     1.50
     """
@@ -156,7 +156,9 @@ def muon(
     def matrices(params):
         def dimensions(path, w):
             dense, convolution = w.ndim == 2, w.ndim in (4, 5) and w.shape[-2] > 1
-            if param_groups.name_of(path).split("/")[-1] != "kernel" or not (dense or convolution):
+            if param_groups.path_name(path).split("/")[-1] != "kernel" or not (
+                dense or convolution
+            ):
                 return None
             return optax.contrib.MuonDimensionNumbers(tuple(range(w.ndim - 1)), w.ndim - 1)
 
@@ -172,7 +174,7 @@ def muon(
 
 def _coupled(optimizer: Callable[[Rate], optax.GradientTransformation]):
     def with_l2(learning_rate, *, weight_decay, mask):
-        return optax.chain(penalty(l2=weight_decay, mask=mask), optimizer(learning_rate))
+        return optax.chain(add_penalty(l2=weight_decay, mask=mask), optimizer(learning_rate))
 
     return with_l2
 

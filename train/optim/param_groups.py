@@ -26,7 +26,7 @@ def decay_mask(params: Any) -> Any:
     {'conv': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: name_of(path).split("/")[-1] in ("kernel", "embedding"), params
+        lambda path, _: path_name(path).split("/")[-1] in ("kernel", "embedding"), params
     )
 
 
@@ -42,14 +42,14 @@ def path_mask(*patterns: str) -> Mask:
     def mask(params):
         check_matches(patterns, params)
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: any(re.fullmatch(pattern, name_of(path)) for pattern in patterns),
+            lambda path, _: any(re.fullmatch(pattern, path_name(path)) for pattern in patterns),
             params,
         )
 
     return mask
 
 
-def name_of(path: tuple) -> str:
+def path_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -58,7 +58,7 @@ def check_matches(patterns: Iterable[str], params: Any) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(
         params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode)
     )
-    names = [name_of(path) for path, _ in leaves]
+    names = [path_name(path) for path, _ in leaves]
     for pattern in patterns:
         if not any(re.fullmatch(pattern, name) for name in names):
             near = ", ".join(difflib.get_close_matches(pattern, names, n=3, cutoff=0.0))
@@ -86,7 +86,7 @@ def scale_by_path(scales: Mapping[str, float]) -> optax.GradientTransformation:
         return optax.EmptyState()
 
     def scale(path, step):
-        name = name_of(path)
+        name = path_name(path)
         return step * next((scales[p] for p in scales if re.fullmatch(p, name)), 1.0)
 
     def update(updates, state, params=None):
@@ -112,7 +112,7 @@ def layer_decay(groups: Sequence[str], *, decay: float) -> optax.GradientTransfo
     return scale_by_path({g: decay ** (len(groups) - i) for i, g in enumerate(groups)})
 
 
-def layers(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
+def count_layers(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
     """Model, shape [H, W, C] of an image -> patterns of its layers' parameters, input to head.
 
     A layer is a stage where the model has several, a block where it has one (ViT), and each other
@@ -120,7 +120,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
     belong to the first; norms that stand alone to none. Nothing is computed.
 
     >>> import zoo
-    >>> layers(zoo.create_model("resnet18"), (64, 64, 3))
+    >>> count_layers(zoo.create_model("resnet18"), (64, 64, 3))
     ['stem/.*', 'stage1_.*', 'stage2_.*', 'stage3_.*', 'stage4_.*', 'head/.*']
     """
     called: dict[str, None] = {}
@@ -134,7 +134,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
         params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     parts = {name: params[name] for name in called if name in params}
     leaves = {name: jax.tree_util.tree_leaves_with_path(part) for name, part in parts.items()}
-    named = [n for n in leaves if any(name_of(p).endswith("kernel") for p, _ in leaves[n])]
+    named = [n for n in leaves if any(path_name(p).endswith("kernel") for p, _ in leaves[n])]
     stages = {name.split("_")[0] for name in named if name.startswith("stage")}
     whole = stages if len(stages) > 1 else set()
     patterns = [
@@ -145,7 +145,9 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
     return ["|".join([first, *sorted(set(params) - set(parts))]), *rest]
 
 
-def freeze(optimizer: optax.GradientTransformation, *patterns: str) -> optax.GradientTransformation:
+def freeze_by_path(
+    optimizer: optax.GradientTransformation, *patterns: str
+) -> optax.GradientTransformation:
     """The optimizer for all but the parameters that a pattern matches: those stay as they are.
 
     Frozen parameters have no optimizer state, no decay, and no part in a clipped norm.
@@ -153,7 +155,7 @@ def freeze(optimizer: optax.GradientTransformation, *patterns: str) -> optax.Gra
     Errors, at init: a pattern that matches no path.
 
     >>> w = {"stem": {"kernel": 1.0}, "head": {"kernel": 1.0}}
-    >>> optimizer = freeze(optax.sgd(0.5), "stem/.*")
+    >>> optimizer = freeze_by_path(optax.sgd(0.5), "stem/.*")
     >>> optimizer.update(w, optimizer.init(w), w)[0]
     {'head': {'kernel': -0.5}, 'stem': {'kernel': Array(0., ...)}}
     """

@@ -20,14 +20,14 @@ def constant(rate: float) -> optax.Schedule:
     return optax.constant_schedule(_finite(rate))
 
 
-def step(rate: float, *, boundaries: Sequence[int], factor: float = 0.1) -> optax.Schedule:
+def step_decay(rate: float, *, boundaries: Sequence[int], factor: float = 0.1) -> optax.Schedule:
     """`rate`, multiplied by `factor` once more from each of the boundaries (in steps) on.
 
     Errors: boundaries that do not rise, or lie below step 1.
 
     Source: He et al. 2016 (ResNet), section 3.4: divided by 10 where the error plateaus.
 
-    >>> print(f"{step(0.1, boundaries=[300, 600])(300):.3f}")
+    >>> print(f"{step_decay(0.1, boundaries=[300, 600])(300):.3f}")
     0.010
     """
     boundaries = list(boundaries)
@@ -38,7 +38,7 @@ def step(rate: float, *, boundaries: Sequence[int], factor: float = 0.1) -> opta
     )
 
 
-def drops(
+def decay_every(
     rate: float, *, steps: int, after: Sequence[float], factor: float = 0.1
 ) -> optax.Schedule:
     """`rate`, multiplied by `factor` once more after each of these shares of `steps`.
@@ -48,7 +48,7 @@ def drops(
 
     Errors: a share outside of 0 to 1.
 
-    >>> print(f"{drops(0.1, steps=900, after=(1 / 3, 2 / 3))(300):.3f}")
+    >>> print(f"{decay_every(0.1, steps=900, after=(1 / 3, 2 / 3))(300):.3f}")
     0.010
     """
     if not all(0 <= share <= 1 for share in after):

@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from train.plots.confused import shortened
-from train.plots.grids import tiles, whole
-from train.plots.scenes import SIDE, averaged, shown
+from train.plots.confused import shorten_name
+from train.plots.grids import figure_of_canvas, tile_images
+from train.plots.scenes import TILE_SIDE, downsample_mean, to_displayable
 
-ACROSS = 2  # images in a row, each of two tiles
+FIGURE_COLUMNS = 2  # images in a row, each of two tiles
 INCHES = 2.9  # width of a tile
-NAMED = 20  # classes up to which every curve has a colour and a name
-BRIGHT = 140  # of 255, from which on words are black
+MAX_NAMED = 20  # classes up to which every curve has a colour and a name
+BRIGHT_LUMA = 140  # of 255, from which on words are black
 
 
 class Frame(NamedTuple):
@@ -28,10 +28,10 @@ class Frame(NamedTuple):
     dashed: bool
 
 
-def framed(
+def plot_boxes(
     images: np.ndarray,
     truth: Sequence[Sequence[Frame]],
-    found: Sequence[Sequence[Frame]],
+    predicted: Sequence[Sequence[Frame]],
     titles: Sequence[str],
     *,
     note: str,
@@ -40,25 +40,25 @@ def framed(
 
     Left of each pair is the truth. `note` stands at the top.
     """
-    step = max(1, -(-max(images.shape[1:3]) // SIDE))
-    small = averaged(np.stack([shown(image) for image in images]), step)
+    step = max(1, -(-max(images.shape[1:3]) // TILE_SIDE))
+    small = downsample_mean(np.stack([to_displayable(image) for image in images]), step)
     height, width = small.shape[1:3]
     strip, gap = round(0.2 * width / INCHES) + 1, round(0.03 * width) + 1
     pairs = small.repeat(2, axis=0)
-    canvas, corners = tiles(pairs, columns=2 * ACROSS, strip=strip, gap=gap)
-    figure = whole(canvas, inches=INCHES * 2 * ACROSS)
+    canvas, corners = tile_images(pairs, columns=2 * FIGURE_COLUMNS, strip=strip, gap=gap)
+    figure = figure_of_canvas(canvas, inches=INCHES * 2 * FIGURE_COLUMNS)
     axes = figure.axes[0]
-    sides = [frames for pair in zip(truth, found, strict=True) for frames in pair]
+    sides = [frames for pair in zip(truth, predicted, strict=True) for frames in pair]
     for corner, frames in zip(corners, sides, strict=True):
         for frame in frames:
-            draw(axes, frame, corner, (height, width), step)
+            draw_frame(axes, frame, corner, (height, width), step)
     for (top, left), title in zip(corners[::2], titles, strict=True):
         axes.text(left, top - 0.2 * strip, title, fontsize=8, va="bottom")
     figure.text(0.01, 1 - 0.06 / figure.get_figheight(), note, fontsize=9, va="top")
     return figure
 
 
-def draw(
+def draw_frame(
     axes: Axes, frame: Frame, corner: tuple[int, int], size: tuple[int, int], step: int
 ) -> None:
     """A frame on the tile of (height, width) whose (top, left) is `corner`, cut to it."""
@@ -75,27 +75,27 @@ def draw(
         top + y0,
         frame.words,
         fontsize=5,
-        color="black" if np.mean(frame.colour) > BRIGHT else "white",
+        color="black" if np.mean(frame.colour) > BRIGHT_LUMA else "white",
         ha="right" if right else "left",
         va="bottom" if y0 > 0.06 * height else "top",
         bbox=dict(facecolor=colour, edgecolor="none", pad=0.6),
     )
 
 
-def precision_recall(
+def plot_precision_recall(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], figures: Sequence[float], *, title: str
 ) -> Figure:
     """{class: (recall [D], precision [D])}, the average precision of each -> one line for each.
 
     Up to twenty classes have a colour and a name, above they are grey.
     """
-    many = len(curves) > NAMED
+    many = len(curves) > MAX_NAMED
     figure = Figure(figsize=(7.5 if many else 9.5, 6), layout="constrained")
     axes = figure.subplots()
-    axes.set_prop_cycle(color=colormaps["tab20"](range(NAMED)))
+    axes.set_prop_cycle(color=colormaps["tab20"](range(MAX_NAMED)))
     for (name, (recall, precision)), share in zip(curves.items(), figures, strict=True):
         kind: dict[str, Any] = dict(color="grey", alpha=0.4, linewidth=0.8) if many else {}
-        axes.plot(recall, precision, label=f"{shortened(name)} {share:.3f}", **kind)
+        axes.plot(recall, precision, label=f"{shorten_name(name)} {share:.3f}", **kind)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)
     axes.grid(alpha=0.3)
     if curves and not many:

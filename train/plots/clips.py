@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from train.plots.grids import tiles, whole
+from train.plots.grids import figure_of_canvas, tile_images
 
 FRAMES = 8  # of a clip that are shown
 
 
-def clips(videos: np.ndarray, titles: Sequence[str], *, wrong: Sequence[bool]) -> Figure:
+def plot_clips(videos: np.ndarray, titles: Sequence[str], *, wrong: Sequence[bool]) -> Figure:
     """Videos [B, T, H, W, C] (uint8, or floats in [0, 1]) -> a strip of frames each, its title above.
 
     Eight frames of a longer one, evenly chosen, the first and the last among them. Titles of wrong
@@ -20,8 +20,8 @@ def clips(videos: np.ndarray, titles: Sequence[str], *, wrong: Sequence[bool]) -
     shown = np.linspace(0, time - 1, min(FRAMES, time)).round().astype(int)
     images = videos[:, shown].reshape(-1, *videos.shape[2:])
     strip, gap = round(0.25 * height) + 1, round(0.03 * width) + 1
-    canvas, corners = tiles(images, columns=len(shown), strip=strip, gap=gap)
-    figure = whole(canvas, inches=max(4.0, 1.1 * len(shown)))
+    canvas, corners = tile_images(images, columns=len(shown), strip=strip, gap=gap)
+    figure = figure_of_canvas(canvas, inches=max(4.0, 1.1 * len(shown)))
     for (top, left), title, bad in zip(corners[:: len(shown)], titles, wrong, strict=True):
         colour = "red" if bad else "black"
         place = (left, top - 0.02 * height)

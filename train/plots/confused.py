@@ -7,24 +7,24 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-NUMBERED = 20  # classes up to which a map of confusions carries its counts
-LONG = 10_000  # counts from which on a share is what fits into a cell
-NAMED = 120  # classes up to which it names every one
+MAX_NUMBERED = 20  # classes up to which a map of confusions carries its counts
+MAX_NAME_LENGTH = 10_000  # counts from which on a share is what fits into a cell
+MAX_NAMED = 120  # classes up to which it names every one
 
 
-def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+def plot_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     """Counts [K, K], row the truth and column the prediction -> a map of them, coloured by row.
 
     Up to twenty classes the counts stand in it, of pixels their shares; above, the pairs confused most often are beside
     it, and above 120 every n-th class is named.
     """
     total, hits = counts.sum(), np.trace(counts)
-    many = len(classes) > NUMBERED
+    many = len(classes) > MAX_NUMBERED
     side = max(5.0, min(16.0, (0.17 if many else 0.5) * len(classes) + 2))
     figure = Figure(figsize=(side + (4.5 if many else 1), side), layout="constrained")
     if many:
         axes, beside = figure.subplots(1, 2, width_ratios=(side, 4.5))
-        pairs_beside(beside, counts, classes, lines=min(60, int(6 * side) - 4))
+        list_confused_pairs(beside, counts, classes, lines=min(60, int(6 * side) - 4))
     else:
         axes = figure.subplots()
     with np.errstate(invalid="ignore"):
@@ -32,9 +32,9 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     norm = PowerNorm(0.5, vmin=0, vmax=1)  # the root, so that one in a hundred is seen
     drawn = axes.imshow(np.where(np.isnan(share), 0, share), cmap="Blues", norm=norm)
     figure.colorbar(drawn, ax=axes, shrink=0.6, label="share of the true class")
-    every = -(-len(classes) // NAMED)
+    every = -(-len(classes) // MAX_NAMED)
     ticks = range(0, len(classes), every)
-    names = [shortened(classes[tick]) for tick in ticks]
+    names = [shorten_name(classes[tick]) for tick in ticks]
     size = 6 if many else 9
     axes.set_xticks(ticks, names, rotation=90, fontsize=size)
     axes.set_yticks(ticks, names, fontsize=size)
@@ -44,18 +44,20 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         for row, column in np.argwhere(counts > 0):
             colour = "white" if share[row, column] > 0.4 else "black"
             number = str(counts[row, column])
-            if counts.max() >= LONG:
+            if counts.max() >= MAX_NAME_LENGTH:
                 number = f"{100 * share[row, column]:.1f}%"
             axes.text(column, row, number, ha="center", va="center", fontsize=8, color=colour)
     return figure
 
 
-def pairs_beside(axes: Axes, counts: np.ndarray, classes: Sequence[str], *, lines: int) -> None:
+def list_confused_pairs(
+    axes: Axes, counts: np.ndarray, classes: Sequence[str], *, lines: int
+) -> None:
     """Lists the pairs confused most often: how often, which share of the truth, what for what."""
     wrong = counts * (1 - np.eye(len(classes), dtype=counts.dtype))
     order = np.argsort(-wrong, axis=None, stable=True)[:lines]
     rows = [divmod(int(cell), len(classes)) for cell in order]
-    names = [shortened(name) for name in classes]
+    names = [shorten_name(name) for name in classes]
     said = [
         f"{wrong[t, p]:5d}  {100 * wrong[t, p] / counts[t].sum():3.0f} %  {names[t]} as {names[p]}"
         for t, p in rows
@@ -66,10 +68,10 @@ def pairs_beside(axes: Axes, counts: np.ndarray, classes: Sequence[str], *, line
     axes.text(0, 1, text, fontsize=8, family="monospace", va="top", transform=axes.transAxes)
 
 
-def shortened(name: str, *, length: int = 18) -> str:
+def shorten_name(name: str, *, length: int = 18) -> str:
     """A class's name as a tick can carry it.
 
-    >>> shortened("Chesapeake Bay retriever")
+    >>> shorten_name("Chesapeake Bay retriever")
     'Chesapeake Bay re…'
     """
     return name if len(name) <= length else f"{name[: length - 1]}…"

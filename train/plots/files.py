@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 
-def save(drawing: Figure | str, path: Path) -> None:
+def save_plot(drawing: Figure | str, path: Path) -> None:
     """Writes a picture, or a text, whole or not at all."""
     temporary = path.with_name(f".{path.name}")
     if isinstance(drawing, str):

@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 
-def pictures(
+def plot_images(
     images: np.ndarray, titles: Sequence[str], *, wrong: Sequence[bool], columns: int = 10
 ) -> Figure:
     """Images [B, H, W, C] (uint8, or floats in [0, 1]) -> a grid, the wrong ones titled in red."""
     height, width, _ = images.shape[1:]
     strip, gap = round(0.3 * height) + 1, round(0.05 * width) + 1  # for two lines of title
-    canvas, corners = tiles(images, columns=columns, strip=strip, gap=gap)
-    figure = whole(canvas, inches=1.1 * columns)
+    canvas, corners = tile_images(images, columns=columns, strip=strip, gap=gap)
+    figure = figure_of_canvas(canvas, inches=1.1 * columns)
     for (top, left), title, bad in zip(corners, titles, wrong, strict=True):
         place = (left + width / 2, top - 0.02 * height)
         colour = "red" if bad else "black"
@@ -21,19 +21,19 @@ def pictures(
     return figure
 
 
-def strips(rows: Mapping[str, np.ndarray]) -> Figure:
+def plot_strips(rows: Mapping[str, np.ndarray]) -> Figure:
     """{"image": [B, H, W, C], "reconstruction": ...} -> one named row of pictures each."""
     columns, height, width, _ = next(iter(rows.values())).shape
     strip, gap = round(0.2 * height) + 1, round(0.05 * width) + 1
     images = np.concatenate(list(rows.values()))
-    canvas, corners = tiles(images, columns=columns, strip=strip, gap=gap)
-    figure = whole(canvas, inches=1.1 * columns)
+    canvas, corners = tile_images(images, columns=columns, strip=strip, gap=gap)
+    figure = figure_of_canvas(canvas, inches=1.1 * columns)
     for (top, left), name in zip(corners[::columns], rows, strict=True):
         figure.axes[0].text(left, top - 0.02 * height, name, fontsize=9, va="bottom")
     return figure
 
 
-def tiles(
+def tile_images(
     images: np.ndarray, *, columns: int, strip: int, gap: int
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Images [B, H, W, C] -> canvas [.., .., C] uint8, and (top, left) of each on it.
@@ -56,7 +56,7 @@ def tiles(
     return canvas, corners
 
 
-def whole(canvas: np.ndarray, *, inches: float) -> Figure:
+def figure_of_canvas(canvas: np.ndarray, *, inches: float) -> Figure:
     """Canvas [H, W, C] uint8 -> a figure so wide that shows nothing else."""
     height, width, channels = canvas.shape
     figure = Figure(figsize=(inches, inches * height / width + 0.3))

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-COLOURS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green"}
-ACROSS = 4  # panels in a row
+COLORS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green"}
+FIGURE_COLUMNS = 4  # panels in a row
 
 
-def curves(rows: Sequence[Mapping[str, float]], *, best: int | None = None) -> Figure:
+def plot_curves(rows: Sequence[Mapping[str, float]], *, best: int | None = None) -> Figure:
     """Rows of metrics.jsonl -> one panel per metric over epochs, every source in it; four a row.
 
     `best`: the step of the kept snapshot, marked.
@@ -19,7 +19,7 @@ def curves(rows: Sequence[Mapping[str, float]], *, best: int | None = None) -> F
     )
     metrics = list(dict.fromkeys(name.split("/", 1)[1] for name in named))
     metrics.sort(key=lambda metric: (metric != "loss", metric != "accuracy", metric))
-    lines, columns = -(-len(metrics) // ACROSS), min(len(metrics), ACROSS)
+    lines, columns = -(-len(metrics) // FIGURE_COLUMNS), min(len(metrics), FIGURE_COLUMNS)
     figure = Figure(figsize=(5.5 * columns, 4 * lines), layout="constrained")
     panels = np.ravel(figure.subplots(lines, columns))
     for empty in panels[len(metrics) :]:
@@ -31,7 +31,7 @@ def curves(rows: Sequence[Mapping[str, float]], *, best: int | None = None) -> F
             axes.plot(
                 *zip(*points, strict=True),
                 label=f"{source} {points[-1][1]:.4g}",
-                color=COLOURS.get(source),
+                color=COLORS.get(source),
                 marker="o" if len(points) < 3 else None,
             )
         kept = next((row["epoch"] for row in rows if row["step"] == best), None)

@@ -6,17 +6,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from train.plots.grids import tiles, whole
+from train.plots.grids import figure_of_canvas, tile_images
 
 COLUMNS = ("image", "truth", "prediction", "error")
-SIDE = 384  # pixels of a tile, about: larger images are averaged down to it
+TILE_SIDE = 384  # pixels of a tile, about: larger images are averaged down to it
 INCHES = 2.6  # width of a tile
-IGNORED = (224, 224, 192)  # as in Pascal VOC's masks
-WRONG = (230, 30, 30)
-LISTED = 40  # classes in the legend
+IGNORE_LABEL = (224, 224, 192)  # as in Pascal VOC's masks
+ERROR_COLOR = (230, 30, 30)
+MAX_LISTED = 40  # classes in the legend
 
 
-def scenes(
+def plot_masks(
     images: np.ndarray,
     truth: np.ndarray,
     predicted: np.ndarray,
@@ -30,37 +30,41 @@ def scenes(
     image, truth, prediction, and the image with what is wrong in red; truth that names no class
     (255) is pale. palette: [K, 3] uint8. Under them a legend of the classes that are there.
     """
-    images = np.stack([shown(image) for image in images])
-    step = max(1, -(-max(truth.shape[1:]) // SIDE))
-    images, truth, predicted = averaged(images, step), every(truth, step), every(predicted, step)
+    images = np.stack([to_displayable(image) for image in images])
+    step = max(1, -(-max(truth.shape[1:]) // TILE_SIDE))
+    images, truth, predicted = (
+        downsample_mean(images, step),
+        downsample_nearest(truth, step),
+        downsample_nearest(predicted, step),
+    )
     present = np.union1d(np.unique(truth), np.unique(predicted))
     present = present[present < len(classes)]
     rows = np.stack(
         [
             images,
-            coloured(truth, palette),
-            coloured(predicted, palette),
-            errors(images, truth, predicted),
+            colorize_mask(truth, palette),
+            colorize_mask(predicted, palette),
+            error_map(images, truth, predicted),
         ],
         axis=1,
     )
     _, _, height, width, _ = rows.shape
     strip, gap = round(0.28 * width / INCHES) + 1, round(0.03 * width) + 1
-    canvas, corners = tiles(
+    canvas, corners = tile_images(
         rows.reshape(-1, height, width, 3), columns=len(COLUMNS), strip=strip, gap=gap
     )
-    figure = whole(canvas, inches=INCHES * len(COLUMNS))
+    figure = figure_of_canvas(canvas, inches=INCHES * len(COLUMNS))
     axes = figure.axes[0]
     for (top, left), title in zip(corners[:: len(COLUMNS)], titles, strict=True):
         axes.text(left, top - 0.15 * strip, title, fontsize=9, va="bottom")
     for (_, left), name in zip(corners, COLUMNS, strict=False):
         place = (left + width / 2, -0.02 * strip)
         axes.text(*place, name, fontsize=10, weight="bold", ha="center", va="bottom")
-    legend(figure, present, classes, palette, pale=bool((truth >= len(classes)).any()))
+    draw_legend(figure, present, classes, palette, is_faded=bool((truth >= len(classes)).any()))
     return figure
 
 
-def shown(image: np.ndarray) -> np.ndarray:
+def to_displayable(image: np.ndarray) -> np.ndarray:
     """[H, W, C] uint8, or floats in [0, 1] -> [H, W, 3] uint8; of C other than 1 and 3 the mean."""
     if np.issubdtype(image.dtype, np.floating):
         image = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
@@ -69,7 +73,7 @@ def shown(image: np.ndarray) -> np.ndarray:
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
-def averaged(images: np.ndarray, step: int) -> np.ndarray:
+def downsample_mean(images: np.ndarray, step: int) -> np.ndarray:
     """[B, H, W, 3] uint8 -> [B, ceil(H / step), ceil(W / step), 3], means of step x step pixels."""
     if step == 1:
         return images
@@ -80,36 +84,41 @@ def averaged(images: np.ndarray, step: int) -> np.ndarray:
     return blocks.mean((2, 4)).astype(np.uint8)
 
 
-def every(masks: np.ndarray, step: int) -> np.ndarray:
+def downsample_nearest(masks: np.ndarray, step: int) -> np.ndarray:
     """[B, H, W] -> every step-th pixel of rows and columns."""
     return masks[:, ::step, ::step]
 
 
-def coloured(masks: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def colorize_mask(masks: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """[B, H, W], [K, 3] -> [B, H, W, 3] uint8; what is no class is pale.
 
-    >>> coloured(np.array([[[0, 255]]]), np.array([[0, 0, 9]])).tolist()
+    >>> colorize_mask(np.array([[[0, 255]]]), np.array([[0, 0, 9]])).tolist()
     [[[[0, 0, 9], [224, 224, 192]]]]
     """
-    colours = np.concatenate([palette, [IGNORED]]).astype(np.uint8)
+    colours = np.concatenate([palette, [IGNORE_LABEL]]).astype(np.uint8)
     return colours[np.minimum(masks, len(palette))]
 
 
-def errors(images: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def error_map(images: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """[B, H, W, 3], masks [B, H, W] -> the images, pale, with wrong pixels red."""
     pale = (255 - (255 - images.mean(-1, keepdims=True)) * 0.6).astype(np.uint8)
     wrong = (truth != predicted) & (truth != 255)
-    return np.where(wrong[..., None], np.array(WRONG, np.uint8), pale)
+    return np.where(wrong[..., None], np.array(ERROR_COLOR, np.uint8), pale)
 
 
-def legend(
-    figure: Figure, present: np.ndarray, classes: Sequence[str], palette: np.ndarray, *, pale: bool
+def draw_legend(
+    figure: Figure,
+    present: np.ndarray,
+    classes: Sequence[str],
+    palette: np.ndarray,
+    *,
+    is_faded: bool,
 ) -> None:
     """Below the pictures, which move up to make room for it."""
-    names = {classes[number]: palette[number] for number in present[:LISTED]}
-    if len(present) > LISTED:
-        names[f"and {len(present) - LISTED} more"] = np.full(3, 255)
-    names |= {"wrong": WRONG} | ({"ignored": IGNORED} if pale else {})
+    names = {classes[number]: palette[number] for number in present[:MAX_LISTED]}
+    if len(present) > MAX_LISTED:
+        names[f"and {len(present) - MAX_LISTED} more"] = np.full(3, 255)
+    names |= {"wrong": ERROR_COLOR} | ({"ignored": IGNORE_LABEL} if is_faded else {})
     patches = []
     for name, colour in names.items():
         red, green, blue = (float(value) / 255 for value in colour)

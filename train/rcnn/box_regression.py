@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from train.rcnn.svm import scale_of
-from zoo.ops.boxes import decode, encode
+from train.rcnn.svm import feature_scale
+from zoo.ops.boxes import decode_boxes, encode_boxes
 
-PENALTY = 1000.0
-NEAR = 0.6  # IoU from which on a region learns the way to its object
+RIDGE_PENALTY = 1000.0
+MIN_IOU = 0.6  # IoU from which on a region learns the way to its object
 
 
 class Regressor(NamedTuple):
@@ -33,29 +33,29 @@ def fit_boxes(
     """
     from sklearn.linear_model import Ridge  # a second to import
 
-    scale = scale_of(features)
+    scale = feature_scale(features)
     classes = iou.shape[1]
     weight = np.zeros((classes, 4, features.shape[1] + 1), np.float32)
     mean = np.zeros((classes, 4), np.float32)
-    ways = np.asarray(jax.jit(encode)(nearest, box[:, None]))
+    ways = np.asarray(jax.jit(encode_boxes)(nearest, box[:, None]))
     for label in range(classes):
-        near = np.flatnonzero(iou[:, label] >= NEAR)
+        near = np.flatnonzero(iou[:, label] >= MIN_IOU)
         if not len(near):
             continue
         offsets = ways[near, label]
         mean[label] = offsets.mean(0)
-        machine = Ridge(alpha=PENALTY, fit_intercept=False, solver="cholesky")
-        machine.fit(with_one(features[near] * scale), offsets - mean[label])
+        machine = Ridge(alpha=RIDGE_PENALTY, fit_intercept=False, solver="cholesky")
+        machine.fit(append_ones(features[near] * scale), offsets - mean[label])
         weight[label] = machine.coef_
     return Regressor(weight, mean, scale)
 
 
-def moved(regressor: Regressor, features: np.ndarray, box: np.ndarray) -> np.ndarray:
+def apply_regressor(regressor: Regressor, features: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Features [R, D], boxes [R, 4] -> boxes [R, K, 4] of each class."""
-    rows = with_one(features * regressor.scale)
+    rows = append_ones(features * regressor.scale)
     offsets = np.einsum("rd,kod->rko", rows, regressor.weight) + regressor.mean
-    return np.asarray(jax.jit(decode)(offsets, box[:, None]))
+    return np.asarray(jax.jit(decode_boxes)(offsets, box[:, None]))
 
 
-def with_one(features: np.ndarray) -> np.ndarray:
+def append_ones(features: np.ndarray) -> np.ndarray:
     return np.concatenate([features, np.ones((len(features), 1), features.dtype)], 1)

@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.data.detection.selective_search import Proposed
-from zoo.ops.boxes import clip
+from train.data.detection.selective_search import SourceWithProposals
+from zoo.ops.boxes import clip_boxes
 from zoo.ops.nms import batched_nms
 
-OVERLAP = 0.3  # IoU with a better one of its class, above which a detection is dropped
+NMS_IOU = 0.3  # IoU with a better one of its class, above which a detection is dropped
 DETECTIONS = 100  # of a picture
 
 
 def detections(
-    source: Proposed, *, image: np.ndarray, scores: np.ndarray, boxes: np.ndarray
+    source: SourceWithProposals, *, image: np.ndarray, scores: np.ndarray, boxes: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Pictures [R] of regions, scores [R, K], boxes [R, K, 4] -> what detectors give, [I, 100, ...].
 
@@ -36,23 +36,23 @@ def detections(
             name: np.pad(value, [(0, rows - len(value)), *[(0, 0)] * (value.ndim - 1)])
             for name, value in part.items()
         }
-        found.append(jax.tree.map(np.asarray, best(**padded, size=source[i]["size"])))
+        found.append(jax.tree.map(np.asarray, best_per_class(**padded, size=source[i]["size"])))
     return {name: np.stack([each[name] for each in found]) for name in found[0]}
 
 
 @jax.jit
-def best(
+def best_per_class(
     boxes: jax.Array, scores: jax.Array, labels: jax.Array, valid: jax.Array, size: jax.Array
 ) -> dict[str, jax.Array]:
     """Rows [N] of one picture -> its detections [100, ...]."""
-    boxes = clip(boxes, size)
+    boxes = clip_boxes(boxes, size)
     chosen, there = batched_nms(
         boxes,
         jnp.where(valid, scores, 0.0),
         labels,
         valid=valid,
-        threshold=OVERLAP,
-        count=DETECTIONS,
+        iou_threshold=NMS_IOU,
+        max_outputs=DETECTIONS,
     )
     return {
         "boxes": boxes[chosen],

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.data.detection.selective_search import Proposed
-from train.data.permutation import uniform
-from train.data.source import Wrapper
-from train.metrics.detection import overlaps
-from train.rcnn.warp import warp
+from train.data.detection.selective_search import SourceWithProposals
+from train.data.permutation import uniform_draws
+from train.data.source import SourceWrapper
+from train.metrics.detection import pairwise_iou
+from train.rcnn.warp import warp_region
 
 BACKGROUND = "background"  # class 0 of the CNN; the set's classes count from 1 there
 POSITIVE = 0.5  # IoU from which on a region trains as the object's class
-SHARE = 4  # a quarter of a batch is positive: 32 of 128
-DRAWS = 14  # ends the key of a draw, so that it is never that of an epoch's order
+POSITIVE_FRACTION = 4  # a quarter of a batch is positive: 32 of 128
+SAMPLE_STREAM = 14  # ends the key of a draw, so that it is never that of an epoch's order
 
 
 class Regions(NamedTuple):
@@ -35,16 +35,18 @@ class Regions(NamedTuple):
     crowd: np.ndarray
 
 
-def regions_of(source: Proposed, *, objects: bool = True) -> Regions:
+def collect_regions(source: SourceWithProposals, *, objects: bool = True) -> Regions:
     """A source with proposals -> its Regions; `objects`: with the objects' own boxes."""
     parts = [
-        of_picture(i, source[i], classes=len(source.classes), objects=objects)
+        regions_of_image(i, source[i], classes=len(source.classes), objects=objects)
         for i in range(len(source))
     ]
     return Regions(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def of_picture(i: int, example: dict[str, np.ndarray], *, classes: int, objects: bool) -> Regions:
+def regions_of_image(
+    i: int, example: dict[str, np.ndarray], *, classes: int, objects: bool
+) -> Regions:
     there = example["box_valid"] & ~example["crowd"]
     boxes, labels = example["boxes"][there], example["labels"][there]
     proposals = example["proposals"][example["proposal_valid"]]
@@ -54,27 +56,27 @@ def of_picture(i: int, example: dict[str, np.ndarray], *, classes: int, objects:
     iou, nearest = np.zeros((len(box), classes), np.float32), np.zeros((len(box), classes, 4))
     for label in np.unique(labels):
         same = boxes[labels == label]
-        found = overlaps(box, same)
+        found = pairwise_iou(box, same)
         iou[:, label], nearest[:, label] = found.max(1), same[found.argmax(1)]
     hidden = example["boxes"][example["box_valid"] & example["crowd"]]
-    crowd = (overlaps(box, hidden) >= POSITIVE).any(1) & (iou.max(1) < POSITIVE)
+    crowd = (pairwise_iou(box, hidden) >= POSITIVE).any(1) & (iou.max(1) < POSITIVE)
     image = np.full(len(box), i, np.int32)
     return Regions(image, box, iou, nearest.astype(np.float32), truth, crowd)
 
 
-def recall(source: Proposed, *, iou: float = 0.5) -> float:
+def recall(source: SourceWithProposals, *, iou: float = 0.5) -> float:
     """A source with proposals -> the share of its objects that a proposal overlaps by `iou`."""
     found = []
     for i in range(len(source)):
         example = source[i]
         boxes = example["boxes"][example["box_valid"] & ~example["crowd"]]
         proposals = example["proposals"][example["proposal_valid"]]
-        found.append((overlaps(boxes, proposals) >= iou).any(1))
+        found.append((pairwise_iou(boxes, proposals) >= iou).any(1))
     return float(np.concatenate(found).mean())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Warped(Wrapper):
+class WarpedRegions(SourceWrapper):
     """The regions of a source as images: {"image" [size, size, C] uint8, "label"}, in their order.
 
     The label is 0 where they overlap no object by 0.5, else 1 + the class of the one they overlap most.
@@ -102,7 +104,7 @@ class Warped(Wrapper):
         label = int(iou.argmax()) + 1 if iou.max() >= POSITIVE else 0
         example = self.source[int(self.regions.image[i])]
         height, width = example["size"].tolist()
-        image = warp(
+        image = warp_region(
             example["image"][:height, :width],
             self.regions.box[i],
             size=self.size,
@@ -113,7 +115,7 @@ class Warped(Wrapper):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Drawn(Wrapper):
+class SampledRegions(SourceWrapper):
     """`length` regions drawn from a Warped, of every `batch` the first quarter with an object.
 
     Number n of a run is a pure function of (seed, n). source[i] is number i of seed 0, for
@@ -122,7 +124,7 @@ class Drawn(Wrapper):
     Source: Girshick et al. 2014, R-CNN, section 2.3: 32 positives, 96 of the background.
     """
 
-    source: Warped
+    source: WarpedRegions
     length: int
     batch: int
     pools: tuple[np.ndarray, np.ndarray] = dataclasses.field(init=False, repr=False)
@@ -142,6 +144,6 @@ class Drawn(Wrapper):
         return self.draw(i, number=i, seed=0)
 
     def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
-        pool = self.pools[number % self.batch >= max(1, self.batch // SHARE)]
-        (place,) = uniform(1, seed, number, DRAWS)
+        pool = self.pools[number % self.batch >= max(1, self.batch // POSITIVE_FRACTION)]
+        (place,) = uniform_draws(1, seed, number, SAMPLE_STREAM)
         return self.source[int(pool[int(place * len(pool))])]

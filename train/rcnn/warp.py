@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def warp(
+def warp_region(
     image: np.ndarray,
     box: np.ndarray | Sequence[float],
     *,
@@ -21,7 +21,7 @@ def warp(
     Source: Girshick et al. 2014, R-CNN, appendix A, figure 7 column (d); rcnn_im_crop.m of the
     authors' code, whose window lies half a pixel further to the right and below.
 
-    >>> warp(np.full((8, 8, 1), 9, np.uint8), (0, 2, 4, 6), size=6, context=1, fill=[0])[..., 0]
+    >>> warp_region(np.full((8, 8, 1), 9, np.uint8), (0, 2, 4, 6), size=6, context=1, fill=[0])[..., 0]
     array([[0, 9, 9, 9, 9, 9],
            [0, 9, 9, 9, 9, 9],
            [0, 9, 9, 9, 9, 9],
@@ -52,10 +52,10 @@ def warp(
     return whole
 
 
-def mean_colour(mean: Sequence[float]) -> list[int]:
+def mean_color(mean: Sequence[float]) -> list[int]:
     """The mean [C] of a preprocessing, of pixels in [0, 1], as a colour [C] of uint8.
 
-    >>> mean_colour((0.485, 0.5))
+    >>> mean_color((0.485, 0.5))
     [124, 128]
     """
     return [round(255 * channel) for channel in mean]

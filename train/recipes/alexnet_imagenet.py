@@ -6,11 +6,11 @@ import optax
 
 import zoo
 from train import augment
-from train.data import held_out, open_source
+from train.data import evaluation_split, open_source
 from train.optim import optimizers, param_groups, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
-from zoo.preprocess import uncropped
+from zoo.preprocess import uncropped_size
 
 
 def recipe(
@@ -36,17 +36,17 @@ def recipe(
     """
     seen = zoo.model_card(model).preprocessing
     seen = seen._replace(size=(image_size, image_size)) if image_size else seen
-    data = open_source(source, size=uncropped(seen), seed=seed)
-    train, evaluate = data["train"], held_out(data)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
-    rate = schedules.drops(learning_rate, steps=steps, after=(20 / 90, 40 / 90, 60 / 90))
+    data = open_source(source, size=uncropped_size(seen), seed=seed)
+    train, evaluate = data["train"], evaluation_split(data)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.decay_every(learning_rate, steps=steps, after=(20 / 90, 40 / 90, 60 / 90))
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes)),
         task=classification(
             preprocessing=seen,
             classes=train.classes,
             augment=augment.images(
-                partial(augment.crop, size=seen.size), augment.flip, augment.pca_colour
+                partial(augment.crop, size=seen.size), augment.flip, augment.pca_color
             ),
             crops=10,
         ),

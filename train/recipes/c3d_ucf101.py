@@ -5,9 +5,9 @@ from functools import partial
 import zoo
 from train import augment
 from train.augment import clip
-from train.data import held_out, open_clips
+from train.data import evaluation_split, open_clips
 from train.optim import optimizers, param_groups, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.video import video
 
 
@@ -38,8 +38,8 @@ def recipe(
     side = image_size * 8 // 7
     data = open_clips(source, seen, sides=(side, side), views=views, seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
-    rate = schedules.drops(learning_rate, steps=steps, after=(1 / 3, 2 / 3))
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.decay_every(learning_rate, steps=steps, after=(1 / 3, 2 / 3))
     turned = getattr(train, "mirrored", None)
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes)),
@@ -49,7 +49,7 @@ def recipe(
             augment=augment.clips(partial(clip.flip, mirrored=turned)),
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         optimizer=optimizers.create_optimizer(
             "momentum", rate, weight_decay=weight_decay, mask=param_groups.path_mask(".*")
         ),

@@ -4,11 +4,11 @@ import zoo
 from train.data import open_clips
 from train.data.video.flow import WithMaps
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.video import video
 from zoo.preprocess import with_channels
 
-BOUND = 4.0  # pixels: digits go at most 3.2 a frame
+FLOW_BOUND = 4.0  # pixels: digits go at most 3.2 a frame
 
 
 def recipe(
@@ -31,9 +31,9 @@ def recipe(
     """
     seen = zoo.model_card(model).preprocessing
     data = open_clips(source, with_channels(seen, 1), seed=seed)
-    mapped = {name: WithMaps(part, BOUND) for name, part in data.items()}
+    mapped = {name: WithMaps(part, FLOW_BOUND) for name, part in data.items()}
     train = mapped["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes)),

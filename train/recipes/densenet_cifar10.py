@@ -2,9 +2,9 @@
 
 import zoo
 from train import augment
-from train.data import held_out, open_source
+from train.data import evaluation_split, open_source
 from train.optim import optimizers, param_groups, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 
 
@@ -30,9 +30,9 @@ def recipe(
     """
     card = zoo.model_card(model)
     data = open_source(source, size=card.input, seed=seed)
-    train, evaluate = data["train"], held_out(data)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
-    rate = schedules.drops(learning_rate, steps=steps, after=(0.5, 0.75))
+    train, evaluate = data["train"], evaluation_split(data)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.decay_every(learning_rate, steps=steps, after=(0.5, 0.75))
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes)),
         task=classification(

@@ -4,9 +4,9 @@ from functools import partial
 
 import zoo
 from train import augment
-from train.data import held_out, open_cropped
+from train.data import evaluation_split, open_cropped
 from train.optim import optimizers, param_groups, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 
 
@@ -33,9 +33,9 @@ def recipe(
     """
     seen = zoo.model_card(model).preprocessing._replace(size=(image_size, image_size))
     data = open_cropped(source, seen, seed=seed)
-    train, evaluate = data["train"], held_out(data)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
-    rate = schedules.drops(learning_rate, steps=steps, after=(30 / 90, 60 / 90))
+    train, evaluate = data["train"], evaluation_split(data)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.decay_every(learning_rate, steps=steps, after=(30 / 90, 60 / 90))
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes)),
         task=classification(
@@ -46,7 +46,7 @@ def recipe(
                 partial(augment.brightness, amount=0.4),
                 partial(augment.contrast, amount=0.4),
                 partial(augment.saturation, amount=0.4),
-                augment.pca_colour,
+                augment.pca_color,
             ),
         ),
         train=train,

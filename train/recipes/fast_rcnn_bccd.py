@@ -6,13 +6,13 @@ import zoo
 from train import augment
 from train.augment import scene
 from train.augment.boxes import with_proposals
-from train.data import held_out, open_boxes
-from train.data.detection.selective_search import propose
+from train.data import evaluation_split, open_boxes
+from train.data.detection.selective_search import attach_proposals
 from train.optim import optimizers, schedules
 from train.recipes.rcnn_bccd import CANVAS, DEPTHS
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.detection import detection
-from zoo.losses.rcnn import rcnn
+from zoo.losses.rcnn import rcnn_losses
 
 
 def recipe(
@@ -38,10 +38,11 @@ def recipe(
     seed 0, 12 epochs, 16 minutes beside another training, without the search (2 minutes).
     """
     data = {
-        part: propose(found) for part, found in open_boxes(source, canvas=CANVAS, seed=seed).items()
+        part: attach_proposals(found)
+        for part, found in open_boxes(source, canvas=CANVAS, seed=seed).items()
     }
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     fields = {} if width is None else {"width": width, "depths": DEPTHS}
     seen = zoo.model_card(backbone, **fields).preprocessing._replace(size=CANVAS.size, crop=1.0)
@@ -56,16 +57,16 @@ def recipe(
         task=detection(
             preprocessing=seen,
             classes=train.classes,
-            loss=partial(rcnn, roi_beta=1.0),
+            loss=partial(rcnn_losses, roi_beta=1.0),
             augment=augment.scenes(
                 with_proposals(scene.flip),
                 with_proposals(partial(scene.flip, vertical=True)),
-                scene.image_alone(partial(augment.hsv, hue=0.05)),
+                scene.image_only(partial(augment.hsv, hue=0.05)),
             ),
             truth=True,
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         optimizer=optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,

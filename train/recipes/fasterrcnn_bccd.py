@@ -5,12 +5,12 @@ from functools import partial
 import zoo
 from train import augment
 from train.augment import scene, zoom
-from train.data import held_out, open_boxes
+from train.data import evaluation_split, open_boxes
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.detection import detection
 from zoo.canvas import Canvas
-from zoo.losses import rcnn
+from zoo.losses import rcnn_losses
 from zoo.preprocess import Preprocessing
 
 SIZE = (320, 416)  # of images of 480 x 640: maps of 40 x 52 and 20 x 26
@@ -41,7 +41,7 @@ def recipe(
     """
     data = open_boxes(source, canvas=Canvas(SIZE), seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     preprocessing = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=SIZE)
     return Run(
@@ -52,7 +52,7 @@ def recipe(
             width=2 * width,
             hidden=8 * width,
             sizes=((24,), (64,), (128,)),
-            canonical=112.0,
+            canonical_box_size=112.0,
             score=0.01,  # average precision looks at the tail too
         ),
         task=detection(
@@ -61,14 +61,14 @@ def recipe(
             augment=augment.scenes(
                 scene.flip,
                 partial(scene.flip, vertical=True),
-                zoom.jitter,
-                scene.image_alone(partial(augment.hsv, hue=0.05)),
+                zoom.jitter_crop,
+                scene.image_only(partial(augment.hsv, hue=0.05)),
             ),
-            loss=rcnn,
+            loss=rcnn_losses,
             truth=True,
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         optimizer=optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,

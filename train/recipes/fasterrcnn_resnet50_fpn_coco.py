@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import zoo
 from train import augment
 from train.augment import scene
-from train.data import held_out, open_boxes
+from train.data import evaluation_split, open_boxes
 from train.optim import optimizers, param_groups, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.detection import detection
-from zoo.canvas import canvas_of
-from zoo.layers.norm import frozen
-from zoo.losses import rcnn
+from zoo.canvas import create_canvas
+from zoo.layers.norm import freeze_norms
+from zoo.losses import rcnn_losses
 from zoo.preprocess import Preprocessing
-from zoo.registry import variant
+from zoo.registry import variant_card
 
 
 def recipe(
@@ -42,14 +42,14 @@ def recipe(
     Paper: box AP 37.0 % on val2017 (torchvision's weights COCO_V1).
     Ours: not trained here, needs COCO and GPUs.
     """
-    seen = Preprocessing(**variant("fasterrcnn_resnet50_fpn")[0]["preprocessing"])
-    wide = canvas_of(seen)
+    seen = Preprocessing(**variant_card("fasterrcnn_resnet50_fpn")[0]["preprocessing"])
+    wide = create_canvas(seen)
     high = wide._replace(size=wide.size[::-1])
     both = wide._replace(size=(max(wide.size),) * 2)  # in evaluation pictures share one canvas
     data = open_boxes(source, canvas=both, training=(wide, high), seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
-    rate = schedules.drops(learning_rate, steps=steps, after=(16 / 26, 22 / 26))
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.decay_every(learning_rate, steps=steps, after=(16 / 26, 22 / 26))
     rate = schedules.warmup(rate, min(1000, steps // 20), start=learning_rate / 1000)
     model = zoo.create_model(
         "fasterrcnn_resnet50_fpn", backbone=backbone, num_classes=len(train.classes)
@@ -61,25 +61,25 @@ def recipe(
             preprocessing=seen,
             classes=train.classes,
             augment=augment.scenes(scene.flip),
-            loss=rcnn,
+            loss=rcnn_losses,
             truth=True,
             metric="coco",
         ),
         train=train,
-        evaluate=held_out(data),
-        optimizer=param_groups.freeze(optimizer, "backbone/stem/.*", "backbone/stage1_.*"),
+        evaluate=evaluation_split(data),
+        optimizer=param_groups.freeze_by_path(optimizer, "backbone/stem/.*", "backbone/stage1_.*"),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        variables=start(model, backbone, weights) if weights else None,
+        variables=load_start_weights(model, backbone, weights) if weights else None,
         name="fasterrcnn_resnet50_fpn",
         preprocessing=seen,
     )
 
 
-def start(model: Any, backbone: str, weights: str) -> dict[str, Any]:
+def load_start_weights(model: Any, backbone: str, weights: str) -> dict[str, Any]:
     """Fresh variables with a classifier's trained ones in the backbone, its norms frozen."""
     _, trained = zoo.load_model(backbone, weights, num_classes=0)
     fresh = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    still = frozen(trained)
+    still = freeze_norms(trained)
     return {kind: {**tree, "backbone": still[kind]} for kind, tree in fresh.items()}

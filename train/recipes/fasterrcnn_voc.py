@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import zoo
 from train import augment
 from train.augment import scene
-from train.data import held_out, open_boxes
+from train.data import evaluation_split, open_boxes
 from train.optim import optimizers, param_groups, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.detection import detection
-from zoo.canvas import canvas_of
-from zoo.losses import rcnn
+from zoo.canvas import create_canvas
+from zoo.losses import rcnn_losses
 from zoo.preprocess import Preprocessing
-from zoo.registry import variant
+from zoo.registry import variant_card
 
 
 def recipe(
@@ -41,14 +41,14 @@ def recipe(
     Paper: VOC 2007 test mAP 69.9 %.
     Ours: not trained here, needs VOC and a GPU.
     """
-    seen = Preprocessing(**variant("fasterrcnn_vgg16")[0]["preprocessing"])
-    wide = canvas_of(seen)
+    seen = Preprocessing(**variant_card("fasterrcnn_vgg16")[0]["preprocessing"])
+    wide = create_canvas(seen)
     high = wide._replace(size=wide.size[::-1])
     both = wide._replace(size=(max(wide.size),) * 2)  # in evaluation pictures share one canvas
     data = open_boxes(source, canvas=both, training=(wide, high), seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
-    rate = schedules.drops(learning_rate, steps=steps, after=(5 / 7,))
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.decay_every(learning_rate, steps=steps, after=(5 / 7,))
     model = zoo.create_model("fasterrcnn_vgg16", num_classes=len(train.classes))
     optimizer = optimizers.create_optimizer("momentum_inside", rate, weight_decay=weight_decay)
     return Run(
@@ -57,22 +57,22 @@ def recipe(
             preprocessing=seen,
             classes=train.classes,
             augment=augment.scenes(scene.flip),
-            loss=partial(rcnn, roi_beta=1.0),
+            loss=partial(rcnn_losses, roi_beta=1.0),
             truth=True,
         ),
         train=train,
-        evaluate=held_out(data),
-        optimizer=param_groups.freeze(optimizer, "backbone/stage[12]_.*"),
+        evaluate=evaluation_split(data),
+        optimizer=param_groups.freeze_by_path(optimizer, "backbone/stage[12]_.*"),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        variables=start(model, weights) if weights else None,
+        variables=load_start_weights(model, weights) if weights else None,
         name="fasterrcnn_vgg16",
         preprocessing=seen,
     )
 
 
-def start(model: Any, weights: str) -> dict[str, Any]:
+def load_start_weights(model: Any, weights: str) -> dict[str, Any]:
     """Fresh variables with a classifier's: its stages, and fc6 and fc7, which read 7 x 7 there too."""
     _, trained = zoo.load_model("vgg16", weights)
     fresh = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))

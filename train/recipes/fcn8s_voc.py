@@ -11,11 +11,11 @@ import optax
 
 import zoo
 from train import loop, parallel
-from train.data import held_out, open_masks
+from train.data import evaluation_split, open_masks
 from train.optim import optimizers, param_groups
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.segmentation import segmentation
-from zoo.models.fcn import convolutionalise
+from zoo.models.fcn import convert_classifier
 
 SIZE = (500, 500, 3)  # no image of VOC is larger; what is missing is ignored
 PIXELS = 500 * 375  # of most images: the authors' loss is a sum over them, ours a mean
@@ -28,7 +28,7 @@ def script(
     layout: parallel.Layout,
     source: str = "voc:VOCdevkit/VOC2012",
     weights: str | None = "torchvision://IMAGENET1K_V1",
-    at_once: bool = False,
+    single_stage: bool = False,
     learning_rate: float = 1e-10 * PIXELS,
     weight_decay: float = 5e-4 / PIXELS,
     momentum: float = 0.99,
@@ -51,12 +51,12 @@ def script(
     Ours: not run here, needs VOC and a GPU.
     """
     data = open_masks(source, size=SIZE, seed=seed)
-    names, rounds = (("fcn8s_atonce",), 3 * epochs) if at_once else (STAGES, epochs)
+    names, rounds = (("fcn8s_atonce",), 3 * epochs) if single_stage else (STAGES, epochs)
     classifier = zoo.load_model("vgg16", weights)[1] if weights else None
     coarser: Any = None
     for stage, name in enumerate(names):
         rate = learning_rate / 100**stage
-        run = one_stage(
+        run = stage_run(
             name,
             data,
             optimizer=optax.chain(
@@ -68,7 +68,7 @@ def script(
             batch_size=batch_size,
             seed=seed,
         )
-        run = run._replace(variables=start(run.model, classifier, coarser, seed=seed))
+        run = run._replace(variables=load_start_weights(run.model, classifier, coarser, seed=seed))
         knobs = {"learning_rate": rate, "weights": weights, "epochs": rounds}
         here, recipe = workdir / name, Path(__file__).stem
         if not loop.fit(run, here, layout=layout, recipe=recipe, knobs=knobs):
@@ -76,10 +76,10 @@ def script(
         coarser = zoo.load_model(name, here)[1]
 
 
-def one_stage(name: str, data: Mapping[str, Any], **knobs: Any) -> Run:
+def stage_run(name: str, data: Mapping[str, Any], **knobs: Any) -> Run:
     """The training of one net, from fresh variables."""
     train = data["train"]
-    plan(train, batch_size=knobs["batch_size"], epochs=knobs["epochs"])
+    plan_steps(train, batch_size=knobs["batch_size"], epochs=knobs["epochs"])
     preprocessing = zoo.model_card("vgg16").preprocessing._replace(size=SIZE[:2], crop=1.0)
     return Run(
         model=zoo.create_model(name, num_classes=len(train.classes)),
@@ -87,17 +87,17 @@ def one_stage(name: str, data: Mapping[str, Any], **knobs: Any) -> Run:
             preprocessing=preprocessing, classes=train.classes, palette=train.palette
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         name=name,
         preprocessing=preprocessing,
         **knobs,
     )
 
 
-def start(model: Any, classifier: Any, coarser: Any, *, seed: int) -> dict[str, Any]:
+def load_start_weights(model: Any, classifier: Any, coarser: Any, *, seed: int) -> dict[str, Any]:
     """Fresh variables, and over them the coarser net's, or the classifier's as convolutions."""
     image = jnp.zeros((1, *SIZE))
     fresh = jax.jit(partial(model.init, train=False))(jax.random.key(seed), image)
     if coarser is not None:
         return {"params": {**fresh["params"], **coarser["params"]}}
-    return fresh if classifier is None else convolutionalise(fresh, classifier)
+    return fresh if classifier is None else convert_classifier(fresh, classifier)

@@ -10,10 +10,10 @@ import numpy as np
 import zoo
 from train import augment
 from train.augment import scene
-from train.data import held_out, open_masks
+from train.data import evaluation_split, open_masks
 from train.data.source import Source
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.segmentation import segmentation
 from zoo.preprocess import Preprocessing
 
@@ -21,8 +21,10 @@ CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
     "bicyclist",
 )  # fmt: skip
-IGNORED = 11
-IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=(180, 240), crop=1.0)
+IGNORE_VALUE = 11
+IMAGENET_TAG = Preprocessing(
+    (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=(180, 240), crop=1.0
+)
 
 
 def recipe(
@@ -51,35 +53,35 @@ def recipe(
     .91, building .47, pole .05, road .91, pavement .76, tree .85, sign .14, fence .29, car .49,
     pedestrian .17, bicyclist .47; 58 minutes on two cores that other work shared.
     """
-    data = open_masks(source, classes=CLASSES, ignore=IGNORED, seed=seed)
+    data = open_masks(source, classes=CLASSES, ignore=IGNORE_VALUE, seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     fields = {name: value for name, value in (("backbone", backbone), ("width", width)) if value}
     module = zoo.create_model(model, num_classes=len(CLASSES), **fields)
     return Run(
         model=module,
         task=segmentation(
-            preprocessing=IMAGENET,
+            preprocessing=IMAGENET_TAG,
             classes=CLASSES,
             augment=augment.scenes(
                 partial(scene.scaled_crop, size=(crop, crop), factors=(0.75, 2.0)),
                 scene.flip,
-                scene.image_alone(partial(augment.brightness, amount=0.3)),
-                scene.image_alone(partial(augment.contrast, amount=0.3)),
-                scene.image_alone(partial(augment.saturation, amount=0.3)),
+                scene.image_only(partial(augment.brightness, amount=0.3)),
+                scene.image_only(partial(augment.contrast, amount=0.3)),
+                scene.image_only(partial(augment.saturation, amount=0.3)),
             ),
             class_weights=median_frequency(train),
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         optimizer=optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        variables=start(module, backbone, weights) if weights else None,
+        variables=load_start_weights(module, backbone, weights) if weights else None,
         name=model,
-        preprocessing=IMAGENET,
+        preprocessing=IMAGENET_TAG,
     )
 
 
@@ -101,11 +103,11 @@ def median_frequency(source: Source) -> np.ndarray:
     return np.where(frequency > 0, median / np.maximum(frequency, 1e-12), 0.0)
 
 
-def start(module: Any, backbone: str | None, weights: str) -> dict[str, Any]:
+def load_start_weights(module: Any, backbone: str | None, weights: str) -> dict[str, Any]:
     """The segmenter's fresh variables with a classifier's trained ones in its backbone."""
     if backbone is None:
         raise ValueError("weights are a classifier's: name it, --backbone resnet50 for instance")
     _, trained = zoo.load_model(backbone, weights, num_classes=0)
-    image = jnp.zeros((1, *IMAGENET.size, 3))
+    image = jnp.zeros((1, *IMAGENET_TAG.size, 3))
     fresh = module.init(jax.random.key(0), image)
     return {kind: {**tree, "backbone": trained[kind]} for kind, tree in fresh.items()}

@@ -11,17 +11,17 @@ from flax import linen as nn
 
 import zoo
 from train import augment
-from train.data import held_out, inverse_frequency, labels_of, open_cropped
+from train.data import evaluation_split, inverse_frequency, labels_of, open_cropped
 from train.optim import optimizers, param_groups, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 from zoo.preprocess import Preprocessing
 from zoo.weights import read_preprocessing
 
 logger = logging.getLogger("train")
-Strength = Literal["none", "light", "strong"]
-SCALES = {"none": None, "light": (0.35, 1.0), "strong": (0.08, 1.0)}  # of a part's area
-IMAGES = {
+AugmentationName = Literal["none", "light", "strong"]
+CROP_SCALES = {"none": None, "light": (0.35, 1.0), "strong": (0.08, 1.0)}  # of a part's area
+IMAGE_SHAPE = {
     "none": (),
     "light": (augment.flip,),
     "strong": (augment.flip, augment.trivial_augment, partial(augment.erase, probability=0.25)),
@@ -34,7 +34,7 @@ def recipe(
     model: str = "resnet50",
     weights: str | None = "torchvision://IMAGENET1K_V1",
     image_size: int | None = None,
-    augmentation: Strength = "light",
+    augmentation: AugmentationName = "light",
     mixup: float = 0.0,
     label_smoothing: float = 0.0,
     balance: bool = False,
@@ -56,13 +56,13 @@ def recipe(
     part: --freeze 'stem/.*' 'stage1_.*', whose BatchNorm statistics stay too, as in timm.
     Ours: depends on the folder; nothing is claimed.
     """
-    seen, fields = expected(model, weights, image_size=image_size)
-    data = open_cropped(source, seen, scale=SCALES[augmentation], seed=seed)
+    seen, fields = input_preprocessing(model, weights, image_size=image_size)
+    data = open_cropped(source, seen, scale=CROP_SCALES[augmentation], seed=seed)
     train, classes = data["train"], len(data["train"].classes)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
-    module, variables = start(model, weights, num_classes=classes, **fields)
-    *groups, head = param_groups.layers(module, (*seen.size, len(seen.mean)))
+    module, variables = load_start_weights(model, weights, num_classes=classes, **fields)
+    *groups, head = param_groups.count_layers(module, (*seen.size, len(seen.mean)))
     frozen = (f"(?!{head}).*",) if head_only else freeze
     whole = optimizers.create_optimizer(optimizer, rate, weight_decay=weight_decay)
     chain = optax.chain(whole, param_groups.layer_decay(groups, decay=layer_decay))
@@ -71,26 +71,26 @@ def recipe(
         task=classification(
             preprocessing=seen,
             classes=train.classes,
-            augment=augmented(augmentation, mixup=mixup, classes=classes),
+            augment=create_augmentation(augmentation, mixup=mixup, classes=classes),
             label_smoothing=label_smoothing,
             class_weights=inverse_frequency(labels_of(train), classes) if balance else None,
         ),
         train=train,
         evaluate={name: source for name, source in data.items() if name != "train"},
-        optimizer=param_groups.freeze(chain, *frozen) if frozen else chain,
+        optimizer=param_groups.freeze_by_path(chain, *frozen) if frozen else chain,
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        monitor=(f"{next(iter(held_out(data)))}/accuracy", "max"),
+        monitor=(f"{next(iter(evaluation_split(data)))}/accuracy", "max"),
         patience=patience,
         variables=variables,
-        held=frozen,
+        frozen_norms=frozen,
         name=model,
         preprocessing=seen,
     )
 
 
-def expected(
+def input_preprocessing(
     model: str, weights: str | None, *, image_size: int | None
 ) -> tuple[Preprocessing, dict[str, int]]:
     """-> the weights' preprocessing, else the model's, at `image_size`; the fields that follow it."""
@@ -104,7 +104,7 @@ def expected(
     return seen._replace(size=(image_size,) * 2), {"image_size": image_size} if sized else {}
 
 
-def start(
+def load_start_weights(
     model: str, weights: str | None, **fields: Any
 ) -> tuple[nn.Module, Mapping[str, Any] | None]:
     """-> the module, and the variables to start from; None where the loop draws them."""
@@ -118,9 +118,9 @@ def start(
     return loaded
 
 
-def augmented(strength: Strength, *, mixup: float, classes: int) -> Callable:
+def create_augmentation(strength: AugmentationName, *, mixup: float, classes: int) -> Callable:
     """-> augment(keys [B], batch) -> batch, without the parts that are cut while decoding."""
-    functions = [augment.images(*IMAGES[strength])]
+    functions = [augment.images(*IMAGE_SHAPE[strength])]
     if mixup:
         functions.append(partial(augment.mixup, classes=classes, alpha=mixup))
     return augment.chain(*functions)

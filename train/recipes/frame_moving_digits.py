@@ -7,8 +7,8 @@ from train import augment
 from train.augment import clip
 from train.data import open_clips
 from train.optim import optimizers, schedules
-from train.recipes.slowfast_moving_digits import SEEN
-from train.run import Run, plan
+from train.recipes.slowfast_moving_digits import DIGITS_PREPROCESSING
+from train.run import Run, plan_steps
 from train.tasks.video import video
 
 
@@ -31,15 +31,15 @@ def recipe(
     Ours: 9.6 % of the 1,000 test clips (synthetic), seed 0, 4 epochs, 7 minutes on two cores that
     other work shared. Chance is 10 % +- 2.8 (three standard errors of 1,000 clips).
     """
-    data = open_clips(source, SEEN, seed=seed)
+    data = open_clips(source, DIGITS_PREPROCESSING, seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     turned = getattr(train, "mirrored", None)
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes)),
         task=video(
-            preprocessing=SEEN,
+            preprocessing=DIGITS_PREPROCESSING,
             classes=train.classes,
             augment=augment.clips(partial(clip.flip, mirrored=turned)),
             inputs="frame",
@@ -51,5 +51,5 @@ def recipe(
         batch_size=batch_size,
         seed=seed,
         name=model,
-        preprocessing=SEEN._replace(frames=0),
+        preprocessing=DIGITS_PREPROCESSING._replace(frames=0),
     )

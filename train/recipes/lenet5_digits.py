@@ -7,7 +7,7 @@ import zoo
 from train import augment
 from train.data import open_source
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 
 
@@ -36,7 +36,7 @@ def recipe(
     data = open_source(source, size=card.input, seed=seed)
     train, evaluate = data["train"], {name: data[name] for name in ("val", "test") if name in data}
     judge = next(iter(evaluate))
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes)),

@@ -5,12 +5,12 @@ from typing import Literal
 
 import zoo
 from train import augment
-from train.data import open_source, split
+from train.data import open_source, split_source
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 
-HELD_BACK = 1 / 12  # of the training images, so that no choice is made on the test images
+VALIDATION_FRACTION = 1 / 12  # of the training images, so that no choice is made on the test images
 
 
 def recipe(
@@ -34,8 +34,8 @@ def recipe(
     """
     card = zoo.model_card(model)
     data = open_source(source, size=card.input, seed=seed)
-    train, val = split(data["train"], HELD_BACK, seed=0)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    train, val = split_source(data["train"], VALIDATION_FRACTION, seed=0)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes)),

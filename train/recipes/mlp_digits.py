@@ -9,12 +9,12 @@ import zoo
 from train import augment
 from train.data import open_source
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 from zoo import losses
 
 
-def squared(logits: jax.Array, label: jax.Array) -> jax.Array:
+def squared_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
     """[B, K], [B] -> [B]: the squared error of the logits to the label's one-hot code."""
     return losses.squared_error(logits, jax.nn.one_hot(label, logits.shape[-1]))
 
@@ -43,9 +43,9 @@ def recipe(
     card = zoo.model_card("mlp")
     data = open_source(source, size=card.input, seed=seed)
     train, evaluate = data["train"], {name: data[name] for name in ("val", "test") if name in data}
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
-    task = partial(classification, loss=squared) if loss == "squared" else classification
+    task = partial(classification, loss=squared_loss) if loss == "squared" else classification
     return Run(
         model=zoo.create_model(
             "mlp",

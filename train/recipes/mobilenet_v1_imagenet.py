@@ -4,9 +4,9 @@ import optax
 
 import zoo
 from train import augment
-from train.data import held_out, open_cropped
+from train.data import evaluation_split, open_cropped
 from train.optim import optimizers, param_groups
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 
 DEPTHWISE = ".*/depthwise/.*"
@@ -37,8 +37,8 @@ def recipe(
     """
     seen = zoo.model_card(model).preprocessing._replace(size=(image_size, image_size))
     data = open_cropped(source, seen, scale=(0.25, 1.0), seed=seed)
-    train, evaluate = data["train"], held_out(data)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    train, evaluate = data["train"], evaluation_split(data)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     every = max(1, round(2.5 * steps / epochs))
     rate = optax.exponential_decay(learning_rate, every, 0.94, staircase=True)
     return Run(
@@ -49,7 +49,7 @@ def recipe(
         train=train,
         evaluate=evaluate,
         optimizer=optax.chain(
-            optimizers.penalty(
+            optimizers.add_penalty(
                 l2=weight_decay, mask=param_groups.path_mask(f"(?!{DEPTHWISE}).*/kernel")
             ),
             optax.rmsprop(rate, decay=0.9, eps=1.0, initial_scale=1.0, momentum=0.9),

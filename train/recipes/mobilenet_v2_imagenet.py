@@ -2,9 +2,9 @@
 
 import zoo
 from train import augment
-from train.data import held_out, open_cropped
+from train.data import evaluation_split, open_cropped
 from train.optim import optimizers, param_groups, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 
 
@@ -31,8 +31,8 @@ def recipe(
     """
     seen = zoo.model_card(model).preprocessing._replace(size=(image_size, image_size))
     data = open_cropped(source, seen, seed=seed)
-    train, evaluate = data["train"], held_out(data)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    train, evaluate = data["train"], evaluation_split(data)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes)),
         task=classification(

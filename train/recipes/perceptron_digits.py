@@ -5,7 +5,7 @@ import optax
 import zoo
 from train.data import open_source
 from train.optim import schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 from zoo.models.perceptron import perceptron_rate
 
@@ -30,7 +30,7 @@ def recipe(
     card = zoo.model_card("perceptron")
     data = open_source(source, size=card.input, seed=seed)
     train, evaluate = data["train"], {name: data[name] for name in ("val", "test") if name in data}
-    batch_size, _ = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, _ = plan_steps(train, batch_size=batch_size, epochs=epochs)
     return Run(
         model=zoo.create_model("perceptron", num_classes=len(train.classes)),
         task=classification(

@@ -15,16 +15,21 @@ import zoo
 from train import augment, loop, parallel, plots
 from train import log as logs
 from train import workdir as workdirs
-from train.data import eval_batches, held_out, open_boxes
-from train.data.detection.selective_search import Proposed, Search, propose, selective_search
-from train.data.disk_cache import stored
+from train.data import eval_batches, evaluation_split, open_boxes
+from train.data.detection.selective_search import (
+    SearchParameters,
+    SourceWithProposals,
+    attach_proposals,
+    selective_search,
+)
+from train.data.disk_cache import cached_arrays
 from train.optim import optimizers, schedules
 from train.rcnn import box_regression, features, svm
 from train.rcnn.detect import detections
-from train.rcnn.regions import Drawn, Regions, Warped, recall, regions_of
-from train.rcnn.warp import mean_colour
-from train.recipes.finetune import start
-from train.run import Run, plan
+from train.rcnn.regions import Regions, SampledRegions, WarpedRegions, collect_regions, recall
+from train.rcnn.warp import mean_color
+from train.recipes.finetune import load_start_weights
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 from train.tasks.detection import detection
 from zoo.canvas import Canvas
@@ -32,13 +37,13 @@ from zoo.preprocess import Preprocessing
 
 CANVAS = Canvas((480, 640))
 DEPTHS = (1, 2, 3)  # blocks of the small ResNet, that of the other recipes for blood cells
-CONTEXT = 16 / 227  # of a warped region's side
-EPOCH = 100  # batches
-JUDGED = 1024  # regions on which the CNN is measured while it trains
-AT_ONCE = 256  # regions
-TIMED = 3  # pictures that are searched for the time that it takes
-WAYS = ("softmax", "svm", "svm_moved")  # what scores regions, and whether their boxes move
-DETECTED = ("boxes", "scores", "labels", "valid")
+CONTEXT_PIXELS = 16 / 227  # of a warped region's side
+EPOCH_REGIONS = 100  # batches
+EVAL_REGIONS = 1024  # regions on which the CNN is measured while it trains
+FEATURE_BATCH = 256  # regions
+TIMED_IMAGES = 3  # pictures that are searched for the time that it takes
+VARIANTS = ("softmax", "svm", "svm_moved")  # what scores regions, and whether their boxes move
+DETECTION_KEYS = ("boxes", "scores", "labels", "valid")
 
 log = logging.getLogger("train")
 Arrays = Mapping[str, np.ndarray]
@@ -80,59 +85,67 @@ def script(
     knobs |= dict(learning_rate=learning_rate, weight_decay=weight_decay)
     knobs |= dict(batch_size=batch_size, epochs=epochs)
     identity = {"recipe": Path(__file__).stem, "knobs": knobs, "seed": seed}
-    if (finished := workdirs.claim(workdir, identity, layout)) is not None:
-        logs.closing_table(f"{workdir} is finished", finished)
+    if (finished := workdirs.claim_workdir(workdir, identity, layout)) is not None:
+        logs.print_summary(f"{workdir} is finished", finished)
         return
     data = open_boxes(source, canvas=CANVAS, seed=seed)
-    train, (held, *_) = propose(data["train"]), map(propose, held_out(data).values())
+    train, (held, *_) = (
+        attach_proposals(data["train"]),
+        map(attach_proposals, evaluation_split(data).values()),
+    )
     fields = {} if width is None else {"width": width, "depths": DEPTHS}
     seen = zoo.model_card(model, **fields).preprocessing
     seen = seen._replace(size=(image_size,) * 2, crop=1.0)
     warped = partial(
-        Warped, size=image_size, context=round(CONTEXT * image_size), fill=mean_colour(seen.mean)
+        WarpedRegions,
+        size=image_size,
+        context=round(CONTEXT_PIXELS * image_size),
+        fill=mean_color(seen.mean),
     )
-    regions = regions_of(train)
-    drawn = Drawn(warped(train, regions), batch_size * EPOCH, batch_size)
-    judged = Drawn(warped(held, regions_of(held)), JUDGED, batch_size)
-    module, variables = start(model, weights, num_classes=len(drawn.classes), **fields)
-    run = fine_tuning(module, drawn, judged, preprocessing=seen, knobs=knobs)
+    regions = collect_regions(train)
+    drawn = SampledRegions(warped(train, regions), batch_size * EPOCH_REGIONS, batch_size)
+    judged = SampledRegions(warped(held, collect_regions(held)), EVAL_REGIONS, batch_size)
+    module, variables = load_start_weights(model, weights, num_classes=len(drawn.classes), **fields)
+    run = fine_tuning_run(module, drawn, judged, preprocessing=seen, knobs=knobs)
     run = run._replace(variables=variables, name=model, seed=seed)
     if not loop.fit(run, workdir / "cnn", layout=layout, recipe=Path(__file__).stem, knobs=knobs):
         return  # interrupted
     cnn, variables = zoo.load_model(model, workdir / "cnn")
-    describe = partial(features.describe, cnn, variables, preprocessing=seen, batch_size=AT_ONCE)
-    asked = warped(held, regions_of(held, objects=False))
-    found = stages(workdir, describe, warped(train, regions), asked)
-    finish(workdir, held, found, preprocessing=seen)
+    describe = partial(
+        features.extract_features, cnn, variables, preprocessing=seen, batch_size=FEATURE_BATCH
+    )
+    asked = warped(held, collect_regions(held, objects=False))
+    found = run_stages(workdir, describe, warped(train, regions), asked)
+    write_results(workdir, held, found, preprocessing=seen)
 
 
-def stages(workdir: Path, describe: Any, learnt: Warped, asked: Warped) -> Arrays:
-    """All that follows the CNN's training: regions to learn from, and regions asked -> `find`'s."""
-    keep = partial(keep_stage, workdir)
-    said = keep("features", lambda: training_features(describe, learnt))
+def run_stages(workdir: Path, describe: Any, learnt: WarpedRegions, asked: WarpedRegions) -> Arrays:
+    """All that follows the CNN's training: regions to learn from, and regions asked -> `detect_all`'s."""
+    keep = partial(cached_stage, workdir)
+    said = keep("features", lambda: extract_training_features(describe, learnt))
     heads = keep("heads", lambda: fit_heads(said, learnt.regions))
-    return keep("found", lambda: find(describe, asked, heads))
+    return keep("found", lambda: detect_all(describe, asked, heads))
 
 
-def keep_stage(workdir: Path, name: str, compute: Any) -> dict[str, np.ndarray]:
+def cached_stage(workdir: Path, name: str, compute: Any) -> dict[str, np.ndarray]:
     """WORKDIR/NAME.npz, read, or computed and written."""
     began = time.monotonic()
-    found = stored(workdir / f"{name}.npz", compute, write=parallel.is_main())
+    found = cached_arrays(workdir / f"{name}.npz", compute, write=parallel.is_main())
     log.info("%s: %.0f s", name, time.monotonic() - began)
     return found
 
 
-def fine_tuning(
+def fine_tuning_run(
     module: nn.Module,
-    drawn: Drawn,
-    judged: Drawn,
+    drawn: SampledRegions,
+    judged: SampledRegions,
     *,
     preprocessing: Preprocessing,
     knobs: Mapping[str, Any],
 ) -> Run:
     """The CNN's training as a classifier of regions, its classes after the background."""
     batch, epochs = knobs["batch_size"], knobs["epochs"]
-    _, steps = plan(drawn, batch_size=batch, epochs=epochs)
+    _, steps = plan_steps(drawn, batch_size=batch, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(knobs["learning_rate"], steps=steps), steps // 20)
     decay = knobs["weight_decay"]
     return Run(
@@ -151,9 +164,9 @@ def fine_tuning(
     )
 
 
-def training_features(describe: Any, warped: Warped) -> Arrays:
+def extract_training_features(describe: Any, warped: WarpedRegions) -> Arrays:
     """-> "code" [R, D] of all regions; "map" [N, M] of those at "near" [N], that learn a box."""
-    near = np.flatnonzero(warped.regions.iou.max(1) >= box_regression.NEAR)
+    near = np.flatnonzero(warped.regions.iou.max(1) >= box_regression.MIN_IOU)
     codes, maps, at = [], [], 0
     for part in describe(warped):
         count = len(part["code"])
@@ -176,21 +189,21 @@ def fit_heads(said: Arrays, regions: Regions) -> Arrays:
     return {**machines._asdict(), **own}
 
 
-def find(describe: Any, warped: Warped, heads: Arrays) -> Arrays:
+def detect_all(describe: Any, warped: WarpedRegions, heads: Arrays) -> Arrays:
     """-> detections by the CNN's own classifier, by SVMs, and by these with moved boxes.
 
     WAY_boxes [I, 100, 4] ... as `detections` has them, and seconds_PART [], for a picture.
     """
-    machines = svm.Machines(*(heads[name] for name in svm.Machines._fields))
+    machines = svm.LinearSVMs(*(heads[name] for name in svm.LinearSVMs._fields))
     regressor = box_regression.Regressor(
         *(heads[f"box_{name}"] for name in box_regression.Regressor._fields)
     )
     held: Any = warped.source  # the pictures, with their proposals
-    pictures = [held[i] for i in np.linspace(0, len(held) - 1, TIMED, dtype=int)]
+    pictures = [held[i] for i in np.linspace(0, len(held) - 1, TIMED_IMAGES, dtype=int)]
     times = [time.monotonic()]
     for example in pictures:
         height, width = example["size"].tolist()
-        selective_search(example["image"][:height, :width], Search())
+        selective_search(example["image"][:height, :width], SearchParameters())
     times.append(time.monotonic())
     parts = list(describe(warped))
     times.append(time.monotonic())
@@ -199,26 +212,31 @@ def find(describe: Any, warped: Warped, heads: Arrays) -> Arrays:
     still = np.repeat(box[:, None], len(held.classes), 1)
     found: dict[str, Any] = {}
     ways = {"softmax": (np.asarray(jax.nn.softmax(logits))[:, 1:], still)}
-    ways["svm"] = (svm.scores(machines, code), still)
+    ways["svm"] = (svm.svm_scores(machines, code), still)
     began = time.monotonic()
-    ways["svm_moved"] = (ways["svm"][0], box_regression.moved(regressor, maps, box))
+    ways["svm_moved"] = (ways["svm"][0], box_regression.apply_regressor(regressor, maps, box))
     for way, (scores, boxes) in ways.items():
         each = detections(held, image=image, scores=scores, boxes=boxes)
         found |= {f"{way}_{name}": value for name, value in each.items()}
-    found["seconds_proposals"] = np.float64((times[1] - times[0]) / TIMED)
+    found["seconds_proposals"] = np.float64((times[1] - times[0]) / TIMED_IMAGES)
     found["seconds_cnn"] = np.float64((times[2] - times[1]) / len(held))
     found["seconds_heads"] = np.float64((time.monotonic() - began) / len(held) / len(ways))
     return found
 
 
-def finish(workdir: Path, held: Proposed, found: Arrays, *, preprocessing: Preprocessing) -> None:
+def write_results(
+    workdir: Path, held: SourceWithProposals, found: Arrays, *, preprocessing: Preprocessing
+) -> None:
     """Measures each way as the other detectors are measured; writes results.csv and the pictures."""
-    task = detection(preprocessing=preprocessing, classes=held.classes, loss=nothing, truth=True)
+    task = detection(preprocessing=preprocessing, classes=held.classes, loss=zero_loss, truth=True)
     batches = list(eval_batches(held, batch_size=8))
     results: dict[str, float] = {"proposals/recall": recall(held)}
-    for way in WAYS:
+    for way in VARIANTS:
         outputs = [
-            {name: found[f"{way}_{name}"].take(b["index"], 0, mode="clip") for name in DETECTED}
+            {
+                name: found[f"{way}_{name}"].take(b["index"], 0, mode="clip")
+                for name in DETECTION_KEYS
+            }
             for b in batches
         ]
         measured = [
@@ -231,17 +249,17 @@ def finish(workdir: Path, held: Proposed, found: Arrays, *, preprocessing: Prepr
         results[f"{part}/seconds"] = float(found[f"seconds_{part}"])
     if parallel.is_main():
         lines = ["figure,value", *(f"{name},{value:.4f}" for name, value in results.items())]
-        plots.save("\n".join(lines) + "\n", workdir / "results.csv")
+        plots.save_plot("\n".join(lines) + "\n", workdir / "results.csv")
         seen = jax.tree.map(
             lambda *parts: np.concatenate(parts), *zip(batches, outputs, strict=True)
         )
         whole, shown = jax.tree.map(lambda x: x[seen[0]["valid"]], seen)
         for name, drawing in task.render(whole, shown, measured).items():
-            plots.save(drawing, workdir / name)
+            plots.save_plot(drawing, workdir / name)
         workdirs.mark_finished(workdir, results)
-        logs.closing_table(f"{workdir}: AP50, recall at 0.5, seconds for a picture", results)
+        logs.print_summary(f"{workdir}: AP50, recall at 0.5, seconds for a picture", results)
 
 
-def nothing(outputs: Any, batch: Any) -> dict[str, Any]:
+def zero_loss(outputs: Any, batch: Any) -> dict[str, Any]:
     """No loss: what is measured here has been trained."""
     return {}

@@ -2,15 +2,15 @@
 
 import zoo
 from train import augment
-from train.data import held_out, open_source
+from train.data import evaluation_split, open_source
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 
-SIDE = 32
-SUITED = {  # fields that suit a model of large images to small ones
+IMAGE_SIDE = 32
+CIFAR_FIELDS = {  # fields that suit a model of large images to small ones
     "mobilenet_v2": dict(strides=(1, 1, 2, 2, 2)),
-    "vit_ti_16": dict(patch=4, image_size=SIDE),
+    "vit_ti_16": dict(patch=4, image_size=IMAGE_SIDE),
 }
 
 
@@ -38,12 +38,12 @@ def recipe(
     One epoch of the others, the same data and seed: MobileNet v2 50.18 %, ViT-Ti 42.28 % (with
     --batch_size 128). The last weights are kept: none are chosen on the test set.
     """
-    fields = SUITED.get(model, {})
+    fields = CIFAR_FIELDS.get(model, {})
     card = zoo.model_card(model, **fields)
-    preprocessing = card.preprocessing._replace(size=(SIDE, SIDE), crop=1.0)
-    data = open_source(source, size=(SIDE, SIDE, 3), seed=seed)
-    train, evaluate = data["train"], held_out(data)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    preprocessing = card.preprocessing._replace(size=(IMAGE_SIDE, IMAGE_SIDE), crop=1.0)
+    data = open_source(source, size=(IMAGE_SIDE, IMAGE_SIDE, 3), seed=seed)
+    train, evaluate = data["train"], evaluation_split(data)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     return Run(
         model=zoo.create_model(model, num_classes=len(train.classes), **fields),

@@ -4,9 +4,9 @@ from functools import partial
 
 import zoo
 from train import augment
-from train.data import held_out, open_cropped
+from train.data import evaluation_split, open_cropped
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import LOSSES, classification
 from zoo import losses
 
@@ -40,8 +40,8 @@ def recipe(
     seen = zoo.model_card(model).preprocessing
     seen = seen._replace(size=(image_size, image_size), crop=0.95)
     data = open_cropped(source, seen, size=(train_size, train_size), seed=seed)
-    train, evaluate = data["train"], held_out(data)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    train, evaluate = data["train"], evaluation_split(data)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps * 5 // 100)
     classes = len(train.classes)
     both = partial(losses.binary_cross_entropy, threshold=0.2)  # timm's --bce-target-thresh

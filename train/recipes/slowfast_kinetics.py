@@ -5,9 +5,9 @@ from functools import partial
 import zoo
 from train import augment
 from train.augment import clip
-from train.data import held_out, open_clips
+from train.data import evaluation_split, open_clips
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.video import video
 
 
@@ -41,7 +41,7 @@ def recipe(
     train = data["train"]
     # The whole of a crop is looked at, 256 of 256.
     whole = seen._replace(size=(side, side), crop=1.0)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.cosine(learning_rate, steps=steps)
     rate = schedules.warmup(rate, steps * 34 // 196, start=learning_rate / 10)
     turned = getattr(train, "mirrored", None)
@@ -53,12 +53,12 @@ def recipe(
             augment=augment.clips(partial(clip.flip, mirrored=turned)),
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         optimizer=optimizers.create_optimizer("nesterov", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        precise=min(200, steps),
+        precise_bn_batches=min(200, steps),
         name=model,
         preprocessing=seen,
     )

@@ -6,14 +6,14 @@ import zoo
 from train import augment
 from train.augment import clip
 from train.data import open_clips
-from train.data.synthetic.moving_digits import FRAMES, SIZE
+from train.data.synthetic.moving_digits import CLIP_FRAMES, FRAME_SIZE
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.video import video
 from zoo.preprocess import Preprocessing
 
-SEEN = Preprocessing((0.1,), (0.25,), size=SIZE[:2], frames=FRAMES)
-SMALL = dict(
+DIGITS_PREPROCESSING = Preprocessing((0.1,), (0.25,), size=FRAME_SIZE[:2], frames=CLIP_FRAMES)
+SMALL_FIELDS = dict(
     depths=(1, 1, 1),
     beta=4,
     slow_frames=(1, 1, 3),
@@ -43,15 +43,15 @@ def recipe(
     Ours: 99.1 % of the 1,000 test clips (synthetic), seed 0, 4 epochs, 12 minutes on two cores that
     three other trainings shared (curves.png: 39.4, 94.6, 98.5, 99.1 %).
     """
-    data = open_clips(source, SEEN, seed=seed)
+    data = open_clips(source, DIGITS_PREPROCESSING, seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     turned = getattr(train, "mirrored", None)
     return Run(
-        model=zoo.create_model(model, num_classes=len(train.classes), width=width, **SMALL),
+        model=zoo.create_model(model, num_classes=len(train.classes), width=width, **SMALL_FIELDS),
         task=video(
-            preprocessing=SEEN,
+            preprocessing=DIGITS_PREPROCESSING,
             classes=train.classes,
             augment=augment.clips(partial(clip.flip, mirrored=turned)),
         ),
@@ -62,5 +62,5 @@ def recipe(
         batch_size=batch_size,
         seed=seed,
         name=model,
-        preprocessing=SEEN,
+        preprocessing=DIGITS_PREPROCESSING,
     )

@@ -11,13 +11,13 @@ from train.data import cache_folder, open_clips
 from train.data.source import Source
 from train.data.video.flow import WithFlow, with_flow
 from train.optim import optimizers, schedules
-from train.recipes.slowfast_moving_digits import SEEN
-from train.run import Run, plan
+from train.recipes.slowfast_moving_digits import DIGITS_PREPROCESSING
+from train.run import Run, plan_steps
 from train.tasks.video import Inputs, video
 from zoo.preprocess import with_channels
 
-BOUND = 4.0  # pixels: digits go at most 2.6 a frame
-FIELDS = 10  # of flow
+FLOW_BOUND = 4.0  # pixels: digits go at most 2.6 a frame
+FLOW_FIELDS = 10  # of flow
 STREAMS: dict[str, Inputs] = {"spatial": "frame", "temporal": "flow"}
 
 
@@ -43,14 +43,14 @@ def script(
     Source: Simonyan and Zisserman 2014, with small ResNets for CNN-M.
     Ours: of 1,000 test clips 10.9 % (frame), 91.3 (flow), 91.2 (mean), 91.4 (SVM); seed 0, 10 minutes.
     """
-    seen = SEEN._replace(frames=FIELDS + 1)
-    data = flowing(open_clips(source, seen, seed=seed))
+    seen = DIGITS_PREPROCESSING._replace(frames=FLOW_FIELDS + 1)
+    data = with_flow_clips(open_clips(source, seen, seed=seed))
     train = data["train"]
-    size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     scores = {"val": {}, "test": {}}
     labels = {}
     for stream, inputs in STREAMS.items():
-        own = seen if stream == "spatial" else with_channels(seen, 2 * FIELDS)
+        own = seen if stream == "spatial" else with_channels(seen, 2 * FLOW_FIELDS)
         rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
         run = Run(
             model=zoo.create_model(model, num_classes=len(train.classes)),
@@ -75,14 +75,16 @@ def script(
             return
         trained, variables = zoo.load_model(model, workdir / stream)
         for part, of_part in scores.items():
-            of_part[stream], labels[part] = late_fusion.scores_on(
+            of_part[stream], labels[part] = late_fusion.predict_scores(
                 data[part], trained, variables, task=run.task, batch_size=size
             )
-    found = late_fusion.fused(scores["test"], labels["test"], fitted=(scores["val"], labels["val"]))
-    late_fusion.report(found, workdir)
+    found = late_fusion.fuse_scores(
+        scores["test"], labels["test"], train_scores=(scores["val"], labels["val"])
+    )
+    late_fusion.write_report(found, workdir)
 
 
-def flowing(parts: Mapping[str, Source]) -> dict[str, WithFlow]:
+def with_flow_clips(parts: Mapping[str, Source]) -> dict[str, WithFlow]:
     """The parts of a source of clips, with the flow of each."""
     cache = cache_folder() / "flow"
-    return {name: with_flow(part, bound=BOUND, cache=cache) for name, part in parts.items()}
+    return {name: with_flow(part, bound=FLOW_BOUND, cache=cache) for name, part in parts.items()}

@@ -10,15 +10,15 @@ from flax import linen as nn
 import zoo
 from train import augment, late_fusion, loop, parallel
 from train.augment import clip
-from train.data import cache_folder, held_out, open_clips
+from train.data import cache_folder, evaluation_split, open_clips
 from train.data.video.flow import Method, flow_clips
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.task import Task
 from train.tasks.video import video
 from zoo.preprocess import Preprocessing, with_channels
 
-FIELDS = 10  # of flow
+FLOW_FIELDS = 10  # of flow
 NAME = "two_stream_ucf101"
 
 
@@ -57,15 +57,17 @@ def script(
     scores, labels = dict[str, Any](), np.zeros(0, np.int32)
     for stream, model in (("spatial", spatial), ("temporal", temporal)):
         seen = zoo.model_card(model).preprocessing._replace(size=(image_size,) * 2, stride=1)
-        data = opened(source, seen, method=flow if stream == "temporal" else None, views=views)
+        data = open_stream_clips(
+            source, seen, method=flow if stream == "temporal" else None, views=views
+        )
         if stream == "temporal":
-            seen = with_channels(seen, 2 * FIELDS)
-        train, (held, judge) = data["train"], next(iter(held_out(data).items()))
-        size, steps = plan(train, batch_size=batch_size, epochs=epochs)
-        rate = schedules.drops(learning_rate, steps=steps, after=(5 / 8, 7 / 8))
+            seen = with_channels(seen, 2 * FLOW_FIELDS)
+        train, (held, judge) = data["train"], next(iter(evaluation_split(data).items()))
+        size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
+        rate = schedules.decay_every(learning_rate, steps=steps, after=(5 / 8, 7 / 8))
         run = Run(
-            model=stream_of(model, classes=len(train.classes)),
-            task=task_of(stream, seen, train),
+            model=create_stream(model, classes=len(train.classes)),
+            task=create_task(stream, seen, train),
             train=train,
             evaluate={held: judge},
             optimizer=optimizers.create_optimizer("momentum", rate, weight_decay=weight_decay),
@@ -80,15 +82,15 @@ def script(
             return
         trained, variables = zoo.load_model(model, workdir / stream)
         how = {"task": run.task, "batch_size": size}
-        scores[stream], labels = late_fusion.scores_on(judge, trained, variables, **how)
-    late_fusion.report(late_fusion.fused(scores, labels), workdir)
+        scores[stream], labels = late_fusion.predict_scores(judge, trained, variables, **how)
+    late_fusion.write_report(late_fusion.fuse_scores(scores, labels), workdir)
 
 
-def opened(
+def open_stream_clips(
     source: str, seen: Preprocessing, *, method: Method | None, views: tuple[int, int]
 ) -> dict[str, Any]:
     """Frames of a source of clips by part, or stacks of their flow by that method."""
-    frames = FIELDS if method else 1
+    frames = FLOW_FIELDS if method else 1
     colours = seen._replace(mean=seen.mean[:3], std=seen.std[:3], frames=frames)
     side = seen.size[0] * 8 // 7
     data: dict[str, Any] = dict(open_clips(source, colours, sides=(side, side), views=views))
@@ -98,13 +100,13 @@ def opened(
     return {name: flow_clips(part, cache=cache, method=method) for name, part in data.items()}
 
 
-def stream_of(model: str, *, classes: int) -> nn.Module:
+def create_stream(model: str, *, classes: int) -> nn.Module:
     """A network by name; the paper's with its dropout of a training from scratch."""
     fields = {"dropout": 0.9} if model.startswith("two_stream") else {}
     return zoo.create_model(model, num_classes=classes, **fields)
 
 
-def task_of(stream: str, seen: Preprocessing, train: Any) -> Task:
+def create_task(stream: str, seen: Preprocessing, train: Any) -> Task:
     """One stream's task, clips mirrored at random."""
     return video(
         preprocessing=seen,

@@ -5,9 +5,9 @@ from functools import partial
 import zoo
 from train import augment
 from train.augment import scene
-from train.data import held_out, open_masks
+from train.data import evaluation_split, open_masks
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.segmentation import segmentation
 from zoo.preprocess import Preprocessing
 
@@ -34,7 +34,7 @@ def recipe(
     """
     data = open_masks(source, seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     side = train[0]["image"].shape
     grey = (0.5,) * side[2], (0.25,) * side[2]
@@ -48,12 +48,12 @@ def recipe(
             classes=train.classes,
             augment=augment.scenes(
                 partial(scene.affine, degrees=10.0, factors=(0.8, 1.25), mode="reflect"),
-                scene.image_alone(partial(augment.brightness, amount=0.2)),
+                scene.image_only(partial(augment.brightness, amount=0.2)),
             ),
             loss=("cross_entropy", "dice"),
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         optimizer=optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,

@@ -8,26 +8,26 @@ import numpy as np
 import zoo
 from train import augment
 from train.augment import scene
-from train.data import held_out, open_masks, with_weights
+from train.data import evaluation_split, open_masks, with_pixel_weights
 from train.data.source import Subset
-from train.metrics.connected_components import border_weight, instances_of
+from train.metrics.connected_components import border_weights, connected_components
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.segmentation import segmentation
-from zoo.inference.tiling import turns
+from zoo.inference.tiling import average_rotations
 from zoo.preprocess import Preprocessing
 
 
 def recipe(
     *,
     source: str = "folder:isbi2012",
-    parts: str = "0-19 / 20-24",
+    splits: str = "0-19 / 20-24",
     width: int = 24,
     crop: int = 256,
-    crops: int = 16,
-    border: float = 3.0,
-    elastic: float = 0.0,
-    mirrored: bool = True,
+    crops_per_image: int = 16,
+    border_weight: float = 3.0,
+    elastic_deviation: float = 0.0,
+    test_time_flips: bool = True,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-4,
     batch_size: int = 4,
@@ -38,7 +38,7 @@ def recipe(
 
     Command: python -m train unet_isbi2012 --source folder:PATH
     Data: PATH/image and PATH/label, 512 x 512, 0 = membrane, 255 = cell; neighbouring slices are
-    alike, so that blocks are held out. An epoch is `crops` crops of each image.
+    alike, so that blocks are held out. An epoch is `crops_per_image` crops of each image.
     Knobs: --border is w0 of the weights between cells (0: none), --elastic the deviation of the
     deformation in pixels (0: none), --no-mirrored leaves out the eight turned and mirrored views.
     Source: Ronneberger et al. 2015, sections 3 and 3.1; there 512 x 512 by valid convolutions and
@@ -53,24 +53,26 @@ def recipe(
     10 epochs, at best 0.805 after 13). --width 16, --elastic 10, four views, 10 epochs: --border 10
     0.780, 0.931, 0.964, --border 0 0.757, 0.880, 0.960.
     """
-    data = open_masks(source, classes=("membrane", "cell"), values=(0, 255), parts=parts, seed=seed)
+    data = open_masks(
+        source, classes=("membrane", "cell"), values=(0, 255), splits=splits, seed=seed
+    )
     preprocessing = Preprocessing(mean=(0.5,), std=(0.25,), size=(crop, crop), crop=1.0)
-    train = with_weights(data["train"], partial(weight, border=border))
-    train = Subset(train, np.tile(np.arange(len(train)), crops))
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    train = with_pixel_weights(data["train"], partial(pixel_weights, border=border_weight))
+    train = Subset(train, np.tile(np.arange(len(train)), crops_per_image))
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     return Run(
         model=zoo.create_model("unet_same", num_classes=2, width=width),
         task=segmentation(
             preprocessing=preprocessing,
             classes=train.classes,
-            augment=moved(crop, elastic=elastic),
-            predict=turns if mirrored else None,
+            augment=create_augmentation(crop, elastic=elastic_deviation),
+            predict=average_rotations if test_time_flips else None,
             membrane=0,
             palette=np.array([[0, 0, 0], [255, 255, 255]], np.uint8),
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         optimizer=optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,
@@ -80,12 +82,14 @@ def recipe(
     )
 
 
-def weight(example: Mapping[str, np.ndarray], *, border: float) -> np.ndarray:
+def pixel_weights(example: Mapping[str, np.ndarray], *, border: float) -> np.ndarray:
     """An example -> [H, W], 1 and, between cells, up to `border` more."""
-    return border_weight(instances_of(example["mask"]), w0=border, class_weights=(1.0, 1.0))
+    return border_weights(
+        connected_components(example["mask"]), w0=border, class_weights=(1.0, 1.0)
+    )
 
 
-def moved(crop: int, *, elastic: float) -> Callable:
+def create_augmentation(crop: int, *, elastic: float) -> Callable:
     """Turned, scaled, bent, cut out and mirrored; brighter or darker."""
     bent = [partial(scene.elastic, deviation=elastic, mode="reflect")] if elastic > 0 else []
     return augment.scenes(
@@ -93,6 +97,6 @@ def moved(crop: int, *, elastic: float) -> Callable:
         *bent,
         partial(scene.crop, size=(crop, crop)),
         scene.flip,
-        scene.image_alone(partial(augment.brightness, amount=0.2)),
-        scene.image_alone(partial(augment.contrast, amount=0.2)),
+        scene.image_only(partial(augment.brightness, amount=0.2)),
+        scene.image_only(partial(augment.contrast, amount=0.2)),
     )

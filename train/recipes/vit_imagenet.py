@@ -6,9 +6,9 @@ import optax
 
 import zoo
 from train import augment
-from train.data import held_out, open_cropped
+from train.data import evaluation_split, open_cropped
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.classification import classification
 
 
@@ -39,8 +39,8 @@ def recipe(
     seen = zoo.model_card(model).preprocessing
     seen = seen._replace(size=(image_size, image_size), mean=(0.5,) * 3, std=(0.5,) * 3)
     data = open_cropped(source, seen, seed=seed)
-    train, evaluate = data["train"], held_out(data)
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    train, evaluate = data["train"], evaluation_split(data)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps * 9 // 100)
     classes = len(train.classes)
     return Run(

@@ -5,12 +5,12 @@ from functools import partial
 import zoo
 from train import augment
 from train.augment import scene, zoom
-from train.data import held_out, open_boxes
+from train.data import evaluation_split, open_boxes
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.detection import detection
 from zoo.canvas import Canvas
-from zoo.losses import yolo_v1
+from zoo.losses import yolo_v1_loss
 from zoo.preprocess import Preprocessing
 
 SIZE = (320, 416)  # of images of 480 x 640: a grid of 20 x 26 cells
@@ -42,7 +42,7 @@ def recipe(
     """
     data = open_boxes(source, canvas=Canvas(SIZE), seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     preprocessing = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=SIZE)
     backbone = zoo.create_model("resnet18", depths=(1, 2, 3), width=width, num_classes=0)
@@ -57,13 +57,13 @@ def recipe(
             augment=augment.scenes(
                 scene.flip,
                 partial(scene.flip, vertical=True),
-                zoom.jitter,
-                scene.image_alone(partial(augment.hsv, hue=0.05)),
+                zoom.jitter_crop,
+                scene.image_only(partial(augment.hsv, hue=0.05)),
             ),
-            loss=partial(yolo_v1, classes=classes, background=0.5),
+            loss=partial(yolo_v1_loss, classes=classes, no_object_weight=0.5),
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         optimizer=optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,

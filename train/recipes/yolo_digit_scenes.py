@@ -5,12 +5,12 @@ from functools import partial
 import zoo
 from train import augment
 from train.augment import scene, zoom
-from train.data import held_out, open_boxes
+from train.data import evaluation_split, open_boxes
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.detection import detection
 from zoo.canvas import Canvas
-from zoo.losses import yolo_v1
+from zoo.losses import yolo_v1_loss
 from zoo.preprocess import Preprocessing
 
 
@@ -38,7 +38,7 @@ def recipe(
     canvas = Canvas((image_size, image_size))
     data = open_boxes(source, canvas=canvas, channels=1, seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     preprocessing = Preprocessing((0.5,), (0.25,), size=canvas.size)
     backbone = zoo.create_model("resnet18", depths=(1, 2, 3), width=width, num_classes=0)
@@ -51,13 +51,13 @@ def recipe(
             preprocessing=preprocessing,
             classes=train.classes,
             augment=augment.scenes(
-                partial(zoom.jitter, share=0.1),
-                scene.image_alone(partial(augment.brightness, amount=0.2)),
+                partial(zoom.jitter_crop, share=0.1),
+                scene.image_only(partial(augment.brightness, amount=0.2)),
             ),
-            loss=partial(yolo_v1, classes=classes),
+            loss=partial(yolo_v1_loss, classes=classes),
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         optimizer=optimizers.create_optimizer("adamw", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,

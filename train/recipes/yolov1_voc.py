@@ -9,12 +9,12 @@ import jax
 import zoo
 from train import augment
 from train.augment import scene, zoom
-from train.data import held_out, open_boxes
+from train.data import evaluation_split, open_boxes
 from train.optim import optimizers, schedules
-from train.run import Run, plan
+from train.run import Run, plan_steps
 from train.tasks.detection import detection
 from zoo.canvas import Canvas
-from zoo.losses import yolo_v1
+from zoo.losses import yolo_v1_loss
 
 
 def recipe(
@@ -44,8 +44,8 @@ def recipe(
     canvas = Canvas((image_size, image_size))
     data = open_boxes(source, canvas=canvas, seed=seed)
     train = data["train"]
-    batch_size, steps = plan(train, batch_size=batch_size, epochs=epochs)
-    rate = schedules.drops(learning_rate, steps=steps, after=(75 / 135, 105 / 135))
+    batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
+    rate = schedules.decay_every(learning_rate, steps=steps, after=(75 / 135, 105 / 135))
     rate = schedules.warmup(rate, steps * 5 // 135, start=learning_rate / 10)
     preprocessing = zoo.model_card(model).preprocessing._replace(size=canvas.size)
     classes = len(train.classes)
@@ -58,12 +58,12 @@ def recipe(
             preprocessing=preprocessing,
             classes=train.classes,
             augment=augment.scenes(
-                scene.flip, zoom.jitter, scene.image_alone(partial(augment.hsv, hue=0.1))
+                scene.flip, zoom.jitter_crop, scene.image_only(partial(augment.hsv, hue=0.1))
             ),
-            loss=partial(half, classes=classes),
+            loss=partial(zero_loss_half, classes=classes),
         ),
         train=train,
-        evaluate=held_out(data),
+        evaluate=evaluation_split(data),
         optimizer=optimizers.create_optimizer("momentum", rate, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,
@@ -74,9 +74,9 @@ def recipe(
     )
 
 
-def half(
+def zero_loss_half(
     outputs: Mapping[str, Any], batch: Mapping[str, Any], *, classes: int
 ) -> dict[str, jax.Array]:
     """{"grid" [B, H, W, 5 P + K]}, batch -> {name: [B]}: what the rates of darknet are for."""
-    parts = yolo_v1(outputs, batch, classes=classes)
+    parts = yolo_v1_loss(outputs, batch, classes=classes)
     return {name: part / 2 for name, part in parts.items()}

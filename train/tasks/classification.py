@@ -17,21 +17,21 @@ from train import plots
 from train.metrics import classification as metrics
 from train.task import Task
 from train.tasks.crops import ten_crops
-from train.tasks.label_losses import LOSSES, Loss, LossName, loss_of, weighted
-from train.tasks.table import table
+from train.tasks.label_losses import LOSSES, Loss, LossName, lookup_loss, weighted_loss
+from train.tasks.table import class_table
 from zoo import losses
 from zoo.preprocess import Preprocessing, preprocess
 
-__all__ = ["LOSSES", "Loss", "LossName", "classification", "mistakes"]
-SHOWN = 20
-ROWS = ("index", "label", "predicted", "label_share", "predicted_share")
+__all__ = ["LOSSES", "Loss", "LossName", "classification", "mistakes_csv"]
+PLOT_EXAMPLES = 20
+MISTAKE_ROWS = ("index", "label", "predicted", "label_share", "predicted_share")
 
 
 def classification(
     *,
     preprocessing: Preprocessing,
     classes: Sequence[str],
-    augment: Callable = augmentation.nothing,
+    augment: Callable = augmentation.identity,
     loss: LossName | Loss | Callable = optax.softmax_cross_entropy_with_integer_labels,
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] | np.ndarray | None = None,
@@ -59,11 +59,11 @@ def classification(
     Source: class weights as in torch's cross_entropy: the sum of weights divides hard labels,
     smoothed or not, but the number of examples divides those of a "target".
     """
-    law = loss_of(loss)
-    check_loss(classes, class_weights, law, label_smoothing, temperature, teacher_weight)
+    law = lookup_loss(loss)
+    check_loss_options(classes, class_weights, law, label_smoothing, temperature, teacher_weight)
     check_crops(preprocessing, crops)
     whole = preprocessing._replace(crop=1.0, size=training_size or preprocessing.size)
-    cost = partial(weighted, law, smoothing=label_smoothing, weights=class_weights)
+    cost = partial(weighted_loss, law, smoothing=label_smoothing, weights=class_weights)
 
     def inputs(batch: Any, train: bool) -> tuple[jax.Array]:
         return (preprocess(batch["image"], whole if train else preprocessing),)
@@ -73,7 +73,7 @@ def classification(
         each, weight = cost(logits, label, batch.get("target"))
         if teacher is not None:
             taught = jax.lax.stop_gradient(teacher(*inputs(batch, True)))
-            lesson = losses.distillation(logits, taught, temperature=temperature)
+            lesson = losses.distillation_loss(logits, taught, temperature=temperature)
             each = (1 - teacher_weight) * each + teacher_weight * weight * lesson
         hits = weight * (jnp.argmax(logits, -1) == label)
         total, weight, hits = (jnp.sum(x * batch["valid"]) for x in (each, weight, hits))
@@ -89,7 +89,7 @@ def classification(
     )
 
 
-def check_loss(
+def check_loss_options(
     classes: Sequence[str],
     class_weights: Sequence[float] | np.ndarray | None,
     law: Loss,
@@ -132,7 +132,7 @@ def measure(
     apply: Callable, batch: Any, *, hard: Callable, preprocessing: Preprocessing, crops: int
 ) -> dict[str, jax.Array]:
     """Sums of loss and top-5 hits; rows of label and prediction, -1 on the padding, and of what
-    `mistakes` tells: example's number and the probabilities of both.
+    `mistakes_csv` tells: example's number and the probabilities of both.
 
     hard: logits, label -> [B].
     """
@@ -147,7 +147,7 @@ def measure(
     share_of = lambda chosen: jnp.take_along_axis(shares, chosen[:, None], axis=1)[:, 0]
     return {
         "loss": jnp.sum(jnp.where(valid, hard(logits, label), 0.0)),
-        "top5": jnp.sum(metrics.top_k(logits, label, k=5) & valid),
+        "top5": jnp.sum(metrics.top_k_correct(logits, label, k=5) & valid),
         "index": batch["index"],
         "label": jnp.where(valid, label, -1),
         "predicted": jnp.where(valid, predicted, -1),
@@ -175,15 +175,15 @@ def render(
     label, predicted = (
         np.concatenate([part[name] for part in measured]) for name in ("label", "predicted")
     )
-    counts = metrics.confusion(predicted, label, classes=len(classes))
+    counts = metrics.confusion_matrix(predicted, label, classes=len(classes))
     return {
-        "predictions.png": hardest(batch, outputs, classes=classes),
-        "confusion.png": plots.confusion(counts, classes),
-        "classes.csv": table(counts, classes, metrics.per_class(counts)),
+        "predictions.png": plot_hardest(batch, outputs, classes=classes),
+        "confusion.png": plots.plot_confusion(counts, classes),
+        "classes.csv": class_table(counts, classes, metrics.precision_recall_f1(counts)),
     }
 
 
-def mistakes(
+def mistakes_csv(
     measured: Sequence[Any], classes: Sequence[str], files: Sequence[str] | None = None
 ) -> str:
     """Rows of batches -> CSV of the wrong ones, the least likely label first.
@@ -193,39 +193,41 @@ def mistakes(
 
     >>> row = dict(index=[4, 5], label=[0, 1], predicted=[0, 0])
     >>> row |= dict(label_share=[0.9, 0.25], predicted_share=[0.9, 0.75])
-    >>> mistakes([row], ("no", "yes"))
+    >>> mistakes_csv([row], ("no", "yes"))
     'example,label,predicted,p_label,p_predicted\\n5,yes,no,0.2500,0.7500\\n'
     """
-    rows = {name: np.concatenate([part[name] for part in measured]) for name in ROWS}
+    rows = {name: np.concatenate([part[name] for part in measured]) for name in MISTAKE_ROWS}
     order = np.argsort(rows["label_share"], kind="stable")
     order = order[(rows["label"] != rows["predicted"])[order]]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["example", "label", "predicted", "p_label", "p_predicted"])
-    for index, label, predicted, *shares in zip(*(rows[name][order] for name in ROWS), strict=True):
+    for index, label, predicted, *shares in zip(
+        *(rows[name][order] for name in MISTAKE_ROWS), strict=True
+    ):
         words = (classes[int(label)], classes[int(predicted)])
         example = files[int(index)] if files else int(index)
         writer.writerow([example, *words, *(f"{share:.4f}" for share in shares)])
     return text.getvalue()
 
 
-def hardest(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:
+def plot_hardest(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:
     """The hardest examples, then some as they come: what the model says and how sure it is.
 
     In red, with the truth, where it is wrong.
     """
     probabilities, label = np.asarray(jax.nn.softmax(outputs["logits"], -1)), batch["label"]
     predicted = probabilities.argmax(-1)
-    order = np.argsort(probabilities[np.arange(len(label)), label], stable=True)[:SHOWN]
-    shown = np.concatenate([order, np.arange(min(SHOWN, len(label)))])
+    order = np.argsort(probabilities[np.arange(len(label)), label], stable=True)[:PLOT_EXAMPLES]
+    shown = np.concatenate([order, np.arange(min(PLOT_EXAMPLES, len(label)))])
     titles = [
         f"{classes[p]} {100 * row[p]:.0f}%" + (f"\nis {classes[t]}" if p != t else "")
         for row, p, t in zip(probabilities[shown], predicted[shown], label[shown], strict=True)
     ]
-    figure = plots.pictures(batch["image"][shown], titles, wrong=(predicted != label)[shown])
+    figure = plots.plot_images(batch["image"][shown], titles, wrong=(predicted != label)[shown])
     wrong = np.sum(predicted != label)
     figure.suptitle(
-        f"the {len(order)} hardest of {len(label)} ({wrong} wrong), then {SHOWN} as they come",
+        f"the {len(order)} hardest of {len(label)} ({wrong} wrong), then {PLOT_EXAMPLES} as they come",
         fontsize=9,
     )
     return figure

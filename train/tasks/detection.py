@@ -15,14 +15,14 @@ from train import augment as augmentation
 from train.metrics import detection as metrics
 from train.task import Task
 from train.tasks import detection_plots as pictures
-from zoo.canvas import normalized
+from zoo.canvas import normalize_canvas
 from zoo.preprocess import Preprocessing
 
 __all__ = ["Metric", "detection"]
 Metric = Literal["voc", "coco"]
-FOUND = ("boxes", "scores", "labels", "valid")  # what detectors give
-PROPOSED = ("proposals", "proposal_valid")  # for models that do not propose themselves
-CSV = ("objects", "detections", "found")  # counts of classes.csv; its figures follow
+DETECTION_KEYS = ("boxes", "scores", "labels", "valid")  # what detectors give
+PROPOSAL_KEYS = ("proposals", "proposal_valid")  # for models that do not propose themselves
+CSV_COLUMNS = ("objects", "detections", "found")  # counts of classes.csv; its figures follow
 
 
 def detection(
@@ -30,7 +30,7 @@ def detection(
     preprocessing: Preprocessing,
     classes: Sequence[str],
     loss: Callable,
-    augment: Callable = augmentation.nothing,
+    augment: Callable = augmentation.identity,
     truth: bool = False,
     metric: Metric = "voc",
 ) -> Task:
@@ -73,15 +73,15 @@ def detection(
 
 def inputs(batch: Any, train: bool, *, preprocessing: Preprocessing, truth: bool) -> tuple:
     """-> (images [B, H, W, C], normalised, 0 beyond them), or with `truth` (images, truth)."""
-    image = normalized(batch["image"], batch["size"], preprocessing)
+    image = normalize_canvas(batch["image"], batch["size"], preprocessing)
     if not truth:
         return (image,)
     names = ("boxes", "labels", "box_valid", "size") if train else ("size",)
-    names += PROPOSED if PROPOSED[0] in batch else ()
-    return image, {name: taught(batch)[name] for name in names}
+    names += PROPOSAL_KEYS if PROPOSAL_KEYS[0] in batch else ()
+    return image, {name: without_crowd(batch)[name] for name in names}
 
 
-def taught(batch: Any) -> dict[str, Any]:
+def without_crowd(batch: Any) -> dict[str, Any]:
     """A batch without its crowd objects."""
     return {**batch, "box_valid": batch["box_valid"] & ~batch["crowd"]}
 
@@ -90,12 +90,12 @@ def total_loss(
     outputs: Any, batch: Any, *, loss: Callable
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """Sums over the images: of the loss, of their number, and of the loss' parts."""
-    parts = summed(loss(outputs, taught(batch)), batch["valid"])
+    parts = sum_losses(loss(outputs, without_crowd(batch)), batch["valid"])
     weight = jnp.sum(batch["valid"], dtype=jnp.float32)
     return sum(parts.values(), jnp.zeros(())), weight, parts
 
 
-def summed(parts: Mapping[str, jax.Array], valid: jax.Array) -> dict[str, jax.Array]:
+def sum_losses(parts: Mapping[str, jax.Array], valid: jax.Array) -> dict[str, jax.Array]:
     """{name: [B]}, [B] -> {name: []}, without the padding."""
     return {name: jnp.sum(jnp.where(valid, each, 0.0)) for name, each in parts.items()}
 
@@ -106,17 +106,17 @@ def measure(
     """-> {"rows": detections and objects as train.metrics.detection has them, "parts": sums}."""
     outputs = apply(*inputs(batch, False))
     scale = batch["scale"][:, None, jnp.array([1, 0, 1, 0])]
-    rows = {**rows_in(batch, outputs), "seen": batch["valid"]}
+    rows = {**prediction_rows(batch, outputs), "seen": batch["valid"]}
     rows |= {name: rows[name] / scale for name in ("boxes", "truth_boxes")}
     rows |= {"area": batch["area"]} if "area" in batch else {}
-    parts = {} if loss is None else summed(loss(outputs, taught(batch)), batch["valid"])
+    parts = {} if loss is None else sum_losses(loss(outputs, without_crowd(batch)), batch["valid"])
     return {"rows": rows, "parts": parts}
 
 
-def rows_in(batch: Any, outputs: Any) -> dict[str, Any]:
+def prediction_rows(batch: Any, outputs: Any) -> dict[str, Any]:
     """A batch and what a model says of it -> rows of train.metrics.detection, on the canvas."""
     return {
-        **{name: outputs[name] for name in FOUND},
+        **{name: outputs[name] for name in DETECTION_KEYS},
         "index": batch["index"],
         "boxes": outputs["boxes"].astype("float32"),
         "scores": outputs["scores"].astype("float32"),
@@ -127,23 +127,23 @@ def rows_in(batch: Any, outputs: Any) -> dict[str, Any]:
     }
 
 
-def rows_of(measured: Sequence[Any]) -> dict[str, np.ndarray]:
+def collect_rows(measured: Sequence[Any]) -> dict[str, np.ndarray]:
     """What batches gave, together and in order: rows of train.metrics.detection."""
-    return metrics.collected([part["rows"] for part in measured])
+    return metrics.collect_rows([part["rows"] for part in measured])
 
 
 def summarize(
     measured: Sequence[Any], *, classes: Sequence[str], metric: Metric
 ) -> dict[str, float]:
     """Sums and rows of batches -> {"loss", its parts, and the metric's figures}."""
-    rows = rows_of(measured)
+    rows = collect_rows(measured)
     count = len(rows["index"])
     parts = {
         name: float(np.sum([part["parts"][name] for part in measured], dtype=np.float64) / count)
         for name in measured[0]["parts"]
     }
     losses = {"loss": sum(parts.values()), **parts} if parts else {}
-    figures = metrics.voc if metric == "voc" else metrics.coco
+    figures = metrics.voc_metrics if metric == "voc" else metrics.coco_metrics
     return losses | figures(rows, classes=len(classes))
 
 
@@ -151,30 +151,30 @@ def render(
     batch: Any, outputs: Any, measured: Sequence[Any], *, classes: Sequence[str], metric: Metric
 ) -> dict[str, Figure | str]:
     """Boxes beside the truth, the hardest first, precision over recall, and how each class does."""
-    rows = rows_of(measured)
-    judged = metrics.judge(rows, classes=len(classes))
-    each = metrics.per_class(rows, judged)
+    rows = collect_rows(measured)
+    judged = metrics.match_detections(rows, classes=len(classes))
+    each = metrics.voc_per_class(rows, judged)
     curves = pictures.precision_recall(rows, judged, each, classes=classes)
     if metric == "coco":
         each |= {"ap": metrics.coco_per_class(rows, classes=len(classes))}
-    score = metrics.best_score(rows, judged)
-    here = {name: np.asarray(value) for name, value in rows_in(batch, outputs).items()}
+    score = metrics.best_f1_score(rows, judged)
+    here = {name: np.asarray(value) for name, value in prediction_rows(batch, outputs).items()}
     images = np.asarray(batch["image"])
     return {
-        "predictions.png": pictures.hardest(images, here, classes=classes, score=score),
+        "predictions.png": pictures.plot_hardest(images, here, classes=classes, score=score),
         "precision_recall.png": curves,
-        "classes.csv": table(each, classes),
+        "classes.csv": class_table(each, classes),
     }
 
 
-def table(each: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
+def class_table(each: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
     """Counts and figures [K] -> a line of CSV per class; nan stays empty."""
-    figures = [name for name in each if name not in CSV]
+    figures = [name for name in each if name not in CSV_COLUMNS]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", *CSV, *figures])
+    writer.writerow(["class", *CSV_COLUMNS, *figures])
     for number, name in enumerate(classes):
         shares = [each[figure][number] for figure in figures]
         cells = ["" if np.isnan(share) else f"{share:.4f}" for share in shares]
-        writer.writerow([name, *(each[count][number] for count in CSV), *cells])
+        writer.writerow([name, *(each[count][number] for count in CSV_COLUMNS), *cells])
     return text.getvalue()

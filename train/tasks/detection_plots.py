@@ -8,22 +8,22 @@ from matplotlib.figure import Figure
 from train import plots
 from train.metrics import detection as metrics
 from train.plots import Frame
-from zoo.media.colormap import box_palette
+from zoo.media.colormap import box_colormap
 
 HARDEST, COMING = 6, 4  # examples in predictions.png
-GREY = (170, 170, 170)  # what is not counted
+CROWD_COLOR = (170, 170, 170)  # what is not counted
 
 
-def hardest(
-    images: np.ndarray, rows: metrics.Rows, *, classes: Sequence[str], score: float
+def plot_hardest(
+    images: np.ndarray, rows: metrics.DetectionRows, *, classes: Sequence[str], score: float
 ) -> Figure:
     """Images [I, H, W, C] and their rows -> those of the lowest F1, then some as they come.
 
     Detections from `score` on are drawn, and judged by themselves.
     """
-    rows = metrics.finite(rows)
+    rows = metrics.drop_non_finite(rows)
     rows["valid"] = rows["valid"] & (rows["scores"] >= score)
-    judged = metrics.judge(rows, classes=len(classes))
+    judged = metrics.match_detections(rows, classes=len(classes))
     true = np.sum(judged.verdict == 1, 1)
     said = np.sum(judged.verdict >= 0, 1)
     there = np.sum(rows["truth_valid"] & ~rows["crowd"], 1)
@@ -36,20 +36,20 @@ def hardest(
         f"{true[row]} of {there[row]} found, {said[row] - true[row]} wrong"
         for place, row in enumerate(shown)
     ]
-    palette = box_palette(len(classes)).tolist()
-    return plots.framed(
+    palette = box_colormap(len(classes)).tolist()
+    return plots.plot_boxes(
         images[shown],
-        [truth_frames(rows, judged, row, classes, palette) for row in shown],
-        [found_frames(rows, judged, row, classes, palette) for row in shown],
+        [ground_truth_frames(rows, judged, row, classes, palette) for row in shown],
+        [prediction_frames(rows, judged, row, classes, palette) for row in shown],
         titles,
         note=f"left what is there, dashed where it is missed; right what is found from a score of "
         f"{score:.2f} on, dashed where it is wrong; grey is not counted",
     )
 
 
-def truth_frames(
-    rows: metrics.Rows,
-    judged: metrics.Judged,
+def ground_truth_frames(
+    rows: metrics.DetectionRows,
+    judged: metrics.MatchedDetections,
     row: int,
     classes: Sequence[str],
     palette: Sequence[Sequence[int]],
@@ -61,13 +61,13 @@ def truth_frames(
         label, crowd = int(rows["truth_labels"][row, place]), bool(rows["crowd"][row, place])
         box = rows["truth_boxes"][row, place].tolist()
         missed = not crowd and place not in found
-        frames.append(Frame(box, classes[label], GREY if crowd else palette[label], missed))
+        frames.append(Frame(box, classes[label], CROWD_COLOR if crowd else palette[label], missed))
     return frames
 
 
-def found_frames(
-    rows: metrics.Rows,
-    judged: metrics.Judged,
+def prediction_frames(
+    rows: metrics.DetectionRows,
+    judged: metrics.MatchedDetections,
     row: int,
     classes: Sequence[str],
     palette: Sequence[Sequence[int]],
@@ -78,21 +78,23 @@ def found_frames(
     for place in kept[np.argsort(rows["scores"][row, kept], stable=True)].tolist():
         label, verdict = int(rows["labels"][row, place]), int(judged.verdict[row, place])
         words = f"{classes[label]} {rows['scores'][row, place]:.2f}"
-        colour = GREY if verdict < 0 else palette[label]
+        colour = CROWD_COLOR if verdict < 0 else palette[label]
         frames.append(Frame(rows["boxes"][row, place].tolist(), words, colour, verdict == 0))
     return frames
 
 
 def precision_recall(
-    rows: metrics.Rows,
-    judged: metrics.Judged,
+    rows: metrics.DetectionRows,
+    judged: metrics.MatchedDetections,
     each: Mapping[str, np.ndarray],
     *,
     classes: Sequence[str],
 ) -> Figure:
     """Precision over recall at IoU 0.5, a line for each class that has objects."""
     seen = np.flatnonzero(judged.objects > 0).tolist()
-    curves = {classes[label]: metrics.curve(rows, judged, label=label) for label in seen}
+    curves = {
+        classes[label]: metrics.precision_recall_curve(rows, judged, label=label) for label in seen
+    }
     figures = each["ap50"][seen]
     mean = f", mean average precision {figures.mean():.3f}" if seen else ""
-    return plots.precision_recall(curves, figures.tolist(), title=f"IoU 0.5{mean}")
+    return plots.plot_precision_recall(curves, figures.tolist(), title=f"IoU 0.5{mean}")

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from zoo import losses
-from zoo.lookup import choose
+from zoo.lookup import lookup
 
 LossName = Literal["softmax", "binary", "svm", "hinge"]
 
@@ -21,29 +21,29 @@ class Loss(NamedTuple):
     soft: Callable | None = None
 
 
-def binary(logits: jax.Array, label: jax.Array) -> jax.Array:
+def binary_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
     """[B, K], [B] -> [B]: binary cross-entropy over the classes, of labels."""
     return losses.binary_cross_entropy(logits, jax.nn.one_hot(label, logits.shape[-1]))
 
 
 LOSSES = {
     "softmax": Loss(optax.softmax_cross_entropy_with_integer_labels, optax.softmax_cross_entropy),
-    "binary": Loss(binary, losses.binary_cross_entropy),
+    "binary": Loss(binary_loss, losses.binary_cross_entropy),
     "svm": Loss(losses.multiclass_svm),
     "hinge": Loss(optax.losses.multiclass_hinge_loss),
 }
 
 
-def loss_of(loss: str | Loss | Callable) -> Loss:
+def lookup_loss(loss: str | Loss | Callable) -> Loss:
     """A name, a Loss or a function -> the Loss; a function of the table brings its soft form."""
     if isinstance(loss, str):
-        return choose(LOSSES, loss, what="loss")
+        return lookup(LOSSES, loss, kind="loss")
     if isinstance(loss, Loss):
         return loss
     return next((known for known in LOSSES.values() if loss is known.hard), Loss(loss))
 
 
-def weighted(
+def weighted_loss(
     law: Loss,
     logits: jax.Array,
     label: jax.Array,

@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from zoo import losses
-from zoo.lookup import choose
+from zoo.lookup import lookup
 
 LossName = Literal["cross_entropy", "focal", "dice", "lovasz"]
 LOSSES: dict[str, Callable] = {
     "cross_entropy": losses.pixel_cross_entropy,
-    "focal": losses.focal,
-    "dice": losses.dice,
+    "focal": losses.focal_loss,
+    "dice": losses.dice_loss,
     "lovasz": losses.lovasz_softmax,
 }
 
 
-def losses_of(
+def lookup_losses(
     loss: LossName | Callable | Sequence[LossName | Callable],
 ) -> tuple[Callable, ...]:
     """A name, a function logits [B, H, W, K], mask [B, H, W] -> [B, H, W] or [B], or several."""
@@ -26,11 +26,11 @@ def losses_of(
     if not several:
         raise ValueError(f"expected a loss or several to be summed, {', '.join(LOSSES)}; got none")
     return tuple(
-        choose(LOSSES, one, what="loss") if isinstance(one, str) else one for one in several
+        lookup(LOSSES, one, kind="loss") if isinstance(one, str) else one for one in several
     )
 
 
-def cost(
+def pixel_loss(
     laws: Sequence[Callable], logits: jax.Array, mask: jax.Array, weight: jax.Array
 ) -> jax.Array:
     """[B, H, W, K], [B, H, W], weights [B, H, W] -> []: the sum that sum(weight) divides.
@@ -45,20 +45,20 @@ def cost(
     return total
 
 
-def aligned(logits: Any, *maps: Any) -> tuple[Any, ...]:
+def align_logits(logits: Any, *maps: Any) -> tuple[Any, ...]:
     """Logits [B, h, w, K], maps [B, H, W, ...] -> all of them, cut to the middle that they share.
 
     Arrays of jax or numpy.
 
-    >>> [x.shape for x in aligned(jnp.zeros((1, 4, 8, 2)), jnp.zeros((1, 6, 6)))]
+    >>> [x.shape for x in align_logits(jnp.zeros((1, 4, 8, 2)), jnp.zeros((1, 6, 6)))]
     [(1, 4, 6, 2), (1, 4, 6)]
     """
     sizes = [x.shape[1:3] for x in (logits, *maps)]
     size = tuple(map(min, *sizes))
-    return tuple(middle(x, size) for x in (logits, *maps))
+    return tuple(center_crop(x, size) for x in (logits, *maps))
 
 
-def middle(x: Any, size: Sequence[int]) -> Any:
+def center_crop(x: Any, size: Sequence[int]) -> Any:
     """[B, H, W, ...] -> [B, *size, ...]."""
     top, left = ((whole - part) // 2 for whole, part in zip(x.shape[1:3], size, strict=True))
     return x[:, top : top + size[0], left : left + size[1]]

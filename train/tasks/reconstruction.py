@@ -16,7 +16,7 @@ from train import plots
 from train.task import Task
 from zoo import losses
 
-SHOWN = 10
+PLOT_EXAMPLES = 10
 LOSSES = {
     "squared": losses.squared_error,
     "absolute": losses.absolute_error,
@@ -30,7 +30,7 @@ def reconstruction(
     *,
     noise: float = 0.0,
     loss: Loss = "cross_entropy",
-    augment: Callable = augmentation.nothing,
+    augment: Callable = augmentation.identity,
 ) -> Task:
     """Batches {"image" [B, H, W, C]} and models with "reconstruction" [B, H, W, C].
 
@@ -45,25 +45,25 @@ def reconstruction(
         if not noise:
             return batch
         own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1_000)
-        return {**batch, "noisy": noisy(own, unit(batch["image"]), noise=noise)}
+        return {**batch, "noisy": add_noise(own, to_unit_range(batch["image"]), noise=noise)}
 
     def inputs(batch: Any, train: bool) -> tuple[jax.Array]:
         del train
         if "noisy" in batch:
             return (batch["noisy"],)
-        image = unit(batch["image"])
+        image = to_unit_range(batch["image"])
         if not noise:
             return (image,)
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(0)))(batch["index"])
-        return (noisy(keys, image, noise=noise),)
+        return (add_noise(keys, image, noise=noise),)
 
     def total(outputs: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         valid = batch["valid"].astype(jnp.float32)
-        each, squared = errors(outputs, batch, loss=loss)
+        each, squared = reconstruction_errors(outputs, batch, loss=loss)
         return jnp.sum(each * valid), jnp.sum(valid), {"squared_error": jnp.sum(squared * valid)}
 
     def measure(apply: Callable, batch: Any) -> dict[str, jax.Array]:
-        each, squared = errors(apply(*inputs(batch, False)), batch, loss=loss)
+        each, squared = reconstruction_errors(apply(*inputs(batch, False)), batch, loss=loss)
         valid = batch["valid"]
         return {
             "loss": jnp.sum(jnp.where(valid, each, 0.0)),
@@ -73,17 +73,17 @@ def reconstruction(
 
     def render(batch: Any, outputs: Any, measured: Sequence[Any]) -> dict[str, Figure]:
         del measured
-        rows = {"image": unit(batch["image"])}
+        rows = {"image": to_unit_range(batch["image"])}
         if noise:
             rows["noisy input"] = inputs(batch, False)[0]
         rows["reconstruction"] = outputs["reconstruction"]
-        shown = {name: picture(np.asarray(x)[:SHOWN]) for name, x in rows.items()}
-        return {"predictions.png": plots.strips(shown)}
+        shown = {name: to_image(np.asarray(x)[:PLOT_EXAMPLES]) for name, x in rows.items()}
+        return {"predictions.png": plots.plot_strips(shown)}
 
     return Task(augmented, inputs, total, measure, summarize, render)
 
 
-def noisy(keys: jax.Array, image: jax.Array, *, noise: float) -> jax.Array:
+def add_noise(keys: jax.Array, image: jax.Array, *, noise: float) -> jax.Array:
     """Keys [B], [B, H, W, C] -> the same with Gaussian noise, clipped to [0, 1]."""
 
     def corrupt(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -92,25 +92,25 @@ def noisy(keys: jax.Array, image: jax.Array, *, noise: float) -> jax.Array:
     return jax.vmap(corrupt)(keys, image)
 
 
-def errors(outputs: Any, batch: Any, *, loss: Loss) -> tuple[jax.Array, jax.Array]:
+def reconstruction_errors(outputs: Any, batch: Any, *, loss: Loss) -> tuple[jax.Array, jax.Array]:
     """Outputs, batch -> the loss per pixel [B], the squared error per image [B]."""
-    target = unit(batch["image"])
+    target = to_unit_range(batch["image"])
     pixels = math.prod(target.shape[1:])
     squared = pixels * losses.squared_error(outputs["reconstruction"], target)
     if loss in LOSSES:
         return LOSSES[loss](outputs["reconstruction"], target), squared
     entropy = optax.sigmoid_binary_cross_entropy(outputs["reconstruction_logits"], target)
-    return losses.per_example(entropy), squared
+    return losses.sum_per_example(entropy), squared
 
 
-def unit(image: jax.Array) -> jax.Array:
+def to_unit_range(image: jax.Array) -> jax.Array:
     """[B, H, W, C] uint8, or float in [0, 1] -> float32 in [0, 1]."""
     image = jnp.asarray(image)
     scale = 1 / 255 if image.dtype == jnp.uint8 else 1.0
     return image.astype(jnp.float32) * scale
 
 
-def picture(image: np.ndarray) -> np.ndarray:
+def to_image(image: np.ndarray) -> np.ndarray:
     """[B, H, W, C] -> the same where it is grey or RGB; codes [B, 1, 1, D] as bars [B, 8, D, 1]."""
     if image.shape[-1] in (1, 3):
         return image

@@ -12,24 +12,31 @@ from matplotlib.figure import Figure
 from train import augment as augmentation
 from train import plots
 from train.metrics import classification
-from train.metrics.connected_components import instances_of
+from train.metrics.connected_components import connected_components
 from train.task import Task
-from train.tasks.pixel_losses import LOSSES, LossName, aligned, cost, losses_of, middle
-from train.tasks.table import table
+from train.tasks.pixel_losses import (
+    LOSSES,
+    LossName,
+    align_logits,
+    center_crop,
+    lookup_losses,
+    pixel_loss,
+)
+from train.tasks.table import class_table
 from zoo import losses
-from zoo.media.colormap import voc_palette
+from zoo.media.colormap import voc_colormap
 from zoo.preprocess import Preprocessing, preprocess
 
 __all__ = ["LOSSES", "LossName", "segmentation"]
 HARDEST, COMING = 6, 4  # examples in predictions.png
-TINY = 1e-6  # a sum of weights that is none: a batch of ignored pixels alone
+EPSILON = 1e-6  # a sum of weights that is none: a batch of ignored pixels alone
 
 
 def segmentation(
     *,
     preprocessing: Preprocessing,
     classes: Sequence[str],
-    augment: Callable = augmentation.nothing,
+    augment: Callable = augmentation.identity,
     loss: LossName | Callable | Sequence[LossName | Callable] = "cross_entropy",
     class_weights: Sequence[float] | np.ndarray | None = None,
     auxiliary_weight: float = 0.5,
@@ -62,9 +69,9 @@ def segmentation(
 
     Source: Long et al. 2015, section 5, for the metrics; Ronneberger et al. 2015 for weight maps.
     """
-    laws = losses_of(loss)
-    check(classes, class_weights, margin, membrane, palette)
-    colours = voc_palette(len(classes)) if palette is None else np.asarray(palette, np.uint8)
+    laws = lookup_losses(loss)
+    check_options(classes, class_weights, margin, membrane, palette)
+    colours = voc_colormap(len(classes)) if palette is None else np.asarray(palette, np.uint8)
 
     seen = partial(inputs, preprocessing=preprocessing, margin=margin)
     training = dict(class_weights=class_weights, auxiliary_weight=auxiliary_weight)
@@ -86,7 +93,7 @@ def inputs(
     del train
     image = batch["image"]
     whole = preprocessing._replace(size=image.shape[1:3], crop=1.0)
-    return (mirrored(preprocess(image, whole), margin),)
+    return (mirror_margin(preprocess(image, whole), margin),)
 
 
 def total_loss(
@@ -98,15 +105,15 @@ def total_loss(
     auxiliary_weight: float,
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """Sums over the weighted pixels: of the losses, of the weights, of those that are right."""
-    weight = losses.pixel_weight(batch["mask"], batch.get("weight"), class_weights=class_weights)
+    weight = losses.pixel_weights(batch["mask"], batch.get("weight"), class_weights=class_weights)
     weight = weight * batch["valid"][:, None, None]
-    logits, mask, own = aligned(outputs["logits"], batch["mask"], weight)
-    total = cost(laws, logits, mask, own)
+    logits, mask, own = align_logits(outputs["logits"], batch["mask"], weight)
+    total = pixel_loss(laws, logits, mask, own)
     if "auxiliary_logits" in outputs:
-        sides = aligned(outputs["auxiliary_logits"], batch["mask"], weight)
-        total = total + auxiliary_weight * cost(laws, *sides)
+        sides = align_logits(outputs["auxiliary_logits"], batch["mask"], weight)
+        total = total + auxiliary_weight * pixel_loss(laws, *sides)
     hits = jnp.sum(own * (jnp.argmax(logits, -1) == mask))
-    return total, jnp.maximum(jnp.sum(own), TINY), {"pixel_accuracy": hits}
+    return total, jnp.maximum(jnp.sum(own), EPSILON), {"pixel_accuracy": hits}
 
 
 def measure(
@@ -120,19 +127,21 @@ def measure(
     membrane: int | None,
 ) -> dict[str, jax.Array]:
     """The sum of the losses and confusion counts; with `membrane` masks, and where cells are."""
-    logits = evaluated(apply, *inputs(batch, False), predict=predict)
-    mask = jnp.where(batch["valid"][:, None, None], batch["mask"], losses.IGNORED)
-    logits, mask = aligned(logits, mask)
+    logits = predict_probabilities(apply, *inputs(batch, False), predict=predict)
+    mask = jnp.where(batch["valid"][:, None, None], batch["mask"], losses.IGNORE_LABEL)
+    logits, mask = align_logits(logits, mask)
     sums = {
-        "loss": cost(laws, logits, mask, losses.pixel_weight(mask)),
-        "confusion": classification.pixel_confusion(jnp.argmax(logits, -1), mask, classes=classes),
+        "loss": pixel_loss(laws, logits, mask, losses.pixel_weights(mask)),
+        "confusion": classification.pixel_confusion_matrix(
+            jnp.argmax(logits, -1), mask, classes=classes
+        ),
     }
     if membrane is None:
         return sums
-    return {**sums, "mask": mask, "cell": cell_share(logits, membrane)}
+    return {**sums, "mask": mask, "cell": cell_probability(logits, membrane)}
 
 
-def check(
+def check_options(
     classes: Sequence[str],
     class_weights: Sequence[float] | np.ndarray | None,
     margin: int,
@@ -140,7 +149,7 @@ def check(
     palette: np.ndarray | None,
 ) -> None:
     """Raises ValueError in one line for knobs that cannot be."""
-    if not 2 <= len(classes) <= losses.IGNORED:
+    if not 2 <= len(classes) <= losses.IGNORE_LABEL:
         raise ValueError(f"a mask tells apart 2 to 255 classes; got {len(classes)}")
     if class_weights is not None:
         given = np.asarray(class_weights, np.float64)
@@ -161,7 +170,7 @@ def check(
         )
 
 
-def mirrored(image: jax.Array, margin: int) -> jax.Array:
+def mirror_margin(image: jax.Array, margin: int) -> jax.Array:
     """[B, H, W, C] -> [B, H + 2 m, W + 2 m, C], the border pixel not repeated."""
     if margin >= min(image.shape[1:3]):
         raise ValueError(
@@ -172,7 +181,9 @@ def mirrored(image: jax.Array, margin: int) -> jax.Array:
     return jnp.pad(image, sides, mode="reflect") if margin else image
 
 
-def evaluated(apply: Callable, image: jax.Array, *, predict: Callable | None) -> jax.Array:
+def predict_probabilities(
+    apply: Callable, image: jax.Array, *, predict: Callable | None
+) -> jax.Array:
     """[B, H, W, C] -> logits [B, h, w, K]; with `predict` the logarithms of its probabilities."""
     if predict is None:
         return apply(image)["logits"]
@@ -180,26 +191,28 @@ def evaluated(apply: Callable, image: jax.Array, *, predict: Callable | None) ->
     return jnp.log(jnp.maximum(shares, jnp.finfo(shares.dtype).tiny))
 
 
-def cell_share(logits: jax.Array, membrane: int) -> jax.Array:
+def cell_probability(logits: jax.Array, membrane: int) -> jax.Array:
     """Logits [B, h, w, 2] -> [B, h, w] float32, the probability that it is no membrane."""
     return jax.nn.softmax(logits.astype(jnp.float32))[..., 1 - membrane]
 
 
 def summarize(measured: Sequence[Any], *, membrane: int | None) -> dict[str, float]:
     """Sums of batches -> {"loss", "pixel_accuracy", ...}; with `membrane` "rand", "information"."""
-    counts = confusion_of(measured)
+    counts = sum_confusion(measured)
     pixels = counts.sum()
     total = np.sum([part["loss"] for part in measured], dtype=np.float64)
     loss = float(total / pixels) if pixels else float("nan")
-    figures = {"loss": loss, **classification.regions(counts)}
+    figures = {"loss": loss, **classification.overlap_counts(counts)}
     if membrane is None:
         return figures
     cells = [image for part in measured for image in part["cell"]]
-    truth = [instances_of(mask == 1 - membrane) for part in measured for mask in part["mask"]]
-    return figures | classification.isbi(cells, truth)
+    truth = [
+        connected_components(mask == 1 - membrane) for part in measured for mask in part["mask"]
+    ]
+    return figures | classification.isbi_scores(cells, truth)
 
 
-def confusion_of(measured: Sequence[Any]) -> np.ndarray:
+def sum_confusion(measured: Sequence[Any]) -> np.ndarray:
     """What batches counted, together: [K, K] int64."""
     return np.stack([part["confusion"] for part in measured]).sum(0, dtype=np.int64)
 
@@ -213,21 +226,23 @@ def render(
     palette: np.ndarray,
 ) -> dict[str, Figure | str]:
     """Masks beside the truth, the hardest first, what is confused, and how each class does."""
-    counts = confusion_of(measured)
+    counts = sum_confusion(measured)
     return {
-        "predictions.png": hardest(batch, outputs, classes=classes, palette=palette),
-        "confusion.png": plots.confusion(counts, classes),
-        "classes.csv": table(counts, classes, classification.per_region(counts)),
+        "predictions.png": plot_hardest(batch, outputs, classes=classes, palette=palette),
+        "confusion.png": plots.plot_confusion(counts, classes),
+        "classes.csv": class_table(counts, classes, classification.region_metrics(counts)),
     }
 
 
-def hardest(batch: Any, outputs: Any, *, classes: Sequence[str], palette: np.ndarray) -> Figure:
+def plot_hardest(
+    batch: Any, outputs: Any, *, classes: Sequence[str], palette: np.ndarray
+) -> Figure:
     """The examples of the lowest mean IoU, then some as they come."""
     predicted = np.asarray(outputs["logits"]).argmax(-1)
-    predicted, mask = (np.asarray(x) for x in aligned(predicted, np.asarray(batch["mask"])))
+    predicted, mask = (np.asarray(x) for x in align_logits(predicted, np.asarray(batch["mask"])))
     figures = [
-        classification.regions(classification.confusion(p, m, classes=len(classes)))
-        for p, m in zip(predicted, labels(mask, classes), strict=True)
+        classification.overlap_counts(classification.confusion_matrix(p, m, classes=len(classes)))
+        for p, m in zip(predicted, format_labels(mask, classes), strict=True)
     ]
     order = np.argsort([each["mean_iou"] for each in figures], stable=True)[:HARDEST]
     coming = [number for number in range(len(mask)) if number not in order][:COMING]
@@ -238,12 +253,12 @@ def hardest(batch: Any, outputs: Any, *, classes: Sequence[str], palette: np.nda
         f"{100 * figures[row]['pixel_accuracy']:.1f} % of the pixels right"
         for place, row in enumerate(rows)
     ]
-    image = middle(np.asarray(batch["image"])[rows], mask.shape[1:3])
-    return plots.scenes(
+    image = center_crop(np.asarray(batch["image"])[rows], mask.shape[1:3])
+    return plots.plot_masks(
         image, mask[rows], predicted[rows], titles, classes=classes, palette=palette
     )
 
 
-def labels(mask: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def format_labels(mask: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Masks [B, H, W] -> [B, H, W] int64, -1 where they name no class."""
     return np.where(mask < len(classes), mask.astype(np.int64), -1)

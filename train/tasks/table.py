@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 
-def table(counts: np.ndarray, classes: Sequence[str], figures: Mapping[str, np.ndarray]) -> str:
+def class_table(
+    counts: np.ndarray, classes: Sequence[str], figures: Mapping[str, np.ndarray]
+) -> str:
     """Confusion counts [K, K], figures [K] each -> a line of CSV per class; nan stays empty.
 
-    >>> table(np.array([[3, 1], [0, 0]]), ("no", "yes"), {"recall": np.array([0.75, np.nan])})
+    >>> class_table(np.array([[3, 1], [0, 0]]), ("no", "yes"), {"recall": np.array([0.75, np.nan])})
     'class,support,predicted,recall\\nno,4,3,0.7500\\nyes,0,1,\\n'
     """
     text = io.StringIO()

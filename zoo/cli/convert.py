@@ -5,21 +5,27 @@ import pathlib
 import numpy as np
 
 from zoo.weights import save_model
-from zoo.weights.adapt import unflatten
+from zoo.weights.adapt import unflatten_variables
 from zoo.weights.formats import darknet, safetensors
-from zoo.weights.model_file import find, open_model, preprocessing_of
-from zoo.weights.publishers import export
+from zoo.weights.model_file import find_file, loaded_preprocessing, open_model
+from zoo.weights.publishers import export_tensors
 
-OURS = ("name", "fields", "input", "preprocessing", "checkpoint")  # of a card; not what is extra
+FLAX_ZOO = (
+    "name",
+    "fields",
+    "input",
+    "preprocessing",
+    "checkpoint",
+)  # of a card; not what is extra
 
 
-def said(verb: str, path: str | pathlib.Path, counts: tuple[int, int], size: int) -> str:
+def file_summary(action: str, path: str | pathlib.Path, counts: tuple[int, int], size: int) -> str:
     """A line on a file of so many tensors, numbers and bytes."""
     tensors, numbers = counts
-    return f"{verb} {path}: {tensors:,} tensors, {numbers:,} numbers, {size:,} bytes"
+    return f"{action} {path}: {tensors:,} tensors, {numbers:,} numbers, {size:,} bytes"
 
 
-def convert(
+def convert_weights(
     name: str, source: str, out: str | pathlib.Path, *, to: str | None = None, force: bool = False
 ) -> list[str]:
     """Loads a variant from what load_model takes and writes it to `out` -> lines on both files.
@@ -34,18 +40,20 @@ def convert(
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"{out} is no place for a file: expected one in a folder there is")
     loaded = open_model(name, source)
-    lines = [said("read", source, loaded.held, find(source, name).stat().st_size)]
+    lines = [
+        file_summary("read", source, loaded.tensor_counts, find_file(source, name).stat().st_size)
+    ]
     tensors = {path: np.asarray(value) for path, value in loaded.variables.items()}
     if to is None:
-        extra = {key: value for key, value in loaded.card.items() if key not in OURS}
-        extra["preprocessing"] = preprocessing_of(loaded, source)
-        save_model(loaded.name, out, loaded.model, unflatten(tensors), extra=extra)
+        extra = {key: value for key, value in loaded.card.items() if key not in FLAX_ZOO}
+        extra["preprocessing"] = loaded_preprocessing(loaded, source)
+        save_model(loaded.name, out, loaded.model, unflatten_variables(tensors), extra=extra)
     elif to == "darknet":
         beside = loaded.card.get("checkpoint")
         seen = beside.get("seen") if isinstance(beside, dict) else 0
-        darknet.write(out, tensors, loaded.model, seen=seen)
+        darknet.write_darknet(out, tensors, loaded.model, images_seen=seen)
     else:
-        tensors = export(name, tensors, source=to)
-        safetensors.write(out, tensors, None)
+        tensors = export_tensors(name, tensors, source=to)
+        safetensors.write_safetensors(out, tensors, None)
     counts = len(tensors), sum(tensor.size for tensor in tensors.values())
-    return [*lines, said("wrote", out, counts, out.stat().st_size)]
+    return [*lines, file_summary("wrote", out, counts, out.stat().st_size)]

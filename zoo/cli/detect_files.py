@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.inference.detector import Detector, Found, coco_results, detect, lines
+from zoo.inference.detector import Detections, Detector, coco_results, detect, format_detections
 from zoo.media import image_io, video_io
 
 
@@ -16,15 +16,15 @@ def write_boxes(
     model: Detector, file: str, stem: pathlib.Path, image_id: int | str, write: Callable
 ) -> list[str]:
     """An image to the lines of what is in it, and to STEM_boxes.jpg; its results go to `write`."""
-    image = image_io.opened(file, "L" if model.channels == 1 else "RGB", lambda image: image)
+    image = image_io.open_image(file, "L" if model.channels == 1 else "RGB", lambda image: image)
     try:
         found = detect(model, image)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     path = stem.with_name(f"{stem.name}_boxes.jpg")
-    image_io.write(drawn(model, image, found), path)
+    image_io.write_image(draw_detections(model, image, found), path)
     write(coco_results(found, image_id))
-    return [f"  {path}", *(lines(found, model.classes) or ["  nothing found"])]
+    return [f"  {path}", *(format_detections(found, model.classes) or ["  nothing found"])]
 
 
 def write_video(
@@ -36,25 +36,25 @@ def write_video(
     """
     path = stem.with_name(f"{stem.name}_boxes.mp4")
     frames = boxes = 0
-    with video_io.writer(path) as put:
-        for pixels, second in video_io.frames(file):
+    with video_io.video_writer(path) as put:
+        for pixels, second in video_io.iter_frames(file):
             grey = model.channels == 1
-            found = detect(model, image_io.grey(pixels) if grey else pixels)
-            put(np.asarray(drawn(model, pixels, found)), second)
+            found = detect(model, image_io.to_gray(pixels) if grey else pixels)
+            put(np.asarray(draw_detections(model, pixels, found)), second)
             write(coco_results(found, f"{image_id}#{frames}"))
             frames, boxes = frames + 1, boxes + len(found.labels)
     return [f"  {path}", f"  {frames} frames, {boxes} boxes"]
 
 
-def drawn(model: Detector, image: np.ndarray, found: Found) -> Any:
+def draw_detections(model: Detector, image: np.ndarray, detections: Detections) -> Any:
     """uint8 [H, W, C] and what is found in it to Pillow's image."""
-    pairs = zip(found.labels, found.scores, strict=True)
+    pairs = zip(detections.labels, detections.scores, strict=True)
     words = [f"{model.classes[label]} {score:.2f}" for label, score in pairs]
-    return image_io.boxed(image, found.boxes, model.palette[found.labels], words)
+    return image_io.draw_boxes(image, detections.boxes, model.palette[detections.labels], words)
 
 
 @contextlib.contextmanager
-def results(path: str | None) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def coco_results_file(path: str | None) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     """-> write(rows): they become a JSON list, row by row, whole or not at all; None for nowhere."""
     if path is None:
         yield lambda rows: None

@@ -8,16 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from zoo.cli.detect_files import results, write_boxes, write_video
-from zoo.inference.classifier import Classifier, best, classifier, name_and_images
-from zoo.inference.detector import THRESHOLD, Detector, detector, image_ids
-from zoo.inference.segmenter import Segmenter, classes_of, segment, segmenter, shares
+from zoo.cli.detect_files import coco_results_file, write_boxes, write_video
+from zoo.inference.classifier import (
+    Classifier,
+    create_classifier,
+    format_top_k,
+    split_name_and_files,
+)
+from zoo.inference.detector import DEFAULT_THRESHOLD, Detector, coco_image_ids, create_detector
+from zoo.inference.segmenter import (
+    Segmenter,
+    argmax_classes,
+    class_shares,
+    create_segmenter,
+    segment,
+)
 from zoo.inference.video import classify_video
 from zoo.media import image_io, video_io
-from zoo.registry import variant
+from zoo.registry import variant_card
 from zoo.weights.model_file import open_model
 
-WEIGHTS = (
+WEIGHTS_HELP = (
     "a file (safetensors, torch, npz or darknet), a run's folder, torchvision://TAG, hf://ORG/REPO or "
     "https://...; python -m zoo show NAME lists the published ones"
 )
@@ -46,10 +57,10 @@ def add_predict(commands: Any) -> None:
         nargs="+",
         metavar="NAME IMAGE ...",
         help="a name that list prints, which may be left out where the weights say it (a run's "
-        f"do), then images ({', '.join(image_io.FORMATS)}), folders of them, and for detectors "
+        f"do), then images ({', '.join(image_io.IMAGE_FORMATS)}), folders of them, and for detectors "
         "and models of clips videos",
     )
-    command.add_argument("--weights", required=True, metavar="W", help=WEIGHTS)
+    command.add_argument("--weights", required=True, metavar="W", help=WEIGHTS_HELP)
     command.add_argument(
         "--classes",
         metavar="FILE",
@@ -62,10 +73,10 @@ def add_predict(commands: Any) -> None:
     command.add_argument(
         "--output", metavar="FOLDER", help="segmentation, detection, video: where the files go (.)"
     )
-    add_groups(command)
+    add_task_options(command)
 
 
-def add_groups(command: Any) -> None:
+def add_task_options(command: Any) -> None:
     """Its options for segmenters alone and for detectors alone."""
     masks = command.add_argument_group("segmentation")
     masks.add_argument(
@@ -93,7 +104,7 @@ def add_groups(command: Any) -> None:
         "--threshold",
         type=float,
         metavar="S",
-        help=f"score from 0 to 1 of which a detection has to have as much ({THRESHOLD})",
+        help=f"score from 0 to 1 of which a detection has to have as much ({DEFAULT_THRESHOLD})",
     )
     boxes.add_argument(
         "--json",
@@ -112,55 +123,59 @@ OPTIONS = {
 TASKS = ("classification", "segmentation", "detection", "video")
 
 
-def opened(name: str | None, given: argparse.Namespace) -> Classifier | Segmenter | Detector:
+def open_predictor(
+    name: str | None, arguments: argparse.Namespace
+) -> Classifier | Segmenter | Detector:
     """The model of the weights; ValueError for options that are another task's."""
-    loaded = open_model(name, given.weights)
-    task = variant(loaded.name)[0]["task"]
+    loaded = open_model(name, arguments.weights)
+    task = variant_card(loaded.name)[0]["task"]
     for option, tasks in OPTIONS.items():
-        if task in TASKS and task not in tasks and getattr(given, option) is not None:
+        if task in TASKS and task not in tasks and getattr(arguments, option) is not None:
             raise ValueError(f"--{option} is for {tasks[0]}: {loaded.name} is for {task}")
     if task == "detection":
-        return detector(loaded, given.weights, classes=given.classes, threshold=given.threshold)
+        return create_detector(
+            loaded, arguments.weights, classes=arguments.classes, threshold=arguments.threshold
+        )
     if task != "segmentation":
-        return classifier(loaded, given.weights, classes=given.classes)
-    return segmenter(
+        return create_classifier(loaded, arguments.weights, classes=arguments.classes)
+    return create_segmenter(
         loaded,
-        given.weights,
-        classes=given.classes,
-        tile=given.tile,
-        flips=bool(given.flips),
-        short=given.size,
+        arguments.weights,
+        classes=arguments.classes,
+        tile=arguments.tile,
+        flips=bool(arguments.flips),
+        short=arguments.size,
     )
 
 
-def classify(model: Classifier, file: str, given: argparse.Namespace) -> list[str]:
+def classify_image(model: Classifier, file: str, arguments: argparse.Namespace) -> list[str]:
     """An image to the lines of its most probable classes."""
-    image = image_io.photograph(file, model.preprocessing)
+    image = image_io.read_image(file, model.preprocessing)
     probabilities = np.asarray(model.apply(image[None]))
-    return best(probabilities, model.classes, 5 if given.top is None else given.top)
+    return format_top_k(probabilities, model.classes, 5 if arguments.top is None else arguments.top)
 
 
 def write_mask(model: Segmenter, file: str, stem: pathlib.Path) -> list[str]:
     """An image to the lines of its classes' shares, and to STEM_mask.png and STEM_overlay.jpg."""
-    image = image_io.opened(file, "L" if model.channels == 1 else "RGB", lambda image: image)
+    image = image_io.open_image(file, "L" if model.channels == 1 else "RGB", lambda image: image)
     if model.resize is None:
-        mask = segment(model, image, finish=classes_of)[..., 0]
+        mask = segment(model, image, finish=argmax_classes)[..., 0]
     else:
         try:
-            small = image_io.sized(image, model.resize)
+            small = image_io.resize_image(image, model.resize)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-        mask = image_io.enlarged_mask(segment(model, small), image.shape[:2])
-    found = shares(mask, model.classes)
-    drawn = image_io.overlay(image, mask, model.palette, found)
+        mask = image_io.resize_probabilities(segment(model, small), image.shape[:2])
+    found = class_shares(mask, model.classes)
+    drawn = image_io.draw_overlay(image, mask, model.palette, found)
     files = [stem.with_name(f"{stem.name}_{end}") for end in ("mask.png", "overlay.jpg")]
-    image_io.write(image_io.coloured(mask, model.palette), files[0])
-    image_io.write(drawn, files[1])
+    image_io.write_image(image_io.colorize_mask(mask, model.palette), files[0])
+    image_io.write_image(drawn, files[1])
     lines = [f"  {100 * share:6.2f} %  {name}" for _, share, name in found]
     return [f"  {', '.join(map(str, files))}", *lines]
 
 
-def listed(words: Sequence[str], endings: Sequence[str]) -> list[str]:
+def expand_inputs(words: Sequence[str], endings: Sequence[str]) -> list[str]:
     """Files and folders to files: of a folder those that end so, by name."""
     files = []
     for word in words:
@@ -179,10 +194,10 @@ def listed(words: Sequence[str], endings: Sequence[str]) -> list[str]:
     return files
 
 
-def stems(files: Sequence[str], folder: pathlib.Path) -> list[pathlib.Path]:
+def output_stems(files: Sequence[str], folder: pathlib.Path) -> list[pathlib.Path]:
     """Images to what the names of their files begin with, no two of which are one.
 
-    >>> [stem.name for stem in stems(["a/1.png", "b/1.jpg", "2.png"], pathlib.Path("."))]
+    >>> [stem.name for stem in output_stems(["a/1.png", "b/1.jpg", "2.png"], pathlib.Path("."))]
     ['1', '1_2', '2']
     """
     taken: dict[str, pathlib.Path] = {}
@@ -194,26 +209,26 @@ def stems(files: Sequence[str], folder: pathlib.Path) -> list[pathlib.Path]:
     return list(taken.values())
 
 
-def predict(given: argparse.Namespace) -> int:
+def predict(arguments: argparse.Namespace) -> int:
     """Prints a block for each image; 2 if one of them could not be read."""
-    if given.top is not None and given.top < 1:
-        raise ValueError(f"--top is a number of classes from 1, got {given.top}")
-    image_io.pillow()  # before the weights, which may be a download
-    name, words = name_and_images(given.words)
-    listed(words, image_io.ENDINGS + video_io.ENDINGS)
-    model = opened(name, given)
+    if arguments.top is not None and arguments.top < 1:
+        raise ValueError(f"--top is a number of classes from 1, got {arguments.top}")
+    image_io.import_pillow()  # before the weights, which may be a download
+    name, words = split_name_and_files(arguments.words)
+    expand_inputs(words, image_io.IMAGE_SUFFIXES + video_io.VIDEO_SUFFIXES)
+    model = open_predictor(name, arguments)
     clips = isinstance(model, Classifier) and model.preprocessing.frames > 0
-    still = () if clips else image_io.ENDINGS
-    files = listed(
-        words, still + (video_io.ENDINGS if clips or isinstance(model, Detector) else ())
+    still = () if clips else image_io.IMAGE_SUFFIXES
+    files = expand_inputs(
+        words, still + (video_io.VIDEO_SUFFIXES if clips or isinstance(model, Detector) else ())
     )
     if model.note:
         print(f"python -m zoo: {model.note}", file=sys.stderr)
-    folder = pathlib.Path(given.output or ".")
+    folder = pathlib.Path(arguments.output or ".")
     if clips or not isinstance(model, Classifier):
         folder.mkdir(parents=True, exist_ok=True)
-    code, names = 0, zip(files, stems(files, folder), image_ids(files), strict=True)
-    with results(given.json) as write:
+    code, names = 0, zip(files, output_stems(files, folder), coco_image_ids(files), strict=True)
+    with coco_results_file(arguments.json) as write:
         for file, stem, image_id in names:
             try:
                 if isinstance(model, Segmenter):
@@ -222,9 +237,9 @@ def predict(given: argparse.Namespace) -> int:
                     one = write_video if video_io.is_video(file) else write_boxes
                     lines = one(model, file, stem, image_id, write)
                 elif clips:
-                    lines = classify_video(model, file, stem, given.top or 5)
+                    lines = classify_video(model, file, stem, arguments.top or 5)
                 else:
-                    lines = classify(model, file, given)
+                    lines = classify_image(model, file, arguments)
             except ValueError as error:
                 print(f"python -m zoo: {error}", file=sys.stderr)
                 code = 2

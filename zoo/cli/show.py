@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from zoo.registry import ModelCard
 
 
-def by(shape: Sequence[int]) -> str:
+def join_dims(shape: Sequence[int]) -> str:
     """(32, 32, 1) to "32x32x1"."""
     return "x".join(map(str, shape))
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of words to lines of aligned columns, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -21,17 +21,17 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def listing(cards: Sequence[ModelCard]) -> str:
+def format_listing(cards: Sequence[ModelCard]) -> str:
     """Cards to the table that `list` prints."""
     head = ("name", "task", "parameters", "multiply-adds", "input")
     rows = [
-        (card.name, card.task, f"{card.parameters:,}", f"{card.macs:,}", by(card.input))
+        (card.name, card.task, f"{card.parameters:,}", f"{card.macs:,}", join_dims(card.input))
         for card in cards
     ]
-    return table([head, *rows])
+    return markdown_table([head, *rows])
 
 
-def resizing(card: ModelCard) -> list[tuple[str, str]]:
+def format_resizing(card: ModelCard) -> list[tuple[str, str]]:
     """How images come to the model's size: (word, value) of each line."""
     seen = card.preprocessing
     if card.task != "detection":
@@ -39,7 +39,7 @@ def resizing(card: ModelCard) -> list[tuple[str, str]]:
         frames = [("frames", f"{seen.frames}, every {seen.stride} of the video")]
         return [
             *(frames if seen.frames else []),
-            ("resize", f"{by(seen.size)} {seen.interpolation}"),
+            ("resize", f"{join_dims(seen.size)} {seen.interpolation}"),
             ("crop", crop),
         ]
     how = (
@@ -47,23 +47,23 @@ def resizing(card: ModelCard) -> list[tuple[str, str]]:
         if seen.sides is None
         else "sides to {} and {} at most".format(*seen.sides)
     )
-    return [("canvas", f"{by(seen.size)}, {how}")]
+    return [("canvas", f"{join_dims(seen.size)}, {how}")]
 
 
-def staged(card: ModelCard, stage: str) -> str:
+def format_stage(card: ModelCard, stage: str) -> str:
     """A stage's stride and channels in words."""
     stride, channels = card.features[stage]
     along = f" and {card.frame_strides[stage]} frames" if card.frame_strides else ""
     return f"{stage} stride {stride}{along}, {channels} channels"
 
 
-def paths(card: ModelCard) -> list[tuple[str, str]]:
+def pathway_rows(card: ModelCard) -> list[tuple[str, str]]:
     """The line on its pathways' multiply-adds, where it has some."""
     shares = [f"{path} {100 * n / card.macs:.1f} %" for path, n in card.pathways.items()]
     return [("pathways", ", ".join(shares) + " of the multiply-adds")] if shares else []
 
 
-def facts(card: ModelCard) -> str:
+def format_card(card: ModelCard) -> str:
     """A card to the lines that `show` prints."""
     preprocessing = card.preprocessing
     what = "clip" if len(card.input) == 4 else "image"
@@ -73,14 +73,14 @@ def facts(card: ModelCard) -> str:
         ("paper", card.paper),
         ("reported", card.reported or "-"),
         ("parameters", f"{card.parameters:,}"),
-        ("multiply-adds", f"{card.macs:,} for one {what} of {by(card.input)}"),
-        *paths(card),
-        ("features", "; ".join(staged(card, stage) for stage in card.features) or "-"),
+        ("multiply-adds", f"{card.macs:,} for one {what} of {join_dims(card.input)}"),
+        *pathway_rows(card),
+        ("features", "; ".join(format_stage(card, stage) for stage in card.features) or "-"),
         (
             "batch norms",
             "{folded} to fold, {affine} to a scale and a bias".format(**card.batchnorms),
         ),
-        *resizing(card),
+        *format_resizing(card),
         ("mean", ", ".join(f"{value:.4g}" for value in preprocessing.mean)),
         ("deviation", ", ".join(f"{value:.4g}" for value in preprocessing.std)),
         *zip(["weights", *[""] * len(card.weights)], card.weights or ["-"], strict=False),

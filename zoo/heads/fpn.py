@@ -12,16 +12,16 @@ from flax.typing import Dtype
 from zoo.ops.convolution import conv_general_dilated
 
 # torchvision's kaiming_uniform with a=1
-INIT = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
-def enlarge(x: jax.Array, size: Sequence[int]) -> jax.Array:
+def upsample_nearest(x: jax.Array, size: Sequence[int]) -> jax.Array:
     """`[B, h, w, C], (H, W) -> [B, H, W, C]`: pixel (i, j) is that of (i h // H, j w // W).
 
     Source: torch's interpolate with mode="nearest", which counts from the corner and not from the
     pixels' middles.
 
-    >>> enlarge(jnp.arange(3.0).reshape(1, 1, 3, 1), (1, 5)).ravel().tolist()
+    >>> upsample_nearest(jnp.arange(3.0).reshape(1, 1, 3, 1), (1, 5)).ravel().tolist()
     [0.0, 0.0, 1.0, 1.0, 2.0]
     """
     for axis, side in zip((1, 2), size, strict=True):
@@ -57,12 +57,12 @@ class FPN(nn.Module):
         conv = partial(
             nn.Conv,
             self.width,
-            kernel_init=INIT,
+            kernel_init=KERNEL_INIT,
             dtype=self.dtype,
             conv_general_dilated=conv_general_dilated,
         )
         inner = [conv((1, 1), name=f"inner{k}")(x) for k, x in enumerate(maps, 1)]
         for k in reversed(range(len(inner) - 1)):
-            inner[k] = inner[k] + enlarge(inner[k + 1], inner[k].shape[1:3])
+            inner[k] = inner[k] + upsample_nearest(inner[k + 1], inner[k].shape[1:3])
         levels = [conv((3, 3), padding=[1, 1], name=f"layer{k}")(x) for k, x in enumerate(inner, 1)]
         return [*levels, levels[-1][:, ::2, ::2]]

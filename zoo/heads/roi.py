@@ -10,29 +10,31 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 
-from zoo.layers.initializer import initializer
-from zoo.ops.assign import match, sample
-from zoo.ops.boxes import area, box_iou, clip, decode, encode
+from zoo.layers.initializer import lookup_initializer
+from zoo.ops.assign import match_anchors, sample_balanced
+from zoo.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from zoo.ops.dense_general import dot_general
 from zoo.ops.nms import batched_nms
 from zoo.ops.roi import pyramid_roi_align
 
-WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of a box's deltas: 1 / (0.1, 0.1, 0.2, 0.2)
-TORCH = initializer("torch")
+BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of a box's deltas: 1 / (0.1, 0.1, 0.2, 0.2)
+TORCH_UNIFORM = lookup_initializer("torch")
 
 
-def power_of_two(whole: int, part: int) -> float:
+def feature_scale(image_side: int, map_side: int) -> float:
     """`H, h -> []`: the power of 2 that is nearest to h / H.
 
     Source: torchvision's MultiScaleRoIAlign, which so makes up for sides that were rounded.
 
-    >>> power_of_two(600, 38)
+    >>> feature_scale(600, 38)
     0.0625
     """
-    return 2.0 ** round(math.log2(part / whole))
+    return 2.0 ** round(math.log2(map_side / image_side))
 
 
-def level_of(boxes: jax.Array, *, first: int, count: int, canonical: float = 224.0) -> jax.Array:
+def assign_level(
+    boxes: jax.Array, *, first: int, count: int, canonical_box_size: float = 224.0
+) -> jax.Array:
     """`[R, 4] -> [R]` int32: from which of `count` maps each box is cut, 0 the one of stride 2^`first`.
 
     The larger the box, the deeper: `floor(4 + log2(sqrt(area) / canonical))`, as far as the maps
@@ -41,37 +43,37 @@ def level_of(boxes: jax.Array, *, first: int, count: int, canonical: float = 224
     Source: Lin et al. 2017, Feature Pyramid Networks, equation 1; torchvision's LevelMapper.
 
     >>> boxes = jnp.array([[0.0, 0, 224, 224], [0, 0, 111, 111], [0, 0, 9, 9]])
-    >>> level_of(boxes, first=2, count=4).tolist()
+    >>> assign_level(boxes, first=2, count=4).tolist()
     [2, 0, 0]
     """
-    side = jnp.sqrt(area(boxes))
-    level = jnp.floor(4 + jnp.log2(jnp.maximum(side, 1e-6) / canonical) + 1e-6)
+    side = jnp.sqrt(box_area(boxes))
+    level = jnp.floor(4 + jnp.log2(jnp.maximum(side, 1e-6) / canonical_box_size) + 1e-6)
     return (jnp.clip(level, first, first + count - 1) - first).astype(jnp.int32)
 
 
-def cut_out(
+def pool_from_pyramid(
     maps: Sequence[jax.Array],
     boxes: jax.Array,
     *,
     canvas: tuple[int, int],
     size: tuple[int, int],
-    canonical: float = 224.0,
+    canonical_box_size: float = 224.0,
 ) -> jax.Array:
     """`[[h, w, C], ...], [R, 4] -> [R, *size, C]`: each box by RoIAlign out of the map of its level.
 
     `canvas` (H, W) is the image that the maps are of; there are four samples in each cell.
 
-    Source: torchvision's MultiScaleRoIAlign; `level_of` chooses.
+    Source: torchvision's MultiScaleRoIAlign; `assign_level` chooses.
 
     >>> maps = [jnp.zeros((8, 8, 1)), jnp.ones((4, 4, 1))]
     >>> boxes = jnp.array([[0.0, 0, 16, 16], [0, 0, 32, 32]])
-    >>> cut_out(maps, boxes, canvas=(32, 32), size=(1, 1), canonical=64.0).ravel().tolist()
+    >>> pool_from_pyramid(maps, boxes, canvas=(32, 32), size=(1, 1), canonical_box_size=64.0).ravel().tolist()
     [0.0, 1.0]
     """
-    scales = tuple(power_of_two(canvas[0], x.shape[0]) for x in maps)
+    scales = tuple(feature_scale(canvas[0], x.shape[0]) for x in maps)
     first = -round(math.log2(scales[0]))
-    level = level_of(boxes, first=first, count=len(maps), canonical=canonical)
-    return pyramid_roi_align(maps, boxes, level, size=size, scales=scales)
+    level = assign_level(boxes, first=first, count=len(maps), canonical_box_size=canonical_box_size)
+    return pyramid_roi_align(maps, boxes, level, output_size=size, spatial_scales=scales)
 
 
 @final
@@ -92,9 +94,9 @@ class BoxHead(nn.Module):
     num_classes: int
     hidden: int = 1024
     dropout: float = 0.0
-    kernel_init: Initializer = TORCH
-    logits_init: Initializer = TORCH
-    deltas_init: Initializer = TORCH
+    kernel_init: Initializer = TORCH_UNIFORM
+    logits_init: Initializer = TORCH_UNIFORM
+    deltas_init: Initializer = TORCH_UNIFORM
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -111,62 +113,72 @@ class BoxHead(nn.Module):
         return logits, deltas.reshape(*x.shape[:2], count, 4)
 
 
-def classes_told(tensors: Mapping[str, Any], *, model: nn.Module) -> dict[str, Any]:
+def infer_num_classes(tensors: Mapping[str, Any], *, model: nn.Module) -> dict[str, Any]:
     """`{path: array} -> {num_classes}`, by the head's outputs, of which one is the background's.
 
     Source: what zoo.weights asks of a family whose head has another number of outputs.
 
-    >>> classes_told({"params/head/logits/bias": jnp.zeros(91)}, model=None)
+    >>> infer_num_classes({"params/head/logits/bias": jnp.zeros(91)}, model=None)
     {'num_classes': 90}
     """
     bias = tensors.get("params/head/logits/bias")
     return {} if bias is None else {"num_classes": len(bias) - 1}
 
 
-def roi_samples(
+def sample_rois(
     key: jax.Array,
     rois: jax.Array,
     valid: jax.Array,
     *,
-    truth: dict[str, jax.Array],
-    high: float,
-    low: float,
-    count: int,
-    share: float,
-    weights: Sequence[float] = WEIGHTS,
-    plus: float = 0.0,
+    ground_truth: dict[str, jax.Array],
+    fg_iou_thresh: float,
+    bg_iou_thresh: float,
+    batch_size: int,
+    positive_fraction: float,
+    weights: Sequence[float] = BOX_CODER_WEIGHTS,
+    pixel_offset: float = 0.0,
 ) -> dict[str, jax.Array]:
     """`key, [P, 4], [P] -> {rois [count, 4], labels, valid [count], targets [count, 4]}`.
 
-    The regions that an image trains on, and what the head is to say of them. The boxes of `truth`
-    are proposals too. A region whose IoU with some box is `high` or more is of that box's class,
-    1 to K, and of the background, 0, where it is from `low` up to `high`. At most `share` of the
-    `count` hold an object.
+    The regions that an image trains on, and what the head is to say of them. The boxes of `ground_truth`
+    are proposals too. A region whose IoU with some box is `fg_iou_thresh` or more is of that box's class,
+    1 to K, and of the background, 0, where it is from `bg_iou_thresh` up to `fg_iou_thresh`. At most `positive_fraction` of the
+    `batch_size` hold an object.
 
     Source: Girshick 2015, Fast R-CNN, section 2.3; torchvision's RoIHeads.select_training_samples.
 
     >>> truth = {"boxes": jnp.array([[0.0, 0, 8, 8]]), "labels": jnp.array([4])}
     >>> truth["box_valid"] = jnp.array([True])
     >>> rois, valid = jnp.array([[20.0, 20, 28, 28]]), jnp.array([True])
-    >>> told = dict(truth=truth, high=0.5, low=0.0, count=2, share=0.5)
-    >>> sorted(roi_samples(jax.random.key(0), rois, valid, **told)["labels"].tolist())
+    >>> told = dict(ground_truth=truth, fg_iou_thresh=0.5, bg_iou_thresh=0.0, batch_size=2, positive_fraction=0.5)
+    >>> sorted(sample_rois(jax.random.key(0), rois, valid, **told)["labels"].tolist())
     [0, 5]
     """
-    boxes, labels, box_valid = (truth[name] for name in ("boxes", "labels", "box_valid"))
+    boxes, labels, box_valid = (ground_truth[name] for name in ("boxes", "labels", "box_valid"))
     boxes = boxes.astype(rois.dtype)
     rois = jax.lax.stop_gradient(jnp.concatenate([rois, boxes]))
     valid = jnp.concatenate([valid, box_valid])
-    iou = box_iou(boxes, rois, plus=plus)
-    matched = match(iou, box_valid, high=high, low=high, low_quality=False)
+    iou = box_iou(boxes, rois, pixel_offset=pixel_offset)
+    matched = match_anchors(
+        iou,
+        box_valid,
+        fg_iou_thresh=fg_iou_thresh,
+        bg_iou_thresh=fg_iou_thresh,
+        allow_low_quality_matches=False,
+    )
     best = jnp.max(jnp.where(box_valid[:, None], iou, 0.0), 0)
-    positive, negative = matched >= 0, (matched == -1) & (best >= low)
-    indices, positive, drawn = sample(
-        key, positive & valid, negative & valid, count=count, share=share
+    positive, negative = matched >= 0, (matched == -1) & (best >= bg_iou_thresh)
+    indices, positive, drawn = sample_balanced(
+        key,
+        positive & valid,
+        negative & valid,
+        batch_size=batch_size,
+        positive_fraction=positive_fraction,
     )
     positive = positive & drawn
     row = jnp.maximum(matched[indices], 0)
     rois = rois[indices]
-    targets = encode(boxes[row], rois, weights=weights, plus=plus)
+    targets = encode_boxes(boxes[row], rois, weights=weights, pixel_offset=pixel_offset)
     return {
         "rois": jnp.where(drawn[:, None], rois, 0.0),
         "labels": jnp.where(positive, labels[row] + 1, 0),
@@ -175,45 +187,51 @@ def roi_samples(
     }
 
 
-def detections(
+def postprocess_detections(
     logits: jax.Array,
     deltas: jax.Array,
     rois: jax.Array,
     *,
     valid: jax.Array,
     size: jax.Array,
-    score: float,
-    threshold: float,
-    count: int,
-    smallest: float = 1e-2,
-    weights: Sequence[float] = WEIGHTS,
-    plus: float = 0.0,
+    score_thresh: float,
+    nms_thresh: float,
+    detections_per_img: int,
+    min_size: float = 1e-2,
+    weights: Sequence[float] = BOX_CODER_WEIGHTS,
+    pixel_offset: float = 0.0,
 ) -> dict[str, jax.Array]:
     """`[R, K + 1], [R, K + 1, 4], [R, 4] -> {boxes [count, 4], scores, labels, valid [count]}`.
 
-    Every class of every valid region is a candidate; those above `score` whose sides are `smallest`
+    Every class of every valid region is a candidate; those above `score_thresh` whose sides are `min_size`
     or more, in the picture of `size` [2], go through non-maximum suppression class by class, and
-    the `count` best are left. Labels are 0 to K - 1.
+    the `detections_per_img` best are left. Labels are 0 to K - 1.
 
     Source: torchvision's RoIHeads.postprocess_detections.
 
     >>> logits, deltas = jnp.array([[0.0, 9.0, 0.0]]), jnp.zeros((1, 3, 4))
-    >>> fields = dict(valid=jnp.array([True]), size=jnp.array([9, 9]), score=0.5, threshold=0.5)
-    >>> found = detections(logits, deltas, jnp.array([[0.0, 0, 8, 10]]), **fields, count=2)
+    >>> fields = dict(valid=jnp.array([True]), size=jnp.array([9, 9]), score_thresh=0.5, nms_thresh=0.5)
+    >>> found = postprocess_detections(logits, deltas, jnp.array([[0.0, 0, 8, 10]]), **fields, detections_per_img=2)
     >>> found["boxes"][0].tolist(), found["labels"][0].tolist(), found["valid"].tolist()
     ([0.0, 0.0, 8.0, 9.0], 0, [True, False])
     """
     classes = logits.shape[-1] - 1
     scores = jax.nn.softmax(logits)[:, 1:]
-    boxes = decode(deltas[:, 1:], rois[:, None], weights=weights, plus=plus)
-    boxes = clip(boxes.reshape(-1, 4), size, plus=plus)
-    sides = boxes[:, 2:] - boxes[:, :2] + plus
+    boxes = decode_boxes(deltas[:, 1:], rois[:, None], weights=weights, pixel_offset=pixel_offset)
+    boxes = clip_boxes(boxes.reshape(-1, 4), size, pixel_offset=pixel_offset)
+    sides = boxes[:, 2:] - boxes[:, :2] + pixel_offset
     labels = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32), scores.shape).reshape(-1)
-    kept = valid[:, None] & (scores > score)
-    kept = kept.reshape(-1) & (sides >= smallest).all(1)
+    kept = valid[:, None] & (scores > score_thresh)
+    kept = kept.reshape(-1) & (sides >= min_size).all(1)
     scores = scores.reshape(-1)
     indices, found = batched_nms(
-        boxes, scores, labels, valid=kept, threshold=threshold, count=count, plus=plus
+        boxes,
+        scores,
+        labels,
+        valid=kept,
+        iou_threshold=nms_thresh,
+        max_outputs=detections_per_img,
+        pixel_offset=pixel_offset,
     )
     return {
         "boxes": jnp.where(found[:, None], boxes[indices], 0.0),

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from zoo.ops.anchors import cell_anchors, grid_anchors
-from zoo.ops.assign import match, sample
-from zoo.ops.boxes import box_iou, encode
+from zoo.ops.assign import match_anchors, sample_balanced
+from zoo.ops.boxes import box_iou, encode_boxes
 from zoo.ops.convolution import conv_general_dilated
 
-NORMAL = nn.initializers.normal(0.01)
+KERNEL_INIT = nn.initializers.normal(0.01)
 
 
 @final
@@ -42,7 +42,7 @@ class RPNHead(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        conv = partial(nn.Conv, kernel_init=NORMAL, conv_general_dilated=conv_general_dilated)
+        conv = partial(nn.Conv, kernel_init=KERNEL_INIT, conv_general_dilated=conv_general_dilated)
         wide = jnp.promote_types(jnp.float32, self.dtype)
         first = conv(
             self.width or maps[0].shape[-1],
@@ -95,47 +95,51 @@ def pyramid_anchors(
     return rows
 
 
-def anchor_samples(
+def sample_anchors(
     key: jax.Array,
     anchors: jax.Array,
     *,
     boxes: jax.Array,
     valid: jax.Array,
-    high: float,
-    low: float,
-    count: int,
-    share: float,
-    plus: float = 0.0,
-    inside: jax.Array | None = None,
+    fg_iou_thresh: float,
+    bg_iou_thresh: float,
+    batch_size: int,
+    positive_fraction: float,
+    pixel_offset: float = 0.0,
+    inside_size: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """`key, [N, 4], boxes [n, 4], valid [n] -> {indices, positive, valid [count], targets [count, 4]}`.
 
     The anchors that an image trains on, and what they are to say. An anchor is positive from an IoU
-    of `high` on, or where it is some box's best, negative below `low`. At most `share` of the
-    `count` are positive. With `inside`, a picture's size [2], anchors that reach out of it are
+    of `fg_iou_thresh` on, or where it is some box's best, negative below `bg_iou_thresh`. At most `positive_fraction` of the
+    `batch_size` are positive. With `inside_size`, a picture's size [2], anchors that reach out of it are
     neither.
 
     Source: Ren et al. 2015, Faster R-CNN, section 3.1.2; torchvision takes those that reach out.
 
     >>> anchors = jnp.array([[0.0, 0, 8, 8], [20, 20, 28, 28]])
     >>> boxes, valid = jnp.array([[0.0, 0, 8, 8]]), jnp.array([True])
-    >>> told = dict(boxes=boxes, valid=valid, high=0.7, low=0.3, count=2, share=0.5)
-    >>> samples = anchor_samples(jax.random.key(0), anchors, **told)
+    >>> told = dict(boxes=boxes, valid=valid, fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size=2, positive_fraction=0.5)
+    >>> samples = sample_anchors(jax.random.key(0), anchors, **told)
     >>> dict(zip(samples["indices"].tolist(), samples["positive"].tolist()))
     {0: True, 1: False}
     """
-    iou = box_iou(boxes, anchors, plus=plus)
+    iou = box_iou(boxes, anchors, pixel_offset=pixel_offset)
     within = jnp.ones(len(anchors), bool)
-    if inside is not None:
-        height, width = inside.astype(anchors.dtype)
-        ends = jnp.stack([width, height]) - plus
+    if inside_size is not None:
+        height, width = inside_size.astype(anchors.dtype)
+        ends = jnp.stack([width, height]) - pixel_offset
         within = jnp.all((anchors[:, :2] >= 0) & (anchors[:, 2:] <= ends[None]), 1)
         iou = jnp.where(within[None], iou, -1.0)  # nobody's best either
-    matched = match(iou, valid, high=high, low=low)
-    indices, positive, drawn = sample(
-        key, (matched >= 0) & within, (matched == -1) & within, count=count, share=share
+    matched = match_anchors(iou, valid, fg_iou_thresh=fg_iou_thresh, bg_iou_thresh=bg_iou_thresh)
+    indices, positive, drawn = sample_balanced(
+        key,
+        (matched >= 0) & within,
+        (matched == -1) & within,
+        batch_size=batch_size,
+        positive_fraction=positive_fraction,
     )
     truth = boxes[jnp.maximum(matched[indices], 0)]
-    targets = encode(truth, anchors[indices], plus=plus)
+    targets = encode_boxes(truth, anchors[indices], pixel_offset=pixel_offset)
     targets = jnp.where((positive & drawn)[:, None], targets, 0.0)
     return {"indices": indices, "positive": positive & drawn, "valid": drawn, "targets": targets}

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from zoo.canvas import Canvas, canvas_of, normalized, place
-from zoo.inference.classifier import name_classes
-from zoo.media.colormap import box_palette
-from zoo.weights.adapt import Fitted, unflatten
-from zoo.weights.model_file import preprocessing_of
+from zoo.canvas import Canvas, create_canvas, letterbox, normalize_canvas
+from zoo.inference.classifier import resolve_class_names
+from zoo.media.colormap import box_colormap
+from zoo.weights.adapt import LoadedModel, unflatten_variables
+from zoo.weights.model_file import loaded_preprocessing
 
-THRESHOLD = 0.3  # score of a detection that is shown, where none is said
+DEFAULT_THRESHOLD = 0.3  # score of a detection that is shown, where none is said
 
 
 class Detector(NamedTuple):
@@ -35,7 +35,7 @@ class Detector(NamedTuple):
     note: str
 
 
-class Found(NamedTuple):
+class Detections(NamedTuple):
     """Boxes [n, 4] in the picture's own pixels, their scores [n] and labels [n], the best first."""
 
     boxes: np.ndarray
@@ -43,8 +43,8 @@ class Found(NamedTuple):
     labels: np.ndarray
 
 
-def detector(
-    loaded: Fitted, source: str, *, classes: str | None = None, threshold: float | None = None
+def create_detector(
+    loaded: LoadedModel, source: str, *, classes: str | None = None, threshold: float | None = None
 ) -> Detector:
     """What open_model has opened of `source`, which detects, to a Detector.
 
@@ -56,31 +56,31 @@ def detector(
         raise ValueError(f"{loaded.name} of {source} finds nothing: its weights have no head")
     if channels not in (1, 3):
         raise ValueError(f"{source} is for images of {channels} channels, files have 1 or 3")
-    least = THRESHOLD if threshold is None else threshold
+    least = DEFAULT_THRESHOLD if threshold is None else threshold
     if not 0 <= least <= 1:
         raise ValueError(f"--threshold is a score from 0 to 1, got {threshold}")
-    names, note = name_classes(loaded, source, classes)
-    seen = preprocessing_of(loaded, source)
+    names, note = resolve_class_names(loaded, source, classes)
+    seen = loaded_preprocessing(loaded, source)
 
     @jax.jit
     def outputs(variables: Any, image: jax.Array, size: jax.Array) -> dict[str, jax.Array]:
-        whole: Any = model.apply(variables, normalized(image, size, seen), {"size": size})
+        whole: Any = model.apply(variables, normalize_canvas(image, size, seen), {"size": size})
         return {name: whole[name][0] for name in ("boxes", "scores", "labels", "valid")}
 
-    canvas = canvas_of(seen)
+    canvas = create_canvas(seen)
     return Detector(
         name=loaded.name,
-        apply=functools.partial(outputs, unflatten(loaded.variables)),
+        apply=functools.partial(outputs, unflatten_variables(loaded.variables)),
         canvas=canvas,
         channels=channels,
         threshold=least,
         classes=["".join(c if c.isprintable() else " " for c in name) for name in names],
-        palette=box_palette(len(names)),
+        palette=box_colormap(len(names)),
         note=note,
     )
 
 
-def detect(model: Detector, image: np.ndarray) -> Found:
+def detect(model: Detector, image: np.ndarray) -> Detections:
     """uint8 [h, w, C], of any size -> what is found in it, from the threshold on.
 
     Compiled once for pictures that are wider than high and once for the others; where pictures are
@@ -89,31 +89,31 @@ def detect(model: Detector, image: np.ndarray) -> Found:
     canvas = model.canvas
     if canvas.fit != "stretch" and image.shape[0] > image.shape[1]:
         canvas = canvas._replace(size=canvas.size[::-1])
-    pixels, _, size, scale = place(image, canvas)
+    pixels, _, size, scale = letterbox(image, canvas)
     whole = {k: np.asarray(v) for k, v in model.apply(pixels[None], size[None]).items()}
     boxes = whole["boxes"].astype(np.float32) / scale[[1, 0, 1, 0]]
     boxes = np.clip(boxes, 0, np.array([*image.shape[1::-1]] * 2, np.float32))
     scores = whole["scores"].astype(np.float32)
     kept = whole["valid"] & (scores >= model.threshold) & np.isfinite(boxes).all(-1)
-    return Found(boxes[kept], scores[kept], whole["labels"][kept].astype(int))
+    return Detections(boxes[kept], scores[kept], whole["labels"][kept].astype(int))
 
 
-def lines(found: Found, classes: Sequence[str]) -> list[str]:
+def format_detections(detections: Detections, classes: Sequence[str]) -> list[str]:
     """What is found, one line for each: score, name and box, in whole pixels.
 
-    >>> lines(Found(np.array([[0, 2.6, 9, 30]]), np.array([0.5]), np.array([1])), ["cat", "dog"])
+    >>> format_detections(Detections(np.array([[0, 2.6, 9, 30]]), np.array([0.5]), np.array([1])), ["cat", "dog"])
     ['   50.00 %  dog  0, 3 to 9, 30']
     """
     return [
         f"  {100 * score:6.2f} %  {classes[label]}  {x0:.0f}, {y0:.0f} to {x1:.0f}, {y1:.0f}"
-        for (x0, y0, x1, y1), score, label in zip(*found, strict=True)
+        for (x0, y0, x1, y1), score, label in zip(*detections, strict=True)
     ]
 
 
-def image_ids(files: Sequence[str]) -> list[int | str]:
+def coco_image_ids(files: Sequence[str]) -> list[int | str]:
     """Files -> how COCO calls them: the numbers that they are named by, else the files as given.
 
-    >>> image_ids(["a/000139.jpg", "000285.jpg"]), image_ids(["a/1.jpg", "b/1.jpg"])
+    >>> coco_image_ids(["a/000139.jpg", "000285.jpg"]), coco_image_ids(["a/1.jpg", "b/1.jpg"])
     ([139, 285], ['a/1.jpg', 'b/1.jpg'])
     """
     stems = [pathlib.Path(file).stem for file in files]
@@ -122,15 +122,15 @@ def image_ids(files: Sequence[str]) -> list[int | str]:
     return numbers if len(set(numbers)) == len(files) else list(files)
 
 
-def coco_results(found: Found, image_id: int | str) -> list[dict[str, Any]]:
+def coco_results(detections: Detections, image_id: int | str) -> list[dict[str, Any]]:
     """What is found -> rows of COCO's results format; categories are 1 to K.
 
-    >>> box = Found(np.array([[1.0, 2.0, 4.0, 8.0]]), np.array([0.5]), np.array([0]))
+    >>> box = Detections(np.array([[1.0, 2.0, 4.0, 8.0]]), np.array([0.5]), np.array([0]))
     >>> coco_results(box, 7)
     [{'image_id': 7, 'category_id': 1, 'bbox': [1.0, 2.0, 3.0, 6.0], 'score': 0.5}]
     """
     rows = []
-    for (x0, y0, x1, y1), score, label in zip(*(part.tolist() for part in found), strict=True):
+    for (x0, y0, x1, y1), score, label in zip(*(part.tolist() for part in detections), strict=True):
         sides = [round(side, 3) for side in (x0, y0, x1 - x0, y1 - y0)]
         rows.append(
             dict(image_id=image_id, category_id=label + 1, bbox=sides, score=round(score, 5))

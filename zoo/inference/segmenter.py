@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.inference import tiling
-from zoo.inference.classifier import name_classes
-from zoo.media.colormap import voc_palette
+from zoo.inference.classifier import resolve_class_names
+from zoo.media.colormap import voc_colormap
 from zoo.preprocess import Preprocessing, preprocess
-from zoo.weights.adapt import Fitted, unflatten
-from zoo.weights.model_file import preprocessing_of
+from zoo.weights.adapt import LoadedModel, unflatten_variables
+from zoo.weights.model_file import loaded_preprocessing
 
-MOST = 255  # classes: a mask has a byte a pixel, and 255 is for ignored ones
+MAX_CLASSES = 255  # classes: a mask has a byte a pixel, and 255 is for ignored ones
 
 
 class Segmenter(NamedTuple):
@@ -36,12 +36,12 @@ class Segmenter(NamedTuple):
     note: str
 
 
-def colours(told: Any, count: int, *, source: str) -> np.ndarray:
+def card_palette(rows: Any, count: int, *, source: str) -> np.ndarray:
     """A card's "palette", or None, to [256, 3] uint8: Pascal VOC's where it tells none."""
-    palette = voc_palette(256)
-    if told is not None:
+    palette = voc_colormap(256)
+    if rows is not None:
         try:
-            own = np.asarray(told)
+            own = np.asarray(rows)
             if own.shape != (count, 3) or own.dtype.kind not in "iu":
                 raise ValueError("of another shape")
             if own.min() < 0 or own.max() > 255:
@@ -49,14 +49,14 @@ def colours(told: Any, count: int, *, source: str) -> np.ndarray:
         except ValueError as error:
             raise ValueError(
                 f"the card of {source} has a palette that is none: expected {count} rows of red, "
-                f"green, blue from 0 to 255, got {told!r:.80}"
+                f"green, blue from 0 to 255, got {rows!r:.80}"
             ) from error
         palette[:count] = own
     return palette
 
 
-def segmenter(
-    loaded: Fitted,
+def create_segmenter(
+    loaded: LoadedModel,
     source: str,
     *,
     classes: str | None = None,
@@ -73,15 +73,17 @@ def segmenter(
     """
     model, channels = loaded.model, loaded.image[-1]
     count = getattr(model, "num_classes", 0)
-    if not 2 <= count <= MOST:
-        raise ValueError(f"{loaded.name} of {source} has {count} classes: expected 2 to {MOST}")
+    if not 2 <= count <= MAX_CLASSES:
+        raise ValueError(
+            f"{loaded.name} of {source} has {count} classes: expected 2 to {MAX_CLASSES}"
+        )
     if channels not in (1, 3):
         raise ValueError(f"{source} is for images of {channels} channels, files have 1 or 3")
     for option, value in (("--tile", tile), ("--size", short)):
         if value is not None and value < 1:
             raise ValueError(f"{option} is a number of pixels from 1, got {value}")
-    names, note = name_classes(loaded, source, classes)
-    seen = preprocessing_of(loaded, source)
+    names, note = resolve_class_names(loaded, source, classes)
+    seen = loaded_preprocessing(loaded, source)
     window = seen.size if tile is None else (tile, tile)
     resize = seen if "://" in source else None
     if short is not None:
@@ -93,7 +95,7 @@ def segmenter(
         return jax.nn.softmax(outputs["logits"].astype(jnp.float32))
 
     cut = seen._replace(size=window, crop=1.0)  # images come resized and cut
-    variables = unflatten(loaded.variables)
+    variables = unflatten_variables(loaded.variables)
     example = jax.ShapeDtypeStruct((1, *window, channels), jnp.uint8)
     try:
         given = jax.eval_shape(probabilities, variables, example).shape
@@ -106,13 +108,13 @@ def segmenter(
     predict = functools.partial(probabilities, variables)
     return Segmenter(
         name=loaded.name,
-        predict=functools.partial(tiling.flips, predict) if flips else predict,
+        predict=functools.partial(tiling.average_flips, predict) if flips else predict,
         window=window,
         margin=margin,
         resize=resize,
         channels=channels,
         classes=names,
-        palette=colours(loaded.card.get("palette"), count, source=source),
+        palette=card_palette(loaded.card.get("palette"), count, source=source),
         note=note,
     )
 
@@ -123,7 +125,7 @@ def segment(
     """uint8 [H, W, C] -> what `finish` makes of probabilities [1, n, w, K], as [H, W, K].
 
     In windows that overlap by half; of a model that takes its margin, in tiles whose middles
-    touch or overlap a little. `finish` is applied part by part: `classes_of` keeps memory at a byte a pixel.
+    touch or overlap a little. `finish` is applied part by part: `argmax_classes` keeps memory at a byte a pixel.
     """
     if max(model.margin) > 0:
         # From tile to tile whole pixels of the deepest map, of five poolings at most: else what a
@@ -143,21 +145,21 @@ def segment(
     )[0]
 
 
-def classes_of(rows: np.ndarray) -> np.ndarray:
+def argmax_classes(rows: np.ndarray) -> np.ndarray:
     """[..., K] -> [..., 1] uint8, the place of the largest.
 
-    >>> classes_of(np.array([[0.2, 0.7, 0.1]])).tolist()
+    >>> argmax_classes(np.array([[0.2, 0.7, 0.1]])).tolist()
     [[1]]
     """
     return np.argmax(rows, -1)[..., None].astype(np.uint8)
 
 
-def shares(mask: np.ndarray, classes: Sequence[str]) -> list[tuple[int, float, str]]:
+def class_shares(mask: np.ndarray, classes: Sequence[str]) -> list[tuple[int, float, str]]:
     """[H, W] and K names -> (class, its share of the pixels, its name), the largest first.
 
     Classes that are nowhere are left out.
 
-    >>> shares(np.array([[1, 1, 0]]), ["sky", "road", "car"])
+    >>> class_shares(np.array([[1, 1, 0]]), ["sky", "road", "car"])
     [(1, 0.6666666666666666, 'road'), (0, 0.3333333333333333, 'sky')]
     """
     counts = np.bincount(mask.ravel(), minlength=len(classes))

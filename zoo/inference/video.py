@@ -4,14 +4,16 @@ import pathlib
 
 import numpy as np
 
-from zoo.inference.classifier import Classifier, best
+from zoo.inference.classifier import Classifier, format_top_k
 from zoo.media import image_io, video_io
-from zoo.preprocess import Preprocessing, centre
+from zoo.preprocess import Preprocessing, center_offset
 
-CLIPS = 3  # of a file
+DEFAULT_CLIPS = 3  # of a file
 
 
-def clip_indices(count: int, preprocessing: Preprocessing, clips: int = CLIPS) -> list[list[int]]:
+def clip_indices(
+    count: int, preprocessing: Preprocessing, clips: int = DEFAULT_CLIPS
+) -> list[list[int]]:
     """Frames of a file to those of each clip, `frames` by `stride` apart: evenly placed, whole ones.
 
     A file that is too short for one has its last frame repeated; of a single clip it is the middle.
@@ -34,18 +36,18 @@ def read_clips(file: str, preprocessing: Preprocessing) -> np.ndarray:
 
     Every frame is decoded once, and but those that the clips hold are kept, small.
     """
-    found = video_io.survey(file)
+    found = video_io.index_frames(file)
     clips = clip_indices(found.count, preprocessing)
     wanted = sorted({index for clip in clips for index in clip})
     seen = {}
-    frames = video_io.read_frames(file, wanted, known=found)
+    frames = video_io.read_frames(file, wanted, frame_index=found)
     for index, frame in zip(wanted, frames, strict=True):
-        frame = image_io.grey(frame) if len(preprocessing.mean) == 1 else frame
+        frame = image_io.to_gray(frame) if len(preprocessing.mean) == 1 else frame
         try:
-            small = image_io.sized(frame, preprocessing)
+            small = image_io.resize_image(frame, preprocessing)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-        top, left = centre(small.shape[:2], preprocessing.size)
+        top, left = center_offset(small.shape[:2], preprocessing.size)
         height, width = preprocessing.size
         seen[index] = small[top : top + height, left : left + width]
     return np.stack([np.stack([seen[index] for index in clip]) for clip in clips])
@@ -58,7 +60,9 @@ def classify_video(model: Classifier, file: str, stem: pathlib.Path, top: int) -
     """
     clips = read_clips(file, model.preprocessing)
     probabilities = np.mean([np.asarray(model.apply(clip[None])) for clip in clips], 0)
-    lines = best(probabilities, model.classes, top)
+    lines = format_top_k(probabilities, model.classes, top)
     path = stem.with_name(f"{stem.name}_strip.jpg")
-    image_io.write(image_io.strip(clips[len(clips) // 2], [line.strip() for line in lines]), path)
+    image_io.write_image(
+        image_io.draw_strip(clips[len(clips) // 2], [line.strip() for line in lines]), path
+    )
     return [f"  {path}", *lines]

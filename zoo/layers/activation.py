@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.lookup import choose
+from zoo.lookup import lookup
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:
@@ -21,12 +21,12 @@ def scaled_tanh(x: jax.Array) -> jax.Array:
     return 1.7159 * jnp.tanh(2 / 3 * x)
 
 
-def linear(x: jax.Array) -> jax.Array:
+def identity(x: jax.Array) -> jax.Array:
     """`[...] -> [...]`: x itself.
 
     Source: the identity, by the name that papers give it.
 
-    >>> float(linear(jnp.float32(3.0)))
+    >>> float(identity(jnp.float32(3.0)))
     3.0
     """
     return x
@@ -36,7 +36,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "elu": nn.elu,
     "gelu": nn.gelu,
     "leaky_relu": nn.leaky_relu,  # slope 0.01 below zero
-    "linear": linear,
+    "linear": identity,
     "relu": nn.relu,
     "relu6": nn.relu6,
     "scaled_tanh": scaled_tanh,
@@ -47,12 +47,12 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+def lookup_activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """Name of a function `[...] -> [...]` to it; ValueError if none is so called.
 
     Source: the table ACTIVATIONS; all but scaled_tanh and linear are jax.nn's.
 
-    >>> float(activation("leaky_relu")(jnp.float32(-100.0)))
+    >>> float(lookup_activation("leaky_relu")(jnp.float32(-100.0)))
     -1.0
     """
-    return choose(ACTIVATIONS, name, what="activation")
+    return lookup(ACTIVATIONS, name, kind="activation")

@@ -6,10 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-SHARED = ("dtype", "axis_name", "remat", "scan")  # of an assembly and its backbone
+SHARED_FIELDS = ("dtype", "axis_name", "remat", "scan")  # of an assembly and its backbone
 
 
-def adapted(backbone: nn.Module, assembly: nn.Module, **fields: Any) -> nn.Module:
+def configure_backbone(backbone: nn.Module, module: nn.Module, **fields: Any) -> nn.Module:
     """`[B, H, W, C] -> {stage1 ...}`: the backbone with these fields, and the assembly's way to compute.
 
     That is its `dtype`, `axis_name`, `remat` and `scan`, where the backbone has them. ValueError
@@ -19,7 +19,7 @@ def adapted(backbone: nn.Module, assembly: nn.Module, **fields: Any) -> nn.Modul
 
     >>> from zoo.layers.conv_norm import ConvNorm
     >>> import jax.numpy as jnp
-    >>> under = adapted(ConvNorm(8), ConvNorm(4, dtype=jnp.bfloat16), kernel=1)
+    >>> under = configure_backbone(ConvNorm(8), ConvNorm(4, dtype=jnp.bfloat16), kernel=1)
     >>> under.width, under.kernel, under.dtype.__name__
     (8, 1, 'bfloat16')
     """
@@ -27,21 +27,21 @@ def adapted(backbone: nn.Module, assembly: nn.Module, **fields: Any) -> nn.Modul
         if not hasattr(backbone, field):
             raise ValueError(
                 f"a {type(backbone).__name__} has no field {field}, which a "
-                f"{type(assembly).__name__} sets on its backbone"
+                f"{type(module).__name__} sets on its backbone"
             )
-    both = [field for field in SHARED if hasattr(assembly, field) and hasattr(backbone, field)]
-    fields |= {field: getattr(assembly, field) for field in both}
+    both = [field for field in SHARED_FIELDS if hasattr(module, field) and hasattr(backbone, field)]
+    fields |= {field: getattr(module, field) for field in both}
     changed = {key: value for key, value in fields.items() if getattr(backbone, key) != value}
     # a backbone that is in use already keeps its variables, which a clone would not
     return backbone.clone(**changed) if changed else backbone
 
 
-def stages(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def select_stages(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """`{stage1 [B, h, w, D], ..., pooled [B, D]} -> {stage1, ..., stageN}`, in this order.
 
     Source: the contract of the zoo's backbones.
 
-    >>> list(stages({"pooled": 0, "stage2": 2, "stage1": 1}))
+    >>> list(select_stages({"pooled": 0, "stage2": 2, "stage1": 1}))
     ['stage1', 'stage2']
     """
     return {name: outputs[name] for name in sorted(outputs) if name.startswith("stage")}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 
-from zoo.layers.norm import norm
+from zoo.layers.norm import create_norm
 from zoo.ops.convolution import conv_general_dilated
 
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -20,7 +20,7 @@ class ConvNorm(nn.Module):
 
     `kernel`, `stride` and `dilation` are a number or one per axis. `padding` "torch" puts
     dilation * (kernel // 2) on both sides of each axis; "SAME" and "VALID" are XLA's, a number is
-    that many on every side. `norm` is a kind of zoo.layers.norm, its scales begin as `scale_init`;
+    that many on every side. `create_norm` is a kind of zoo.layers.norm, its scales begin as `scale_init`;
     `act` None leaves the activation out. A bias is learnt where there is no norm, unless `use_bias`
     says otherwise; norm "folded" always has one, the place of the folded BatchNorm.
 
@@ -73,7 +73,7 @@ class ConvNorm(nn.Module):
             name="conv",
         )(x)
         if not folded:
-            x = norm(
+            x = create_norm(
                 self.norm,
                 axis_name=self.axis_name,
                 dtype=self.dtype,

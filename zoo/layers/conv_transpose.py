@@ -65,7 +65,7 @@ class ConvTranspose(nn.Module):
             x,
             kernel,
             strides,
-            _pads(self.padding, axes),
+            _transposed_padding(self.padding, axes),
             rhs_dilation=dilation,
             transpose_kernel=self.transpose_kernel,
             precision=self.precision,
@@ -73,7 +73,7 @@ class ConvTranspose(nn.Module):
         return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
-def _pads(padding: str | int | Sequence, axes: int) -> str | list[tuple[int, int]]:
+def _transposed_padding(padding: str | int | Sequence, axes: int) -> str | list[tuple[int, int]]:
     """flax's ways to say a padding, in jax's."""
     if isinstance(padding, str):
         if padding not in ("SAME", "VALID"):

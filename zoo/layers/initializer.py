@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer, Shape
 
-from zoo.lookup import choose
+from zoo.lookup import lookup
 
 
 def fan_in_uniform(key: jax.Array, shape: Shape, dtype: Dtype = jnp.float32) -> jax.Array:
@@ -52,12 +52,12 @@ INITIALIZERS: dict[str, Initializer] = {
 }
 
 
-def initializer(name: str) -> Initializer:
+def lookup_initializer(name: str) -> Initializer:
     """Name of a function `key, shape -> [..., in, out]` to it; ValueError if none is so called.
 
     Source: the table INITIALIZERS; all but the two above are jax.nn.initializers'.
 
-    >>> float(initializer("zeros")(jax.random.key(0), (2, 3), jnp.float32).sum())
+    >>> float(lookup_initializer("zeros")(jax.random.key(0), (2, 3), jnp.float32).sum())
     0.0
     """
-    return choose(INITIALIZERS, name, what="initialiser")
+    return lookup(INITIALIZERS, name, kind="initialiser")

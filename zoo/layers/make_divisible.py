@@ -1,14 +1,14 @@
 """Widths that hardware likes."""
 
 
-def round_width(width: float) -> int:
+def make_divisible(width: float) -> int:
     """Wished channels to the C of `[..., C] -> [..., C]`: a multiple of 8, at least 8.
 
     The nearest one, or the next where that would take more than a tenth away.
 
     Source: TensorFlow's slim/nets/mobilenet, which torchvision and timm follow.
 
-    >>> [round_width(width) for width in (3, 11.2, 12, 24 * 0.75, 33.6)]
+    >>> [make_divisible(width) for width in (3, 11.2, 12, 24 * 0.75, 33.6)]
     [8, 16, 16, 24, 32]
     """
     rounded = max(8, int(width + 4) // 8 * 8)

@@ -12,9 +12,9 @@ from flax import traverse_util
 from flax.typing import Dtype, Initializer
 from jax import lax
 
-from zoo.lookup import choose
+from zoo.lookup import lookup
 from zoo.ops.channels import channel_sum, standardize
-from zoo.ops.fusion import computed_once
+from zoo.ops.fusion import fusion_barrier
 
 EPSILON = 1e-5  # of every kind; flax's own default is 1e-6, the papers' and torch's is this
 
@@ -55,7 +55,7 @@ class BatchNorm(nn.Module):
         if train:
             # read three times: without this a concatenation or a depthwise convolution is computed
             # for each; steps of DenseNet-121 and MobileNet v2 take 0.75 times as long with it
-            x = computed_once(x)
+            x = fusion_barrier(x)
             mean, var, count = self.moments(x)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
@@ -94,7 +94,7 @@ class FrozenBatchNorm(nn.Module):
     """`[B, ..., C] -> [B, ..., C]`: (x - mean) * scale / sqrt(var) + bias, of which nothing learns.
 
     All four stand in batch_stats and never change, so that they are no parameters. There is no
-    epsilon: to take a trained BatchNorm over, add its own to the variance (see `frozen`).
+    epsilon: to take a trained BatchNorm over, add its own to the variance (see `freeze_norms`).
 
     Source: torchvision's FrozenBatchNorm2d as its published Faster R-CNN has it, with eps=0.
 
@@ -126,7 +126,7 @@ class FrozenBatchNorm(nn.Module):
         return (x * slope.reshape(across) + shift.reshape(across)).astype(self.dtype)
 
 
-def frozen(variables: Mapping[str, Any]) -> dict[str, Any]:
+def freeze_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
     """`{params: {.. norm: {scale [C], bias [C]}}, batch_stats: {.. norm: {mean [C], var [C]}}} -> the same, frozen`.
 
     Variables of a model with norm "batch" as those of the model with norm "frozen", which computes
@@ -136,7 +136,7 @@ def frozen(variables: Mapping[str, Any]) -> dict[str, Any]:
 
     >>> x = jnp.ones((1, 2))
     >>> trained = jax.jit(BatchNorm(name="norm").init)(jax.random.key(0), x)
-    >>> still = frozen(trained)
+    >>> still = freeze_norms(trained)
     >>> still["params"], sorted(still["batch_stats"])
     ({}, ['bias', 'mean', 'scale', 'var'])
     """
@@ -195,7 +195,7 @@ NORMS: dict[str, Callable[..., nn.Module]] = {  # width, axis_name, fields -> mo
 }
 
 
-def norm(
+def create_norm(
     kind: str | None,
     *,
     axis_name: str | None = None,
@@ -212,12 +212,12 @@ def norm(
 
     Source: Ioffe & Szegedy 2015; Ba et al. 2016; Ulyanov et al. 2016; Wu & He 2018.
 
-    >>> norm(None)(jnp.ones((1, 2)), train=True).tolist()
+    >>> create_norm(None)(jnp.ones((1, 2)), train=True).tolist()
     [[1.0, 1.0]]
     """
     if kind is None:
         return lambda x, *, train=False: x
-    build = choose(NORMS, kind, what="norm")
+    build = lookup(NORMS, kind, kind="norm")
     fields = dict(dtype=dtype, scale_init=scale_init, name=name)
 
     def normalise(x: jax.Array, *, train: bool = False) -> jax.Array:

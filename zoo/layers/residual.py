@@ -50,7 +50,7 @@ def drop_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     return [[next(every) for _ in range(depth)] for depth in depths]
 
 
-def pad_skip(x: jax.Array, like: jax.Array) -> jax.Array:
+def pad_skip(x: jax.Array, target: jax.Array) -> jax.Array:
     """`[B, H, W, C], [B, h, w, D] -> [B, h, w, D]`: every so many pixels, and channels of zeros.
 
     Source: He et al. 2016, Deep Residual Learning, section 3.3, option A. The zeros stand half
@@ -60,13 +60,13 @@ def pad_skip(x: jax.Array, like: jax.Array) -> jax.Array:
     >>> pad_skip(jnp.ones((1, 4, 4, 2)), jnp.ones((1, 2, 2, 4)))[0, 0, 0].tolist()
     [0.0, 1.0, 1.0, 0.0]
     """
-    stride = -(-x.shape[1] // like.shape[1])
-    more = like.shape[3] - x.shape[3]
+    stride = -(-x.shape[1] // target.shape[1])
+    more = target.shape[3] - x.shape[3]
     x = x[:, ::stride, ::stride]
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)))
 
 
-def stage(
+def apply_stage(
     first: Callable[..., nn.Module],
     rest: Callable[..., nn.Module],
     x: jax.Array,
@@ -81,7 +81,7 @@ def stage(
 
     To be called inside a module's compact method: the blocks are `first(name=NAME_0)` and
     `rest(name=NAME_1)` and on, called as `block(x, rate, train=train)`. With `scan` the rest is
-    one compiled block run over weights with a leading axis, NAME_rest (see `stack`); with `remat`
+    one compiled block run over weights with a leading axis, NAME_rest (see `stack_blocks`); with `remat`
     only the blocks' inputs are kept for the gradient.
 
     Source: the memory for time of Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost.
@@ -89,7 +89,7 @@ def stage(
     >>> class Tower(nn.Module):
     ...     @nn.compact
     ...     def __call__(self, x):
-    ...         return stage(Step, Step, x, name="stage1", rates=[0.0] * 3, train=False)
+    ...         return apply_stage(Step, Step, x, name="stage1", rates=[0.0] * 3, train=False)
     >>> class Step(nn.Module):
     ...     @nn.compact
     ...     def __call__(self, x, rate, *, train):
@@ -119,15 +119,15 @@ def stage(
     return x
 
 
-def stack(variables: Mapping[str, Any]) -> dict[str, Any]:
+def stack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
     """`stageN_1/... [...]` and on `-> stageN_rest/... [depth - 1, ...]`: weights as scan has them.
 
     `stageN_0` stays as it is, and so does everything that belongs to no stage.
 
-    Source: the names that `stage` gives; `unstack` is the inverse.
+    Source: the names that `apply_stage` gives; `unstack_blocks` is the inverse.
 
     >>> blocks = {f"stage1_{k}": {"kernel": jnp.full((2,), k)} for k in range(3)}
-    >>> stack({"params": blocks})["params"]["stage1_rest"]["kernel"].tolist()
+    >>> stack_blocks({"params": blocks})["params"]["stage1_rest"]["kernel"].tolist()
     [[1, 1], [2, 2]]
     """
     stacked: dict[tuple[str, ...], Any] = {}
@@ -146,13 +146,13 @@ def stack(variables: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(stacked)
 
 
-def unstack(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """`stageN_rest/... [depth - 1, ...] -> stageN_1/... [...]` and on: the inverse of `stack`.
+def unstack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """`stageN_rest/... [depth - 1, ...] -> stageN_1/... [...]` and on: the inverse of `stack_blocks`.
 
-    Source: the names that `stage` gives.
+    Source: the names that `apply_stage` gives.
 
     >>> variables = {"params": {"stage1_rest": {"kernel": jnp.ones((2, 5))}}}
-    >>> sorted(unstack(variables)["params"])
+    >>> sorted(unstack_blocks(variables)["params"])
     ['stage1_1', 'stage1_2']
     """
     unstacked: dict[tuple[str, ...], Any] = {}

@@ -1,33 +1,33 @@
 """Losses that optax lacks, per example; the task sums them, the step divides."""
 
-from zoo.losses.classification import binary_cross_entropy, distillation, multiclass_svm
-from zoo.losses.rcnn import rcnn
-from zoo.losses.regression import absolute_error, huber, per_example, smooth_l1, squared_error
+from zoo.losses.classification import binary_cross_entropy, distillation_loss, multiclass_svm
+from zoo.losses.rcnn import rcnn_losses
+from zoo.losses.regression import absolute_error, huber, smooth_l1, squared_error, sum_per_example
 from zoo.losses.segmentation import (
-    IGNORED,
-    dice,
-    focal,
+    IGNORE_LABEL,
+    dice_loss,
+    focal_loss,
     lovasz_softmax,
     pixel_cross_entropy,
-    pixel_weight,
+    pixel_weights,
 )
-from zoo.losses.yolo import yolo_v1
+from zoo.losses.yolo import yolo_v1_loss
 
 __all__ = [
-    "IGNORED",
+    "IGNORE_LABEL",
     "absolute_error",
     "binary_cross_entropy",
-    "dice",
-    "distillation",
-    "focal",
+    "dice_loss",
+    "distillation_loss",
+    "focal_loss",
     "huber",
     "lovasz_softmax",
     "multiclass_svm",
-    "per_example",
+    "sum_per_example",
     "pixel_cross_entropy",
-    "pixel_weight",
-    "rcnn",
+    "pixel_weights",
+    "rcnn_losses",
     "smooth_l1",
     "squared_error",
-    "yolo_v1",
+    "yolo_v1_loss",
 ]

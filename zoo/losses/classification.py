@@ -45,7 +45,7 @@ def binary_cross_entropy(
     return jnp.mean(jax.nn.softplus(logits) - target * logits, 1)
 
 
-def distillation(
+def distillation_loss(
     student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float
 ) -> jax.Array:
     """`[B, K], [B, K] -> [B]`: T^2 KL(teacher || student), both softened by the temperature T.
@@ -55,7 +55,7 @@ def distillation(
 
     Source: Hinton et al. 2015, Distilling the Knowledge in a Neural Network, section 2.
 
-    >>> distillation(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0]]), temperature=2.0).tolist()
+    >>> distillation_loss(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0]]), temperature=2.0).tolist()
     [0.0]
     """
     chex.assert_equal_shape([student_logits, teacher_logits])

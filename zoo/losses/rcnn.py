@@ -12,7 +12,7 @@ from zoo.losses.regression import smooth_l1
 SIGMA_3 = 1 / 9  # as beta of smooth_l1
 
 
-def rcnn(
+def rcnn_losses(
     outputs: Mapping[str, jax.Array],
     batch: Any = None,
     *,
@@ -35,7 +35,7 @@ def rcnn(
 
     >>> outputs = {"roi_logits": jnp.zeros((1, 1, 2)), "roi_deltas": jnp.zeros((1, 1, 2, 4))}
     >>> outputs |= {"roi_labels": jnp.array([[1]]), "roi_valid": jnp.array([[True]])}
-    >>> losses = rcnn(outputs | {"roi_targets": jnp.ones((1, 1, 4))}, roi_beta=1.0)
+    >>> losses = rcnn_losses(outputs | {"roi_targets": jnp.ones((1, 1, 4))}, roi_beta=1.0)
     >>> {name: round(float(each[0]), 4) for name, each in losses.items()}
     {'roi_classes': 0.6931, 'roi_boxes': 2.0}
     """
@@ -46,18 +46,18 @@ def rcnn(
             outputs[f"rpn_{name}"] for name in ("logits", "deltas", "targets", "positive", "valid")
         )
         entropy = jax.nn.softplus(jnp.where(positive, -logits, logits))
-        losses["rpn_objectness"] = mean_of_samples(entropy, valid)
+        losses["rpn_objectness"] = mean_over_samples(entropy, valid)
         far = box_loss(deltas, targets, beta=rpn_beta)
-        losses["rpn_boxes"] = mean_of_samples(far, valid, counted=positive)
+        losses["rpn_boxes"] = mean_over_samples(far, valid, counted=positive)
     logits, deltas, targets, labels, valid = (
         outputs[f"roi_{name}"] for name in ("logits", "deltas", "targets", "labels", "valid")
     )
     chex.assert_equal_shape_prefix([logits, labels, valid, targets], 2)
     own = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[..., None], -1)[..., 0]
-    losses["roi_classes"] = mean_of_samples(-own, valid)
+    losses["roi_classes"] = mean_over_samples(-own, valid)
     deltas = jnp.take_along_axis(deltas, labels[..., None, None], 2)[:, :, 0]
     far = box_loss(deltas, targets, beta=roi_beta)
-    losses["roi_boxes"] = mean_of_samples(far, valid, counted=labels > 0)
+    losses["roi_boxes"] = mean_over_samples(far, valid, counted=labels > 0)
     return losses
 
 
@@ -73,7 +73,7 @@ def box_loss(deltas: jax.Array, targets: jax.Array, *, beta: float) -> jax.Array
     return deltas.shape[-1] * of_one(deltas, targets.astype(deltas.dtype))
 
 
-def mean_of_samples(
+def mean_over_samples(
     values: jax.Array, valid: jax.Array, *, counted: jax.Array | None = None
 ) -> jax.Array:
     """`[B, n], [B, n] -> [B]`: the sum of the valid values by the number of valid samples.
@@ -83,7 +83,7 @@ def mean_of_samples(
     Source: the code of Faster R-CNN, which divides the loss of boxes by all samples too.
 
     >>> valid, values = jnp.array([[True, True, False]]), jnp.array([[1.0, 3.0, 9.0]])
-    >>> mean_of_samples(values, valid, counted=jnp.array([[True, False, True]])).tolist()
+    >>> mean_over_samples(values, valid, counted=jnp.array([[True, False, True]])).tolist()
     [0.5]
     """
     kept = valid if counted is None else valid & counted

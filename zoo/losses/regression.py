@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 
 
-def per_example(values: jax.Array) -> jax.Array:
+def sum_per_example(values: jax.Array) -> jax.Array:
     """`[B, ...] -> [B]`: the mean over every axis but the first.
 
     Source: so that a loss does not grow with the image, as torch's reduction "mean".
 
-    >>> per_example(jnp.array([[1.0, 3.0], [5.0, 5.0]])).tolist()
+    >>> sum_per_example(jnp.array([[1.0, 3.0], [5.0, 5.0]])).tolist()
     [2.0, 5.0]
     """
     return values.reshape(values.shape[0], -1).mean(1)
@@ -25,7 +25,7 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     [2.0]
     """
     chex.assert_equal_shape([outputs, targets])
-    return per_example(jnp.square(outputs - targets))
+    return sum_per_example(jnp.square(outputs - targets))
 
 
 def absolute_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -38,7 +38,7 @@ def absolute_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """
     chex.assert_equal_shape([outputs, targets])
     error = outputs - targets
-    return per_example(error * jnp.sign(error))
+    return sum_per_example(error * jnp.sign(error))
 
 
 def huber(outputs: jax.Array, targets: jax.Array, *, delta: float = 1.0) -> jax.Array:
@@ -52,7 +52,7 @@ def huber(outputs: jax.Array, targets: jax.Array, *, delta: float = 1.0) -> jax.
     chex.assert_equal_shape([outputs, targets])
     error = jnp.abs(outputs - targets)
     near = jnp.minimum(error, delta)
-    return per_example(near * (error - near / 2))
+    return sum_per_example(near * (error - near / 2))
 
 
 def smooth_l1(outputs: jax.Array, targets: jax.Array, *, beta: float = 1.0) -> jax.Array:

@@ -7,27 +7,27 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from zoo.ops.boxes import box_iou, from_centres, to_centres
-from zoo.ops.yolo_grid import Cells, cells
+from zoo.ops.boxes import box_iou, from_center_form, to_center_form
+from zoo.ops.yolo_grid import GridOutputs, split_grid
 
 
-class Targets(NamedTuple):
+class GridTargets(NamedTuple):
     """`-> [H, W], [H, W, K], [H, W, 4]`: whether a cell has an object, its class, its place.
 
     Source: fill_truth_region of darknet's data.c.
 
-    >>> Targets(jnp.zeros((7, 7), bool), jnp.zeros((7, 7, 20)), jnp.zeros((7, 7, 4))).place.shape
+    >>> GridTargets(jnp.zeros((7, 7), bool), jnp.zeros((7, 7, 20)), jnp.zeros((7, 7, 4))).offsets.shape
     (7, 7, 4)
     """
 
     object: jax.Array
     classes: jax.Array
-    place: jax.Array
+    offsets: jax.Array
 
 
 def grid_targets(
     boxes: jax.Array, labels: jax.Array, valid: jax.Array, *, grid: Sequence[int], classes: int
-) -> Targets:
+) -> GridTargets:
     """`[N, 4], [N], [N] -> [H, W], [H, W, K], [H, W, 4]`: each object to the cell of its centre.
 
     `boxes` are (x0, y0, x1, y1) in a unit square. Of several objects in a cell the first row is
@@ -38,11 +38,11 @@ def grid_targets(
 
     >>> two = jnp.array([[0.0, 0.0, 0.5, 1.0], [0.25, 0.0, 0.5, 1.0]])
     >>> made = grid_targets(two, jnp.array([1, 0]), jnp.array([True, True]), grid=(1, 2), classes=2)
-    >>> made.classes.tolist(), made.place[0, 0].round(2).tolist()
+    >>> made.classes.tolist(), made.offsets[0, 0].round(2).tolist()
     ([[[0.0, 1.0], [0.0, 0.0]]], [0.5, 0.5, 0.7099999785423279, 1.0])
     """
     height, width = grid
-    centres = to_centres(boxes)
+    centres = to_center_form(boxes)
     inside = (centres[:, :2] >= 0).all(1) & (centres[:, :2] <= 1).all(1)
     kept = valid & inside & (centres[:, 2:] > 0).all(1) & jnp.isfinite(centres).all(1)
     centres = jnp.where(kept[:, None], centres, jnp.zeros_like(centres))
@@ -61,10 +61,10 @@ def grid_targets(
     def of_cells(values: jax.Array) -> jax.Array:
         return jnp.where(present[..., None], values[row], jnp.zeros_like(values[row]))
 
-    return Targets(present, of_cells(onehot), of_cells(places))
+    return GridTargets(present, of_cells(onehot), of_cells(places))
 
 
-def responsible(places: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Array]:
+def responsible_boxes(predicted: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`[H, W, P, 4], [H, W, 4] -> [H, W, P], [H, W]`: which box answers for an object, and its IoU.
 
     The one of the largest IoU; where all are 0 the one that is nearest, by the root mean square of
@@ -73,40 +73,40 @@ def responsible(places: jax.Array, place: jax.Array) -> tuple[jax.Array, jax.Arr
     Source: forward_detection_layer of darknet's detection_layer.c.
 
     >>> places = jnp.array([[[[0.5, 0.5, 0.1, 0.1], [0.5, 0.5, 1.0, 0.9]]]])
-    >>> mine, iou = responsible(places, jnp.array([[[0.5, 0.5, 1.0, 1.0]]]))
+    >>> mine, iou = responsible_boxes(places, jnp.array([[[0.5, 0.5, 1.0, 1.0]]]))
     >>> mine.tolist(), iou.round(2).tolist()
     ([[[False, True]]], [[0.8100000023841858]])
     """
-    height, width, count, _ = places.shape
-    places = jax.lax.stop_gradient(places)
+    height, width, count, _ = predicted.shape
+    predicted = jax.lax.stop_gradient(predicted)
     # within a cell, as darknet compares them: the cell's own corner moves both alike
-    scale = jnp.array([width, height, 1, 1], places.dtype).reshape(1, 1, 1, 4)
+    scale = jnp.array([width, height, 1, 1], predicted.dtype).reshape(1, 1, 1, 4)
 
     def centred(values: jax.Array) -> jax.Array:
         return jnp.concatenate([values[..., :2], jnp.square(values[..., 2:])], -1) / scale
 
-    ours, truth = centred(places), centred(place[:, :, None])
+    ours, truth = centred(predicted), centred(target[:, :, None])
     across = jax.vmap(jax.vmap(box_iou))
-    iou = across(from_centres(ours), from_centres(truth))[..., 0]
+    iou = across(from_center_form(ours), from_center_form(truth))[..., 0]
     far = jnp.square(ours - truth).sum(-1)
     best = jnp.where((iou > 0).any(-1), iou.argmax(-1), far.argmin(-1))
     mine = jax.nn.one_hot(best, count, dtype=bool)
     return mine, jnp.where(mine, iou, jnp.zeros_like(iou)).sum(-1)
 
 
-def yolo_v1(
+def yolo_v1_loss(
     outputs: Mapping[str, Any],
     batch: Mapping[str, Any],
     *,
     classes: int,
-    coordinate: float = 5.0,
-    background: float = 0.5,
+    coordinate_weight: float = 5.0,
+    no_object_weight: float = 0.5,
 ) -> dict[str, jax.Array]:
     """`{grid [B, H, W, 5 P + K]}, {boxes [B, N, 4], ...} -> {box, object, background, class [B]}`.
 
     The paper's sum of squares in its parts, summed over the cells of an image: the place of the box
-    that is responsible for an object, times `coordinate`; its confidence, which shall be its IoU;
-    the confidences of all other boxes, which shall be 0, times `background`; the classes of cells
+    that is responsible for an object, times `coordinate_weight`; its confidence, which shall be its IoU;
+    the confidences of all other boxes, which shall be 0, times `no_object_weight`; the classes of cells
     with an object. One object a cell, see `grid_targets`; no gradient through the IoU.
 
     `batch` has the "image" [B, h, w, C] whose pixels "boxes" are in, "labels" [B, N] from 0 to
@@ -119,14 +119,14 @@ def yolo_v1(
     >>> batch = dict(image=jnp.zeros((1, 8, 8, 3)), boxes=jnp.array([[[0.0, 0.0, 8.0, 8.0]]]))
     >>> batch |= dict(labels=jnp.array([[1]]), box_valid=jnp.array([[True]]))
     >>> grid = jnp.array([0.0, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0]).reshape(1, 1, 1, 7)
-    >>> parts = yolo_v1(dict(grid=grid), batch, classes=2)
+    >>> parts = yolo_v1_loss(dict(grid=grid), batch, classes=2)
     >>> {name: float(part[0]) for name, part in sorted(parts.items())}
     {'background': 0.0, 'box': 0.0, 'class': 0.0, 'object': 0.25}
     """
     grid = outputs["grid"]
     chex.assert_rank([grid, batch["boxes"], batch["labels"]], [4, 3, 2])
     grid = grid.astype(jnp.float32) if jnp.finfo(grid.dtype).bits < 32 else grid
-    ours = cells(grid, classes=classes)
+    ours = split_grid(grid, classes=classes)
     high, wide = batch["image"].shape[1:3]
     sides = jnp.array([wide, high, wide, high], grid.dtype).reshape(1, 1, 4)
     boxes = jnp.asarray(batch["boxes"], grid.dtype) / sides
@@ -134,19 +134,20 @@ def yolo_v1(
     if "crowd" in batch:
         valid = valid & ~batch["crowd"]
 
-    def parts(ours: Cells, boxes: jax.Array, labels: jax.Array, valid: jax.Array) -> dict:
+    def parts(ours: GridOutputs, boxes: jax.Array, labels: jax.Array, valid: jax.Array) -> dict:
         sides = ours.classes.shape[:2]
         truth = grid_targets(boxes, labels, valid, grid=sides, classes=classes)
-        mine, iou = responsible(ours.places, truth.place)
+        mine, iou = responsible_boxes(ours.boxes, truth.offsets)
         mine = mine & truth.object[..., None]
 
         def squares(error: jax.Array, where: jax.Array) -> jax.Array:
             return jnp.square(jnp.where(where, error, jnp.zeros_like(error))).sum()
 
         return {
-            "box": coordinate * squares(ours.places - truth.place[:, :, None], mine[..., None]),
+            "box": coordinate_weight
+            * squares(ours.boxes - truth.offsets[:, :, None], mine[..., None]),
             "object": squares(ours.confidence - iou[..., None], mine),
-            "background": background * squares(ours.confidence, ~mine),
+            "background": no_object_weight * squares(ours.confidence, ~mine),
             "class": squares(ours.classes - truth.classes, truth.object[..., None]),
         }
 

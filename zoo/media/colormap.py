@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def voc_palette(classes: int) -> np.ndarray:
+def voc_colormap(classes: int) -> np.ndarray:
     """Number of classes -> [K, 3] uint8, red, green and blue of each; at most 256.
 
     Class 0 is black, and 255, the value of ignored pixels, a pale grey-yellow: the same whatever K.
@@ -11,7 +11,7 @@ def voc_palette(classes: int) -> np.ndarray:
     Source: the colour map of Pascal VOC's development kit (VOClabelcolormap.m): the bits of the
     class, three by three, are the bits of the colours from the highest down.
 
-    >>> voc_palette(4).tolist()
+    >>> voc_colormap(4).tolist()
     [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     """
     if not 0 <= classes <= 256:
@@ -25,14 +25,14 @@ def voc_palette(classes: int) -> np.ndarray:
     return colours
 
 
-def box_palette(classes: int) -> np.ndarray:
+def box_colormap(classes: int) -> np.ndarray:
     """Number of classes -> [K, 3] uint8, the colours of boxes, which recur from the 255th on.
 
-    Those of `voc_palette` from 1 on, where classes of Pascal VOC's masks begin, each a quarter of the
+    Those of `voc_colormap` from 1 on, where classes of Pascal VOC's masks begin, each a quarter of the
     way to white, for thin lines on dark pictures.
 
-    >>> box_palette(2).tolist()
+    >>> box_colormap(2).tolist()
     [[162, 66, 66], [66, 162, 66]]
     """
-    dark = voc_palette(256)[1 + np.arange(classes) % 254]
+    dark = voc_colormap(256)[1 + np.arange(classes) % 254]
     return 255 - (255 - dark) // 4 * 3

@@ -8,22 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from zoo.lookup import choose
-from zoo.preprocess import Preprocessing, centre, resized
+from zoo.lookup import lookup
+from zoo.preprocess import Preprocessing, center_offset, resized_size
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # of files of these, in folders
-LARGEST = 89_478_485  # pixels, Pillow's own bound against decompression bombs: 256 MiB of RGB
-LONGEST_JPEG = 65_500  # pixels of a side
-SMALL = 384  # pixels: an overlay of less is enlarged, so that its legend can be read beside it
-OPACITY = 112  # of 255, of a class's colour over the image; at its borders all
-ENTRIES = 48  # lines of a legend
-LONGEST = 32  # letters of a name in it, and beside a box
-STRIP, HIGH = 8, 160  # frames of a strip, and pixels of their height, or as many as a model sees
-BRIGHT = 140  # of 255, of a colour on which words are black
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # of files of these, in folders
+MAX_IMAGE_PIXELS = (
+    89_478_485  # pixels, Pillow's own bound against decompression bombs: 256 MiB of RGB
+)
+MAX_JPEG_SIDE = 65_500  # pixels of a side
+MIN_OVERLAY_SIDE = (
+    384  # pixels: an overlay of less is enlarged, so that its legend can be read beside it
+)
+OVERLAY_ALPHA = 112  # of 255, of a class's colour over the image; at its borders all
+MAX_LEGEND_ENTRIES = 48  # lines of a legend
+MAX_LABEL_LENGTH = 32  # letters of a name in it, and beside a box
+STRIP_FRAMES, STRIP_HEIGHT = (
+    8,
+    160,
+)  # frames of a strip, and pixels of their height, or as many as a model sees
+BRIGHT_LUMA = 140  # of 255, of a colour on which words are black
 
 
-def pillow() -> tuple[Any, Any]:
+def import_pillow() -> tuple[Any, Any]:
     """Pillow's Image and ImageOps; ValueError where it is not installed."""
     try:
         from PIL import Image, ImageOps
@@ -34,9 +41,9 @@ def pillow() -> tuple[Any, Any]:
     return Image, ImageOps
 
 
-def flat(image: Any, mode: str) -> Any:
+def convert_mode(image: Any, mode: str) -> Any:
     """The image in `mode` "L" or "RGB": 16 bits become 8, transparent pixels white."""
-    Image, _ = pillow()
+    Image, _ = import_pillow()
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips at 255
         values = np.asarray(image).clip(0, 65535)
         image = Image.fromarray(np.round(values / 257).astype(np.uint8))
@@ -46,80 +53,82 @@ def flat(image: Any, mode: str) -> Any:
     return image.convert(mode)
 
 
-def opened(file: str, mode: str, read: Callable[[Any], Any]) -> np.ndarray:
+def open_image(file: str, mode: str, read: Callable[[Any], Any]) -> np.ndarray:
     """An image file to uint8 [h, w, C], what `read` makes of Pillow's image of it.
 
     Upright as its EXIF says, on white where it is transparent, of `mode` "L" or "RGB". ValueError
     in one line, whatever is wrong with the file.
     """
-    Image, ImageOps = pillow()
+    Image, ImageOps = import_pillow()
     if not os.path.isfile(file):
         raise ValueError(f"no file {file}: expected an image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # told below
-            image = Image.open(file, formats=FORMATS)
+            image = Image.open(file, formats=IMAGE_FORMATS)
         with image:
-            if image.width * image.height > LARGEST:
-                raise ValueError(f"{image.width} x {image.height} pixels are more than {LARGEST:,}")
-            seen = read(flat(ImageOps.exif_transpose(image), mode))
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels are more than {MAX_IMAGE_PIXELS:,}"
+                )
+            seen = read(convert_mode(ImageOps.exif_transpose(image), mode))
     except Exception as error:  # each of Pillow's decoders has its own: OSError, SyntaxError, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         if type(error).__name__ == "UnidentifiedImageError":
-            reason = f"no image of a known kind: expected {', '.join(FORMATS)}"
+            reason = f"no image of a known kind: expected {', '.join(IMAGE_FORMATS)}"
         raise ValueError(f"{file}: {reason}") from error
     return np.asarray(seen).reshape(seen.height, seen.width, -1)
 
 
-def shrunk(image: Any, preprocessing: Preprocessing) -> Any:
+def draft_and_resize(image: Any, preprocessing: Preprocessing) -> Any:
     """Pillow's image, resized as `preprocessing` does before it cuts."""
-    Image, _ = pillow()
+    Image, _ = import_pillow()
     methods = {name.lower(): method for name, method in Image.Resampling.__members__.items()}
-    method = choose(methods, preprocessing.interpolation, what="interpolation")
-    large = resized((image.height, image.width), preprocessing)
-    if large[0] * large[1] > LARGEST:
+    method = lookup(methods, preprocessing.interpolation, kind="interpolation")
+    large = resized_size((image.height, image.width), preprocessing)
+    if large[0] * large[1] > MAX_IMAGE_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels are too long and thin")
     return image.resize(large[::-1], method)
 
 
-def photograph(file: str, preprocessing: Preprocessing) -> np.ndarray:
-    """An image file to uint8 [h, w, C], as `preprocessing` resizes and cuts it; see `opened`.
+def read_image(file: str, preprocessing: Preprocessing) -> np.ndarray:
+    """An image file to uint8 [h, w, C], as `preprocessing` resizes and cuts it; see `open_image`.
 
     Resized here, so that photographs of any shape are of one for the model.
     """
     size, mode = preprocessing.size, "L" if len(preprocessing.mean) == 1 else "RGB"
 
     def read(image: Any) -> Any:
-        whole = shrunk(image, preprocessing)
-        top, left = centre((whole.height, whole.width), size)
+        whole = draft_and_resize(image, preprocessing)
+        top, left = center_offset((whole.height, whole.width), size)
         return whole.crop((left, top, left + size[1], top + size[0]))
 
-    return opened(file, mode, read)
+    return open_image(file, mode, read)
 
 
-def sized(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+def resize_image(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """uint8 [H, W, C] -> uint8 [h, w, C], resized as `preprocessing` does, and not cut."""
-    whole = shrunk(plain(image), preprocessing)
+    whole = draft_and_resize(to_pillow(image), preprocessing)
     return np.asarray(whole).reshape(whole.height, whole.width, -1)
 
 
-def plain(image: np.ndarray) -> Any:
+def to_pillow(image: np.ndarray) -> Any:
     """uint8 [H, W, 1 or 3] -> Pillow's image."""
-    Image, _ = pillow()
+    Image, _ = import_pillow()
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def grey(image: np.ndarray) -> np.ndarray:
+def to_gray(image: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] -> [H, W, 1]."""
-    return np.asarray(flat(plain(image), "L"))[..., None]
+    return np.asarray(convert_mode(to_pillow(image), "L"))[..., None]
 
 
-def enlarged_mask(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_probabilities(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """[h, w, K] -> [*size] uint8: the largest class after each was resized bilinearly.
 
     One class after the other, so that no more than two of that size are in memory.
     """
-    Image, _ = pillow()
+    Image, _ = import_pillow()
     most, mask = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
     for number in range(probabilities.shape[-1]):
         layer = Image.fromarray(np.ascontiguousarray(probabilities[..., number], np.float32))
@@ -130,15 +139,15 @@ def enlarged_mask(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarra
     return mask
 
 
-def coloured(mask: np.ndarray, palette: np.ndarray) -> Any:
+def colorize_mask(mask: np.ndarray, palette: np.ndarray) -> Any:
     """[H, W] uint8, palette [256, 3] -> Pillow's image of mode "P", whose values are the mask's."""
-    Image, _ = pillow()
+    Image, _ = import_pillow()
     image = Image.fromarray(mask)  # mode "L"
     image.putpalette(palette.astype(np.uint8).tobytes())  # and now "P"
     return image
 
 
-def borders(mask: np.ndarray) -> np.ndarray:
+def mask_borders(mask: np.ndarray) -> np.ndarray:
     """[H, W] -> [H, W] bool: pixels beside one of another class."""
     edge = np.zeros(mask.shape, bool)
     down, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
@@ -149,7 +158,7 @@ def borders(mask: np.ndarray) -> np.ndarray:
     return edge
 
 
-def overlay(
+def draw_overlay(
     image: np.ndarray,
     mask: np.ndarray,
     palette: np.ndarray,
@@ -159,46 +168,44 @@ def overlay(
 
     Classes whose colour is black are left as they are, so that a background does not darken.
     """
-    Image, _ = pillow()
-    factor = max(1, round(SMALL / max(mask.shape)))
+    Image, _ = import_pillow()
+    factor = max(1, round(MIN_OVERLAY_SIDE / max(mask.shape)))
     mask = mask.repeat(factor, 0).repeat(factor, 1)
-    picture = plain(image).convert("RGB")
+    picture = to_pillow(image).convert("RGB")
     if factor > 1:
         picture = picture.resize(mask.shape[::-1], Image.Resampling.NEAREST)
-    opacity = np.where(borders(mask), 255, OPACITY).astype(np.uint8)
+    opacity = np.where(mask_borders(mask), 255, OVERLAY_ALPHA).astype(np.uint8)
     black = np.all(palette == 0, axis=-1)
     opacity[black[mask]] = 0
-    seen = coloured(mask, palette).convert("RGB")
-    return with_legend(Image.composite(seen, picture, Image.fromarray(opacity)), palette, entries)
+    seen = colorize_mask(mask, palette).convert("RGB")
+    return draw_legend(Image.composite(seen, picture, Image.fromarray(opacity)), palette, entries)
 
 
-def with_legend(
-    picture: Any, palette: np.ndarray, entries: Sequence[tuple[int, float, str]]
-) -> Any:
+def draw_legend(image: Any, palette: np.ndarray, entries: Sequence[tuple[int, float, str]]) -> Any:
     """Pillow's image, palette [256, 3], (class, share, name) ... -> the image on white over a legend."""
-    Image, _ = pillow()
+    Image, _ = import_pillow()
     from PIL import ImageDraw, ImageFont
 
-    em = int(min(48, max(14, picture.width / 45)))
+    em = int(min(48, max(14, image.width / 45)))
     font = ImageFont.load_default(em)
     rows = [
         (
             number,
-            f"{name if len(name) <= LONGEST else f'{name[: LONGEST - 1]}…'}  {100 * share:.1f} %",
+            f"{name if len(name) <= MAX_LABEL_LENGTH else f'{name[: MAX_LABEL_LENGTH - 1]}…'}  {100 * share:.1f} %",
         )
-        for number, share, name in entries[:ENTRIES]
+        for number, share, name in entries[:MAX_LEGEND_ENTRIES]
     ]
     hidden = len(entries) - len(rows)
     cell = int(max(font.getlength(words) for _, words in rows)) + 3 * em
-    columns = max(1, (picture.width - em) // cell)
+    columns = max(1, (image.width - em) // cell)
     lines = -(-(len(rows) + bool(hidden)) // columns)
-    width = max(picture.width, columns * cell + em)
-    canvas = Image.new("RGB", (width, picture.height + int(1.6 * em * lines) + em), "white")
-    canvas.paste(picture, ((width - picture.width) // 2, 0))
+    width = max(image.width, columns * cell + em)
+    canvas = Image.new("RGB", (width, image.height + int(1.6 * em * lines) + em), "white")
+    canvas.paste(image, ((width - image.width) // 2, 0))
     draw = ImageDraw.Draw(canvas)
     for place, (number, words) in enumerate(rows):
         left = em + cell * (place // lines)
-        top = picture.height + int(0.7 * em) + int(1.6 * em * (place % lines))
+        top = image.height + int(0.7 * em) + int(1.6 * em * (place % lines))
         colour = tuple(palette[number].tolist())
         hollow = not any(colour)  # as black is drawn over the image
         box = (left, top, left + em, top + em)
@@ -206,53 +213,53 @@ def with_legend(
         draw.text((left + 1.5 * em, top + em / 2), words, "black", font=font, anchor="lm")
     if hidden:
         left = em + cell * (len(rows) // lines)
-        top = picture.height + int(1.2 * em) + int(1.6 * em * (len(rows) % lines))
+        top = image.height + int(1.2 * em) + int(1.6 * em * (len(rows) % lines))
         draw.text((left, top), f"and {hidden} more", "black", font=font, anchor="lm")
     return canvas
 
 
-def boxed(
+def draw_boxes(
     image: np.ndarray,
     boxes: np.ndarray,
-    colours: np.ndarray,
-    words: Sequence[str],
+    colors: np.ndarray,
+    captions: Sequence[str],
 ) -> Any:
     """uint8 [H, W, C], [n, 4], [n, 3], n words -> Pillow's image with boxes, the first on top."""
-    Image, _ = pillow()
+    Image, _ = import_pillow()
     from PIL import ImageDraw, ImageFont
 
-    factor = max(1, round(SMALL / max(image.shape[:2])))
-    picture = plain(image).convert("RGB")
+    factor = max(1, round(MIN_OVERLAY_SIDE / max(image.shape[:2])))
+    picture = to_pillow(image).convert("RGB")
     size = (factor * picture.width, factor * picture.height)
     picture = picture.resize(size, Image.Resampling.NEAREST)
     em = int(min(48, max(11, max(size) / 60)))
     font = ImageFont.load_default(em)
     draw = ImageDraw.Draw(picture)
-    rows = list(zip((factor * boxes).tolist(), colours.tolist(), words, strict=True))
+    rows = list(zip((factor * boxes).tolist(), colors.tolist(), captions, strict=True))
     for (x0, y0, x1, y1), colour, text in reversed(rows):
         colour = tuple(colour)
         draw.rectangle(
             (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=em // 6 + 1
         )
-        text = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+        text = text if len(text) <= MAX_LABEL_LENGTH else f"{text[: MAX_LABEL_LENGTH - 1]}…"
         wide, high = font.getlength(text) + em // 2, int(1.3 * em)
         left = max(0, min(x0, size[0] - wide))
         top = y0 - high if y0 >= high else y0  # above the box where there is room
         draw.rectangle((left, top, left + wide, top + high), fill=colour)
-        dark = np.mean(colour) > BRIGHT
+        dark = np.mean(colour) > BRIGHT_LUMA
         place = (left + em / 4, top + high / 2)
         draw.text(place, text, "black" if dark else "white", font=font, anchor="lm")
     return picture
 
 
-def strip(clip: np.ndarray, lines: Sequence[str]) -> Any:
+def draw_strip(clip: np.ndarray, lines: Sequence[str]) -> Any:
     """uint8 [T, h, w, C] and lines of words -> Pillow's image: frames side by side over the lines."""
-    Image, _ = pillow()
+    Image, _ = import_pillow()
     from PIL import ImageDraw, ImageFont
 
-    kept = clip[np.linspace(0, len(clip) - 1, min(STRIP, len(clip))).round().astype(int)]
-    row = plain(np.concatenate(list(kept), 1))
-    factor = max(1, round(HIGH / row.height))
+    kept = clip[np.linspace(0, len(clip) - 1, min(STRIP_FRAMES, len(clip))).round().astype(int)]
+    row = to_pillow(np.concatenate(list(kept), 1))
+    factor = max(1, round(STRIP_HEIGHT / row.height))
     row = row.resize((row.width * factor, row.height * factor), Image.Resampling.NEAREST)
     em = max(14, row.height // 10)
     font = ImageFont.load_default(em)
@@ -266,11 +273,11 @@ def strip(clip: np.ndarray, lines: Sequence[str]) -> Any:
     return canvas
 
 
-def write(image: Any, path: pathlib.Path) -> None:
+def write_image(image: Any, path: pathlib.Path) -> None:
     """Pillow's image to a PNG or JPEG file, whole or not at all; ValueError if JPEG is too small."""
     temporary = path.with_name(f".{path.name}")
     jpeg = path.suffix == ".jpg"
-    if jpeg and max(image.size) > LONGEST_JPEG:
+    if jpeg and max(image.size) > MAX_JPEG_SIDE:
         raise ValueError(f"{path}: {image.width} x {image.height} pixels are too many for a JPEG")
     try:
         image.save(temporary, **(dict(format="JPEG", quality=92) if jpeg else dict(format="PNG")))

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
-TICK = Fraction(1, 90_000)  # of a second, of the times of frames that are written
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+TIME_BASE = Fraction(1, 90_000)  # of a second, of the times of frames that are written
 
 
 def is_video(file: str) -> bool:
@@ -18,10 +18,10 @@ def is_video(file: str) -> bool:
     >>> is_video("a/B.MP4"), is_video("a.png")
     (True, False)
     """
-    return file.lower().endswith(ENDINGS)
+    return file.lower().endswith(VIDEO_SUFFIXES)
 
 
-def pyav() -> Any:
+def import_pyav() -> Any:
     """PyAV; ValueError where it is not installed."""
     try:
         import av
@@ -33,9 +33,9 @@ def pyav() -> Any:
 
 
 @contextlib.contextmanager
-def told(file: str) -> Iterator[None]:
+def av_errors(file: str) -> Iterator[None]:
     """Whatever PyAV says of a file becomes a ValueError of one line."""
-    av = pyav()
+    av = import_pyav()
     try:
         yield
     except av.error.EOFError as error:
@@ -46,38 +46,38 @@ def told(file: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(file: str) -> Iterator[tuple[Any, Any]]:
+def open_video(file: str) -> Iterator[tuple[Any, Any]]:
     """A video file -> its container and its first video stream; ValueError in one line without one."""
     if not pathlib.Path(file).is_file():
         raise ValueError(f"no file {file}: expected a video")
-    with told(file), pyav().open(file) as container:
+    with av_errors(file), import_pyav().open(file) as container:
         if not container.streams.video:
             raise ValueError(f"{file}: there is no video in it")
         yield container, container.streams.video[0]
 
 
-def upright(frame: Any) -> np.ndarray:
+def rotate_upright(frame: Any) -> np.ndarray:
     """A decoded frame -> [h, w, 3] uint8, turned as the file says."""
     turns = round(frame.rotation / 90)  # against the clock
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
 
 
-def frames(file: str) -> Iterator[tuple[np.ndarray, float]]:
+def iter_frames(file: str) -> Iterator[tuple[np.ndarray, float]]:
     """A video file -> its frames, uint8 [h, w, 3], and the second that each begins at.
 
     One at a time. Upright as the file says. ValueError in one line where it cannot be read or has
     none.
     """
-    with opened(file) as (container, stream):
+    with open_video(file) as (container, stream):
         stream.thread_type = "AUTO"
         rate, number = float(stream.average_rate or 25), None
         for number, frame in enumerate(container.decode(stream)):
-            yield upright(frame), number / rate if frame.time is None else float(frame.time)
+            yield rotate_upright(frame), number / rate if frame.time is None else float(frame.time)
     if number is None:
         raise ValueError(f"{file}: there is no frame in it")
 
 
-class Survey(NamedTuple):
+class FrameIndex(NamedTuple):
     """How many frames a file has, its mean rate in frames a second, and where they lie.
 
     times [N]: the ticks of the frames, ascending; None where a container does not tell them (AVI).
@@ -90,12 +90,12 @@ class Survey(NamedTuple):
     keys: np.ndarray
 
 
-def survey(file: str) -> Survey:
+def index_frames(file: str) -> FrameIndex:
     """What a video file holds; reads its packets and decodes nothing.
 
     ValueError in one line where it cannot be read or has no frame.
     """
-    with opened(file) as (container, stream):
+    with open_video(file) as (container, stream):
         packets = [
             (packet.pts, packet.is_keyframe)
             for packet in container.demux(stream)
@@ -106,26 +106,26 @@ def survey(file: str) -> Survey:
         raise ValueError(f"{file}: there is no frame in it")
     # AVI has no times of presentation: those that the decoder guesses come in any order.
     if form == "avi" or any(pts is None for pts, _ in packets):
-        return Survey(len(packets), rate, None, np.zeros(0, np.int64))
+        return FrameIndex(len(packets), rate, None, np.zeros(0, np.int64))
     times = np.unique([pts for pts, _ in packets])
     if len(times) < len(packets):
-        return Survey(len(packets), rate, None, np.zeros(0, np.int64))
-    return Survey(len(times), rate, times, np.unique([pts for pts, key in packets if key]))
+        return FrameIndex(len(packets), rate, None, np.zeros(0, np.int64))
+    return FrameIndex(len(times), rate, times, np.unique([pts for pts, key in packets if key]))
 
 
 def read_frames(
-    file: str, indices: Sequence[int], *, known: Survey | None = None
+    file: str, indices: Sequence[int], *, frame_index: FrameIndex | None = None
 ) -> Iterator[np.ndarray]:
     """The frames [h, w, 3] uint8 of a video file at ascending indices, one at a time.
 
     Index n is the n-th frame that decoding the whole file gives, whatever the times between frames.
     Jumps to the key frame before each, where the file tells times, and else decodes from the start;
-    one frame is held at a time. `known` saves the survey. An index may come again. A file that
+    one frame is held at a time. `frame_index` saves the survey. An index may come again. A file that
     ends before its packets have said so gives its last frame for what is missing.
 
     ValueError in one line: no such frame, no frame at all, what cannot be decoded.
     """
-    found = known or survey(file)
+    found = frame_index or index_frames(file)
     wanted = [int(index) for index in indices]
     if wanted != sorted(wanted):
         raise ValueError(f"{file}: frames are read in ascending order; got {wanted!s:.80}")
@@ -133,20 +133,20 @@ def read_frames(
         raise ValueError(f"{file}: it has {found.count} frames, so none is {wanted!s:.80}")
     done = 0
     if found.times is not None:
-        with opened(file) as (container, stream):
-            for frame in jumping(container, stream, wanted, found.times, found.keys):
-                yield upright(frame)
+        with open_video(file) as (container, stream):
+            for frame in seek_frames(container, stream, wanted, found.times, found.keys):
+                yield rotate_upright(frame)
                 done += 1
     if done < len(wanted):
-        yield from in_order(file, wanted[done:])
+        yield from decode_frames(file, wanted[done:])
 
 
-def jumping(
-    container: Any, stream: Any, wanted: Sequence[int], times: np.ndarray, keys: np.ndarray
+def seek_frames(
+    container: Any, stream: Any, indices: Sequence[int], times: np.ndarray, keys: np.ndarray
 ) -> Iterator[Any]:
-    """The frames at `wanted`; ends early where decoding does not give a frame of the time expected."""
+    """The frames at `indices`; ends early where decoding does not give a frame of the time expected."""
     at, frame, stream_of = -1, None, container.decode(stream)
-    for index in wanted:
+    for index in indices:
         before = keys[keys <= times[index]]
         begin = int(np.searchsorted(times, before[-1])) if len(before) else 0
         if begin > at + 1:
@@ -160,36 +160,36 @@ def jumping(
         yield frame
 
 
-def in_order(file: str, wanted: Sequence[int]) -> Iterator[np.ndarray]:
-    """The frames at `wanted`, by decoding all before them."""
+def decode_frames(file: str, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """The frames at `indices`, by decoding all before them."""
     done, frame = 0, None
-    with opened(file) as (container, stream):
+    with open_video(file) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
-            while done < len(wanted) and wanted[done] == number:
-                yield upright(frame)
+            while done < len(indices) and indices[done] == number:
+                yield rotate_upright(frame)
                 done += 1
-            if done == len(wanted):
+            if done == len(indices):
                 return
         if frame is None:
             raise ValueError(f"{file}: there is no frame in it that can be decoded")
-        for _ in wanted[done:]:
-            yield upright(frame)
+        for _ in indices[done:]:
+            yield rotate_upright(frame)
 
 
 @contextlib.contextmanager
-def writer(path: pathlib.Path) -> Iterator[Any]:
+def video_writer(path: pathlib.Path) -> Iterator[Any]:
     """-> write(frame [h, w, 3] uint8, second): an H.264 MP4 file, whole or not at all.
 
     Frames are of one size, of which an odd last row or column is left out, as H.264 wants it.
     """
-    av = pyav()
+    av = import_pyav()
     temporary = path.with_name(f".{path.name}")
     last = -1
     try:
-        with told(str(path)), av.open(str(temporary), "w", format="mp4") as container:
+        with av_errors(str(path)), av.open(str(temporary), "w", format="mp4") as container:
             stream = container.add_stream("libx264", options={"crf": "20"})
             stream.pix_fmt = "yuv420p"
-            stream.time_base = stream.codec_context.time_base = TICK
+            stream.time_base = stream.codec_context.time_base = TIME_BASE
 
             def write(pixels: np.ndarray, second: float) -> None:
                 nonlocal last
@@ -197,8 +197,8 @@ def writer(path: pathlib.Path) -> Iterator[Any]:
                 if last < 0:
                     stream.height, stream.width = height, width
                 frame = av.VideoFrame.from_ndarray(pixels[:height, :width].copy(), format="rgb24")
-                last = max(last + 1, round(second / TICK))  # times rise
-                frame.pts, frame.time_base = last, TICK
+                last = max(last + 1, round(second / TIME_BASE))  # times rise
+                frame.pts, frame.time_base = last, TIME_BASE
                 container.mux(stream.encode(frame))
 
             yield write

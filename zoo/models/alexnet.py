@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
-from zoo.layers.initializer import initializer
+from zoo.layers.activation import lookup_activation
+from zoo.layers.initializer import lookup_initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.local_response_norm import local_response_norm
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
@@ -84,7 +84,7 @@ class AlexNet(nn.Module):
         return outputs
 
     def stage(self, x: jax.Array, layers: tuple[int, ...]) -> jax.Array:
-        act = activation(self.act)
+        act = lookup_activation(self.act)
         for layer in layers:
             parted = layer in (2, 4, 5)
             x = nn.Conv(
@@ -93,7 +93,7 @@ class AlexNet(nn.Module):
                 strides=4 if layer == 1 else 1,
                 padding=self.padding if layer == 1 else KERNELS[layer - 1] // 2,
                 feature_group_count=self.groups if parted else 1,
-                kernel_init=initializer(self.kernel_init),
+                kernel_init=lookup_initializer(self.kernel_init),
                 bias_init=nn.initializers.constant(self.bias if parted else 0.0),
                 dtype=self.dtype,
                 conv_general_dilated=conv_general_dilated,
@@ -111,9 +111,9 @@ class AlexNet(nn.Module):
         return local_response_norm(x, size=size, alpha=alpha, beta=beta, k=k)
 
     def head(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        dense = functools.partial(nn.Dense, kernel_init=initializer(self.kernel_init))
+        dense = functools.partial(nn.Dense, kernel_init=lookup_initializer(self.kernel_init))
         bias_init = nn.initializers.constant(self.bias)
-        act, drop = activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
+        act, drop = lookup_activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
         x = adaptive_avg_pool(x, size=(6, 6)).reshape(x.shape[0], -1)
         for name in ("fc6", "fc7"):
             x = drop(x) if self.drop_inputs else x
@@ -139,7 +139,7 @@ GROUPED = dict(
     drop_inputs=False,
     kernel_init="small_normal",  # section 5; Caffe: 0.005 for fc6 and fc7
 )
-OF_2012 = dict(
+ALEXNET_2012 = dict(
     input=(227, 227, 3),
     paper="Krizhevsky, Sutskever, Hinton 2012, ImageNet Classification with Deep "
     "Convolutional Neural Networks",
@@ -154,10 +154,10 @@ VARIANTS = {  # fields of AlexNet; parameters
     "alexnet_2012": dict(  # 60,965,224
         **GROUPED,
         lrn=(5, 5e-4, 0.75, 2.0),  # the paper's alpha is 1e-4, not divided
-        card=dict(**OF_2012, reported="ILSVRC-2010 test error: top-1 37.5 %, top-5 17.0 %"),
+        card=dict(**ALEXNET_2012, reported="ILSVRC-2010 test error: top-1 37.5 %, top-5 17.0 %"),
     ),
     "caffenet": dict(  # 60,965,224; what FCN-AlexNet and R-CNN call AlexNet
-        **GROUPED, lrn=(5, 1e-4, 0.75, 1.0), lrn_last=True, card=OF_2012
+        **GROUPED, lrn=(5, 1e-4, 0.75, 1.0), lrn_last=True, card=ALEXNET_2012
     ),
     "rcnn_alexnet": dict(  # 56,954,261; the classes of VOC after the background, of warped regions
         **GROUPED,

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
-from zoo.layers.initializer import initializer
+from zoo.layers.activation import lookup_activation
+from zoo.layers.initializer import lookup_initializer
 
 
 @final
@@ -47,11 +47,11 @@ class Autoencoder(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
-        act, code_act = activation(self.act), activation(self.code_act)
+        act, code_act = lookup_activation(self.act), lookup_activation(self.code_act)
 
         def dense(width: int, name: str, dtype: Dtype = self.dtype) -> nn.Dense:
             return nn.Dense(
-                width, kernel_init=initializer(self.kernel_init), dtype=dtype, name=name
+                width, kernel_init=lookup_initializer(self.kernel_init), dtype=dtype, name=name
             )
 
         depth = len(self.widths)
@@ -67,7 +67,7 @@ class Autoencoder(nn.Module):
         return dict(reconstruction=nn.sigmoid(logits), reconstruction_logits=logits, code=code)
 
 
-def assemble(parts: Sequence[dict]) -> dict:
+def stack_autoencoders(parts: Sequence[dict]) -> dict:
     """`params of [w_1], [w_2] ... -> params of [w_1, w_2 ...]`: auto-encoders of one layer to one.
 
     Part k is the parameters of an Autoencoder with one width that was trained on level k - 1.
@@ -75,7 +75,7 @@ def assemble(parts: Sequence[dict]) -> dict:
     Source: Bengio et al. 2007, section 4.
 
     >>> parts = [{"encode_1": "a", "decode_1": "z"}, {"encode_1": "b", "decode_1": "y"}]
-    >>> assemble(parts)
+    >>> stack_autoencoders(parts)
     {'encode_1': 'a', 'decode_1': 'z', 'encode_2': 'b', 'decode_2': 'y'}
     """
     return {

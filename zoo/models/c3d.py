@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
+from zoo.layers.activation import lookup_activation
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
 
@@ -71,13 +71,13 @@ class C3D(nn.Module):
                 conv_general_dilated=conv_general_dilated,
                 name=f"conv{k}{letter}",
             )(x)
-            x = activation(self.act)(x)
+            x = lookup_activation(self.act)(x)
         return x
 
     def head(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         dense = functools.partial(nn.Dense, kernel_init=nn.initializers.normal(0.005))
         bias = nn.initializers.constant(self.bias)
-        act, drop = activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
+        act, drop = lookup_activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
         x = adaptive_avg_pool(x.mean(1), size=(self.side, self.side)).reshape(x.shape[0], -1)
         for name in ("fc6", "fc7"):
             x = drop(act(dense(self.hidden, bias_init=bias, dtype=self.dtype, name=name)(x)))

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
-from zoo.layers.initializer import initializer
+from zoo.layers.activation import lookup_activation
+from zoo.layers.initializer import lookup_initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import avg_pool
 
 KINDS = ("grey", "across", "down", "flow_across", "flow_down")  # of maps, in this order
 
 
-def frames_of(maps: int) -> tuple[int, ...]:
+def stack_frames(maps: int) -> tuple[int, ...]:
     """Channels `[..., C] -> [C]` parted by kind: T grey, T and T of gradients, T - 1 and T - 1 of flow.
 
     ValueError where no clip of frames has that many.
@@ -25,7 +25,7 @@ def frames_of(maps: int) -> tuple[int, ...]:
     Source: Ji et al. 2013, 3D Convolutional Neural Networks for Human Action Recognition, section
     2.2, layer H1.
 
-    >>> frames_of(33)
+    >>> stack_frames(33)
     (7, 7, 7, 6, 6)
     """
     frames, rest = divmod(maps + 2, 5)
@@ -61,12 +61,12 @@ class Subsample(nn.Module):
 
 
 @final
-class WholeConv(nn.Module):
+class FullConv(nn.Module):
     """`[B, H, W, C] -> [B, width]`: a kernel as large as the map, with a bias for each map and unit.
 
     Source: Ji et al. 2013, section 2.2, layer C6, whose 289,536 weights are 128 * 78 * (28 + 1).
 
-    >>> model, x = WholeConv(128), jnp.ones((1, 7, 4, 78))
+    >>> model, x = FullConv(128), jnp.ones((1, 7, 4, 78))
     >>> y, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
     >>> y.shape, sum(weight.size for weight in jax.tree.leaves(variables))
     ((1, 128), 289536)
@@ -79,7 +79,7 @@ class WholeConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (*x.shape[1:], self.width)
-        kernel = self.param("kernel", initializer(self.kernel_init), shape, jnp.float32)
+        kernel = self.param("kernel", lookup_initializer(self.kernel_init), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape[2:], jnp.float32)
         flat = x.astype(self.dtype).reshape(x.shape[0], -1)
         y = flat @ kernel.astype(self.dtype).reshape(flat.shape[1], self.width)
@@ -119,18 +119,18 @@ class CNN3D(nn.Module):
     @nn.compact
     def __call__(self, maps: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(maps, 4)
-        act, frames = activation(self.act), list(frames_of(maps.shape[-1]))
+        act, frames = lookup_activation(self.act), list(stack_frames(maps.shape[-1]))
         x = act(self.convolve(maps, frames, layer="c2", features=self.sets, groups=1))
         frames = [n - 2 for n in frames]
         stage1 = act(Subsample(self.windows[0], self.dtype, name="s3")(x))
         features = self.more * self.sets
         x = act(self.convolve(stage1, frames, layer="c4", features=features, groups=self.sets))
         stage2 = act(Subsample(self.windows[1], self.dtype, name="s5")(x))
-        pooled = act(WholeConv(self.width, self.kernel_init, self.dtype, name="c6")(stage2))
+        pooled = act(FullConv(self.width, self.kernel_init, self.dtype, name="c6")(stage2))
         outputs = dict(stage1=stage1, stage2=stage2, pooled=pooled)
         if self.num_classes:
             wide = jnp.promote_types(jnp.float32, self.dtype)
-            kernel_init = initializer(self.kernel_init)
+            kernel_init = lookup_initializer(self.kernel_init)
             output = nn.Dense(
                 self.num_classes, use_bias=False, kernel_init=kernel_init, dtype=wide, name="output"
             )
@@ -153,7 +153,7 @@ class CNN3D(nn.Module):
                 (3, *kernel),
                 padding="VALID",
                 feature_group_count=groups,
-                kernel_init=initializer(self.kernel_init),
+                kernel_init=lookup_initializer(self.kernel_init),
                 dtype=self.dtype,
                 conv_general_dilated=conv_general_dilated,
                 name=f"{layer}_{kind}",

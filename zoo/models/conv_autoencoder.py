@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
+from zoo.layers.activation import lookup_activation
 from zoo.layers.conv_norm import ConvNorm
 
 
-def double(x: jax.Array, like: jax.Array) -> jax.Array:
+def upsample_double(x: jax.Array, like: jax.Array) -> jax.Array:
     """`[B, h, w, C], [B, H, W, D] -> [B, H, W, C]`: each pixel four times, cut to H x W of 2h x 2w.
 
     Source: nearest-neighbour upsampling before a convolution, as Odena et al. 2016, Deconvolution
     and Checkerboard Artifacts, advise.
 
-    >>> double(jnp.arange(4.0).reshape(1, 2, 2, 1), jnp.zeros((1, 3, 4, 1)))[0, :, :, 0].tolist()
+    >>> upsample_double(jnp.arange(4.0).reshape(1, 2, 2, 1), jnp.zeros((1, 3, 4, 1)))[0, :, :, 0].tolist()
     [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0, 3.0]]
     """
     return x.repeat(2, 1).repeat(2, 2)[:, : like.shape[1], : like.shape[2]]
@@ -55,7 +55,7 @@ class ConvAutoencoder(nn.Module):
         chex.assert_rank(image, 4)
         brick = functools.partial(
             ConvNorm,
-            act=activation(self.act),
+            act=lookup_activation(self.act),
             norm=self.norm,
             dtype=self.dtype,
             axis_name=self.axis_name,
@@ -66,7 +66,7 @@ class ConvAutoencoder(nn.Module):
         code = nn.Conv(self.code_width, (1, 1), dtype=self.dtype, name="code")(levels[-1])
         x = code
         for k in range(len(self.widths), 0, -1):
-            x = double(x, levels[k - 1])
+            x = upsample_double(x, levels[k - 1])
             x = brick(self.widths[k - 1], name=f"decode_{k}")(x, train=train)
         logits = nn.Conv(image.shape[-1], (3, 3), dtype=jnp.float32, name="pixels")(x)
         return dict(reconstruction=nn.sigmoid(logits), reconstruction_logits=logits, code=code)

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
+from zoo.layers.activation import lookup_activation
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.initializer import initializer
-from zoo.layers.norm import norm
-from zoo.lookup import choose
+from zoo.layers.initializer import lookup_initializer
+from zoo.layers.norm import create_norm
+from zoo.lookup import lookup
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import avg_pool, max_pool
 
@@ -45,8 +45,8 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], *, train: bool = False) -> jax.Array:
-        act, kernel_init = activation(self.act), initializer(self.kernel_init)
-        first = norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)
+        act, kernel_init = lookup_activation(self.act), lookup_initializer(self.kernel_init)
+        first = create_norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)
         x = act(first(jnp.concatenate(maps, -1), train=train))
         if self.bottleneck:
             x = ConvNorm(
@@ -93,13 +93,13 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        first = norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)
-        x = activation(self.act)(first(x, train=train))
+        first = create_norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)
+        x = lookup_activation(self.act)(first(x, train=train))
         x = nn.Conv(
             self.width,
             (1, 1),
             use_bias=False,
-            kernel_init=initializer(self.kernel_init),
+            kernel_init=lookup_initializer(self.kernel_init),
             dtype=self.dtype,
             conv_general_dilated=conv_general_dilated,
             name="reduce",  # not "conv": fold_batchnorm folds a norm beside a "conv" into it
@@ -174,8 +174,8 @@ class DenseNet(nn.Module):
                 layer = DenseLayer(self.growth, self.bottleneck, **shared, name=name)
                 maps.append(run(layer, maps))
             x = outputs[f"stage{stage}"] = jnp.concatenate(maps, -1)
-        last = norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)
-        x = outputs[f"stage{len(self.depths)}"] = activation(self.act)(last(x, train=train))
+        last = create_norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)
+        x = outputs[f"stage{len(self.depths)}"] = lookup_activation(self.act)(last(x, train=train))
         outputs["pooled"] = x.mean((1, 2))
         if self.num_classes:
             wide = jnp.promote_types(jnp.float32, self.dtype)
@@ -184,16 +184,16 @@ class DenseNet(nn.Module):
         return outputs
 
     def stem_of(self, image: jax.Array, *, train: bool) -> jax.Array:
-        deep = choose({"imagenet": True, "cifar": False}, self.stem, what="stem")
+        deep = lookup({"imagenet": True, "cifar": False}, self.stem, kind="stem")
         x = ConvNorm(
             self.width,
             kernel=7 if deep else 3,
             stride=2 if deep else 1,
             padding=self.padding,
-            act=activation(self.act) if deep else None,
+            act=lookup_activation(self.act) if deep else None,
             norm=self.norm if deep else None,
             use_bias=None if deep else False,
-            kernel_init=initializer(self.kernel_init),
+            kernel_init=lookup_initializer(self.kernel_init),
             dtype=self.dtype,
             axis_name=self.axis_name,
             name="stem",

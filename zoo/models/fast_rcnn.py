@@ -9,13 +9,19 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.heads.roi import BoxHead, classes_told, detections, power_of_two, roi_samples
-from zoo.heads.targets import BOXES, Truth, sizes_of, told
-from zoo.layers.backbone import adapted, stages
+from zoo.heads.roi import (
+    BoxHead,
+    feature_scale,
+    infer_num_classes,
+    postprocess_detections,
+    sample_rois,
+)
+from zoo.heads.targets import BOX_KEYS, Targets, image_sizes, require_keys
+from zoo.layers.backbone import configure_backbone, select_stages
 from zoo.ops.roi import roi_pool
 
 Outputs = dict[str, jax.Array]
-NORMAL = nn.initializers.normal
+normal_init = nn.initializers.normal
 
 
 @final
@@ -25,13 +31,13 @@ class FastRCNN(nn.Module):
     RoI pooling of `pool` x `pool` cells from the last stage of `backbone`, two layers of `hidden`
     units with `dropout`, and for each class a score and a box. `truth` holds "proposals" [B, P, 4]
     and "proposal_valid" [B, P]; without it the picture itself is the one proposal. In evaluation,
-    where it may hold "size" [B, 2], beside the M = `detections` best, highest score first, there
+    where it may hold "size" [B, 2], beside the M = `postprocess_detections` best, highest score first, there
     are `proposals`, `proposal_valid`, `roi_logits` [B, P, K + 1], background first, and
     `roi_deltas` [B, P, K + 1, 4].
 
     In training it also holds boxes, labels and box_valid; the boxes are proposals too. The outputs
-    are what zoo.losses.rcnn compares: of `roi_count` regions an image `roi_logits`,
-    `roi_deltas`, `roi_labels` (0 the background), `roi_targets`, `roi_valid`, at most `roi_share` of
+    are what zoo.losses.rcnn compares: of `box_batch_size_per_image` regions an image `roi_logits`,
+    `roi_deltas`, `roi_labels` (0 the background), `roi_targets`, `roi_valid`, at most `box_positive_fraction` of
     them of an IoU of `roi_iou`[1] and more, the others of `roi_iou`[0] up to that, drawn with the
     random stream `sample`. Targets are divided by `deviations`; pixels are part of a box on
     both sides.
@@ -56,8 +62,8 @@ class FastRCNN(nn.Module):
     dropout: float = 0.5
     pool: int = 7
     roi_iou: tuple[float, float] = (0.1, 0.5)
-    roi_count: int = 64
-    roi_share: float = 0.25
+    box_batch_size_per_image: int = 64
+    box_positive_fraction: float = 0.25
     deviations: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     score: float = 0.05
     nms: float = 0.3
@@ -68,36 +74,36 @@ class FastRCNN(nn.Module):
 
     def __post_init__(self) -> None:
         wished = {"ceil": True} if hasattr(self.backbone, "ceil") else {}  # Caffe's poolings
-        self.backbone = adapted(self.backbone, self, num_classes=0, **wished)
+        self.backbone = configure_backbone(self.backbone, self, num_classes=0, **wished)
         super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, image: jax.Array, truth: Truth | None = None, *, train: bool = False
+        self, image: jax.Array, targets: Targets | None = None, *, train: bool = False
     ) -> Outputs:
         chex.assert_rank(image, 4)
-        outputs = stages(self.backbone(image, train=train))
+        outputs = select_stages(self.backbone(image, train=train))
         if not self.num_classes:
             return outputs
         x = outputs[f"stage{len(outputs)}"]
-        sizes = sizes_of(image, truth)
-        rois, valid = given(sizes, truth)
+        sizes = image_sizes(image, targets)
+        rois, valid = external_proposals(sizes, targets)
         found: Outputs = {"proposals": rois, "proposal_valid": valid}
         if train:
             keys = jax.random.split(self.make_rng("sample"), len(image))
-            boxes = told(truth, names=(*BOXES, "proposals", "proposal_valid"))
+            boxes = require_keys(targets, keys=(*BOX_KEYS, "proposals", "proposal_valid"))
             chosen = self.roi_targets(keys, boxes)
             rois = chosen.pop("rois")
             found = {f"roi_{name}": values for name, values in chosen.items()}
-        scale = power_of_two(image.shape[1], x.shape[1])
-        cut = partial(roi_pool, size=(self.pool, self.pool), scale=scale)
+        scale = feature_scale(image.shape[1], x.shape[1])
+        cut = partial(roi_pool, output_size=(self.pool, self.pool), spatial_scale=scale)
         head = BoxHead(
             self.num_classes,
             self.hidden,
             self.dropout,
-            kernel_init=NORMAL(0.005),
-            logits_init=NORMAL(0.01),
-            deltas_init=NORMAL(0.001),
+            kernel_init=normal_init(0.005),
+            logits_init=normal_init(0.01),
+            deltas_init=normal_init(0.001),
             dtype=self.dtype,
             name="head",
         )
@@ -105,10 +111,10 @@ class FastRCNN(nn.Module):
         found |= {"roi_logits": scores, "roi_deltas": moves}
         if not train:
             finish = partial(
-                detections,
-                score=self.score,
-                threshold=self.nms,
-                count=self.detections,
+                postprocess_detections,
+                score_thresh=self.score,
+                nms_thresh=self.nms,
+                detections_per_img=self.detections,
                 **self.coding,
             )
             found |= jax.vmap(finish)(scores, moves, rois, valid=valid, size=sizes)
@@ -117,33 +123,33 @@ class FastRCNN(nn.Module):
     @property
     def coding(self) -> dict[str, Any]:
         """How boxes become deltas."""
-        return dict(weights=tuple(1 / deviation for deviation in self.deviations), plus=1.0)
+        return dict(weights=tuple(1 / deviation for deviation in self.deviations), pixel_offset=1.0)
 
-    def roi_targets(self, keys: jax.Array, truth: Truth) -> Outputs:
+    def roi_targets(self, keys: jax.Array, targets: Targets) -> Outputs:
         """Keys [B] -> {rois [B, R, 4], labels, valid [B, R], targets [B, R, 4]}."""
         low, high = self.roi_iou
         of_one = partial(
-            roi_samples,
-            high=high,
-            low=low,
-            count=self.roi_count,
-            share=self.roi_share,
+            sample_rois,
+            fg_iou_thresh=high,
+            bg_iou_thresh=low,
+            batch_size=self.box_batch_size_per_image,
+            positive_fraction=self.box_positive_fraction,
             **self.coding,
         )
-        boxes = {name: truth[name] for name in BOXES}
-        return jax.vmap(of_one)(keys, truth["proposals"], truth["proposal_valid"], truth=boxes)
+        boxes = {name: targets[name] for name in BOX_KEYS}
+        return jax.vmap(of_one)(keys, targets["proposals"], targets["proposal_valid"], ground_truth=boxes)
 
 
-def given(sizes: jax.Array, truth: Truth | None) -> tuple[jax.Array, jax.Array]:
+def external_proposals(sizes: jax.Array, targets: Targets | None) -> tuple[jax.Array, jax.Array]:
     """`[B, 2], {proposals [B, P, 4], ...} or None -> [B, P, 4], [B, P]`: the picture if None.
 
     Source: a model is initialised, and counted, by an image alone.
 
-    >>> given(jnp.array([[8, 9]]), None)[0].tolist()
+    >>> external_proposals(jnp.array([[8, 9]]), None)[0].tolist()
     [[[0.0, 0.0, 8.0, 7.0]]]
     """
-    if truth is not None and "proposals" in truth:
-        return truth["proposals"], truth["proposal_valid"]
+    if targets is not None and "proposals" in targets:
+        return targets["proposals"], targets["proposal_valid"]
     ends = jnp.flip(sizes, 1).astype(jnp.float32) - 1
     whole = jnp.concatenate([jnp.zeros_like(ends), ends], 1)[:, None]
     return whole, jnp.ones(whole.shape[:2], bool)
@@ -155,7 +161,7 @@ CARD = dict(
     input=(600, 1000, 3),
     paper="Girshick 2015, Fast R-CNN",
     preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), sides=(600, 1000)),
-    told=classes_told,
+    told=infer_num_classes,
 )
 
 VARIANTS = {  # fields of FastRCNN; parameters

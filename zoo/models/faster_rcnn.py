@@ -12,24 +12,24 @@ from flax.typing import Dtype
 
 from zoo.heads.fpn import FPN
 from zoo.heads.roi import (
-    WEIGHTS,
+    BOX_CODER_WEIGHTS,
     BoxHead,
-    classes_told,
-    cut_out,
-    detections,
-    power_of_two,
-    roi_samples,
+    feature_scale,
+    infer_num_classes,
+    pool_from_pyramid,
+    postprocess_detections,
+    sample_rois,
 )
-from zoo.heads.rpn import RPNHead, anchor_samples, pyramid_anchors
-from zoo.heads.targets import Truth, sizes_of, told
-from zoo.layers.backbone import adapted, stages
+from zoo.heads.rpn import RPNHead, pyramid_anchors, sample_anchors
+from zoo.heads.targets import Targets, image_sizes, require_keys
+from zoo.layers.backbone import configure_backbone, select_stages
 from zoo.ops.anchors import grid_anchors, paper_anchors
-from zoo.ops.proposals import proposals
+from zoo.ops.proposals import select_proposals
 from zoo.ops.roi import roi_pool
 
 Outputs = dict[str, jax.Array]
-Pair = tuple[int, int]  # in training, in evaluation
-NORMAL = nn.initializers.normal
+TrainEvalPair = tuple[int, int]  # in training, in evaluation
+normal_init = nn.initializers.normal
 
 
 @final
@@ -39,23 +39,23 @@ class FasterRCNN(nn.Module):
     A region proposal network on the levels of a feature pyramid of `width` channels, and a head of
     `hidden` units on what RoIAlign cuts from them for each proposal. `sizes` are the anchors' on
     each level, which are the last stages of `backbone` and one more; each place has an anchor of
-    every size and of every one of `ratios`, height to width. `canonical` is the side of the boxes
+    every size and of every one of `ratios`, height to width. `canonical_box_size` is the side of the boxes
     that are cut from the map of stride 16. `norm` is set on the backbone where it is not None;
     "frozen" does not learn. All defaults are torchvision's.
 
     Without `pyramid` it is the net of 2015: on the backbone's last stage, 3 x 3 of `width` channels
     and nine anchors, that train where they lie within the picture; a softmax of two outputs; pixels
     that are part of the box on both sides; RoI pooling; `dropout` in the head. `sizes`, `ratios` and
-    `canonical` then say nothing.
+    `canonical_box_size` then say nothing.
 
     In evaluation `truth` is None, or holds "size" [B, 2], to which boxes are clipped. Beside the M =
-    `detections` best, highest score first, there are `rpn_logits` [B, N] and `rpn_deltas` of all
-    anchors, `proposals` [B, P, 4], `proposal_valid`, `roi_logits` [B, P, K + 1], background first,
+    `postprocess_detections` best, highest score first, there are `rpn_logits` [B, N] and `rpn_deltas` of all
+    anchors, `select_proposals` [B, P, 4], `proposal_valid`, `roi_logits` [B, P, K + 1], background first,
     and `roi_deltas` [B, P, K + 1, 4].
 
     In training it also holds boxes, labels and box_valid, and the outputs are what
-    zoo.losses.rcnn compares: of `anchor_count` anchors an image `rpn_logits`, `rpn_deltas`,
-    `rpn_positive`, `rpn_targets`, `rpn_valid`, of `roi_count` regions `roi_logits`, `roi_deltas`,
+    zoo.losses.rcnn compares: of `rpn_batch_size_per_image` anchors an image `rpn_logits`, `rpn_deltas`,
+    `rpn_positive`, `rpn_targets`, `rpn_valid`, of `box_batch_size_per_image` regions `roi_logits`, `roi_deltas`,
     `roi_labels` (0 the background), `roi_targets`, `roi_valid`. They are drawn with the random
     stream `sample`. Both parts learn at once; no gradient flows through the proposals.
 
@@ -83,18 +83,18 @@ class FasterRCNN(nn.Module):
     sizes: tuple[tuple[int, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     norm: str | None = None
-    before_nms: Pair = (2000, 1000)
-    after_nms: Pair = (2000, 1000)
-    proposal_nms: float = 0.7
-    proposal_side: float = 1e-3
+    rpn_pre_nms_top_n: TrainEvalPair = (2000, 1000)
+    rpn_post_nms_top_n: TrainEvalPair = (2000, 1000)
+    rpn_nms_thresh: float = 0.7
+    rpn_min_size: float = 1e-3
     anchor_iou: tuple[float, float] = (0.3, 0.7)
-    anchor_count: int = 256
-    anchor_share: float = 0.5
+    rpn_batch_size_per_image: int = 256
+    rpn_positive_fraction: float = 0.5
     pool: int = 7
-    canonical: float = 224.0
+    canonical_box_size: float = 224.0
     roi_iou: float = 0.5
-    roi_count: int = 512
-    roi_share: float = 0.25
+    box_batch_size_per_image: int = 512
+    box_positive_fraction: float = 0.25
     score: float = 0.05
     nms: float = 0.5
     detections: int = 100
@@ -106,23 +106,23 @@ class FasterRCNN(nn.Module):
         wished: dict[str, Any] = {} if self.norm is None else {"norm": self.norm}
         if not self.pyramid and hasattr(self.backbone, "ceil"):
             wished["ceil"] = True  # Caffe's poolings
-        self.backbone = adapted(self.backbone, self, num_classes=0, **wished)
+        self.backbone = configure_backbone(self.backbone, self, num_classes=0, **wished)
         super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, image: jax.Array, truth: Truth | None = None, *, train: bool = False
+        self, image: jax.Array, targets: Targets | None = None, *, train: bool = False
     ) -> Outputs:
         chex.assert_rank(image, 4)
-        outputs = stages(self.backbone(image, train=train))
+        outputs = select_stages(self.backbone(image, train=train))
         if not self.num_classes:
             return outputs
         _, height, width, _ = image.shape
-        canvas, sizes = (height, width), sizes_of(image, truth)
+        canvas, sizes = (height, width), image_sizes(image, targets)
         levels = self.levels(list(outputs.values()))
         anchors = self.anchors(levels, canvas)
         rpn = RPNHead(
-            anchors_at(anchors[0], levels[0]),
+            count_anchors_per_cell(anchors[0], levels[0]),
             self.width,
             softmax=not self.pyramid,
             dtype=self.dtype,
@@ -132,7 +132,7 @@ class FasterRCNN(nn.Module):
         rois, valid = self.propose(logits, deltas, sizes, anchors, train=train)
         if train:
             keys = jax.random.split(self.make_rng("sample"), (2, len(image)))
-            boxes = told(truth)
+            boxes = require_keys(targets)
             found = self.anchor_targets(keys[0], logits, deltas, anchors, boxes, sizes)
             chosen = self.roi_targets(keys[1], rois, valid, boxes)
             scores, moves = self.judge(levels, chosen.pop("rois"), canvas, train=train)
@@ -140,11 +140,11 @@ class FasterRCNN(nn.Module):
             return outputs | found | {"roi_logits": scores, "roi_deltas": moves}
         scores, moves = self.judge(levels, rois, canvas, train=train)
         finish = partial(
-            detections,
-            score=self.score,
-            threshold=self.nms,
-            count=self.detections,
-            plus=self.plus,
+            postprocess_detections,
+            score_thresh=self.score,
+            nms_thresh=self.nms,
+            detections_per_img=self.detections,
+            pixel_offset=self.pixel_offset,
         )
         outputs |= jax.vmap(finish)(scores, moves, rois, valid=valid, size=sizes)
         outputs |= {"rpn_logits": logits, "rpn_deltas": deltas}
@@ -152,7 +152,7 @@ class FasterRCNN(nn.Module):
         return outputs | {"roi_logits": scores, "roi_deltas": moves}
 
     @property
-    def plus(self) -> float:
+    def pixel_offset(self) -> float:
         """What a box's sides measure more than the distance of its pixels."""
         return 0.0 if self.pyramid else 1.0
 
@@ -174,7 +174,7 @@ class FasterRCNN(nn.Module):
             found = pyramid_anchors(levels, canvas, sizes=self.sizes, ratios=self.ratios)
         else:
             _, h, w, _ = levels[0].shape
-            stride = round(1 / power_of_two(canvas[0], h))
+            stride = round(1 / feature_scale(canvas[0], h))
             found = [grid_anchors(paper_anchors(first=0), (h, w), (stride, stride))]
         return [jnp.asarray(rows, wide) for rows in found]
 
@@ -189,15 +189,15 @@ class FasterRCNN(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """`[B, N], [B, N, 4], [B, 2] -> [B, P, 4], [B, P]`."""
         of_one = partial(
-            proposals,
+            select_proposals,
             anchors=jnp.concatenate(anchors),
             levels=[len(rows) for rows in anchors],
-            before=self.before_nms[not train],
-            after=self.after_nms[not train],
-            threshold=self.proposal_nms,
-            smallest=self.proposal_side,
-            plus=self.plus,
-            small_first=not self.pyramid,
+            pre_nms_top_n=self.rpn_pre_nms_top_n[not train],
+            post_nms_top_n=self.rpn_post_nms_top_n[not train],
+            nms_thresh=self.rpn_nms_thresh,
+            min_size=self.rpn_min_size,
+            pixel_offset=self.pixel_offset,
+            filter_small_first=not self.pyramid,
         )
         boxes, _, valid = jax.vmap(of_one)(logits, deltas, size=sizes)
         return boxes, valid
@@ -208,14 +208,21 @@ class FasterRCNN(nn.Module):
         """`[[B, h, w, D], ...], [B, R, 4] -> [B, R, K + 1], [B, R, K + 1, 4]`."""
         size = (self.pool, self.pool)
         if self.pyramid:
-            cut = partial(cut_out, canvas=canvas, size=size, canonical=self.canonical)
+            cut = partial(
+                pool_from_pyramid,
+                canvas=canvas,
+                size=size,
+                canonical_box_size=self.canonical_box_size,
+            )
             pooled = jax.vmap(cut)(levels[:-1], rois)
             fields: dict[str, Any] = {}
         else:
-            scale = power_of_two(canvas[0], levels[0].shape[1])
-            pooled = jax.vmap(partial(roi_pool, size=size, scale=scale))(levels[0], rois)
+            scale = feature_scale(canvas[0], levels[0].shape[1])
+            pooled = jax.vmap(partial(roi_pool, output_size=size, spatial_scale=scale))(
+                levels[0], rois
+            )
             fields = {
-                f"{name}_init": NORMAL(deviation)
+                f"{name}_init": normal_init(deviation)
                 for name, deviation in (("kernel", 0.005), ("logits", 0.01), ("deltas", 0.001))
             }
         head = BoxHead(
@@ -234,23 +241,23 @@ class FasterRCNN(nn.Module):
         logits: jax.Array,
         deltas: jax.Array,
         anchors: Sequence[jax.Array],
-        truth: Mapping[str, jax.Array],
+        targets: Mapping[str, jax.Array],
         sizes: jax.Array,
     ) -> Outputs:
         """Keys [B], `[B, N], [B, N, 4] -> {rpn_logits [B, n], rpn_deltas [B, n, 4], ...}`."""
         low, high = self.anchor_iou
         of_one = partial(
-            anchor_samples,
+            sample_anchors,
             anchors=jnp.concatenate(anchors),
-            low=low,
-            high=high,
-            count=self.anchor_count,
-            share=self.anchor_share,
-            plus=self.plus,
+            bg_iou_thresh=low,
+            fg_iou_thresh=high,
+            batch_size=self.rpn_batch_size_per_image,
+            positive_fraction=self.rpn_positive_fraction,
+            pixel_offset=self.pixel_offset,
         )
         inside = {} if self.pyramid else {"inside": sizes}
         found = jax.vmap(lambda key, **each: of_one(key, **each))(
-            keys, boxes=truth["boxes"], valid=truth["box_valid"], **inside
+            keys, boxes=targets["boxes"], valid=targets["box_valid"], **inside
         )
         rows = found.pop("indices")
         found["logits"] = jnp.take_along_axis(logits, rows, 1)
@@ -262,33 +269,33 @@ class FasterRCNN(nn.Module):
         keys: jax.Array,
         rois: jax.Array,
         valid: jax.Array,
-        truth: Mapping[str, jax.Array],
+        targets: Mapping[str, jax.Array],
     ) -> Outputs:
         """Keys [B], `[B, P, 4], [B, P] -> {rois [B, R, 4], labels, valid [B, R], targets [B, R, 4]}`."""
         of_one = partial(
-            roi_samples,
-            high=self.roi_iou,
-            low=0.0,
-            count=self.roi_count,
-            share=self.roi_share,
-            weights=WEIGHTS,
-            plus=self.plus,
+            sample_rois,
+            fg_iou_thresh=self.roi_iou,
+            bg_iou_thresh=0.0,
+            batch_size=self.box_batch_size_per_image,
+            positive_fraction=self.box_positive_fraction,
+            weights=BOX_CODER_WEIGHTS,
+            pixel_offset=self.pixel_offset,
         )
-        return jax.vmap(of_one)(keys, rois, valid, truth=dict(truth))
+        return jax.vmap(of_one)(keys, rois, valid, ground_truth=dict(targets))
 
 
-def anchors_at(anchors: jax.Array, level: jax.Array) -> int:
+def count_anchors_per_cell(anchors: jax.Array, level: jax.Array) -> int:
     """`[h * w * A, 4], [B, h, w, D] -> []`: A, the anchors of each place.
 
     Source: zoo.ops.anchors.grid_anchors.
 
-    >>> anchors_at(jnp.zeros((12, 4)), jnp.zeros((1, 2, 2, 5)))
+    >>> count_anchors_per_cell(jnp.zeros((12, 4)), jnp.zeros((1, 2, 2, 5)))
     3
     """
     return len(anchors) // (level.shape[1] * level.shape[2])
 
 
-SEEN = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET_NORM = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 CARD = dict(
     module=FasterRCNN,
@@ -296,8 +303,8 @@ CARD = dict(
     input=(800, 800, 3),
     paper="Ren, He, Girshick, Sun 2015, Faster R-CNN: Towards Real-Time Object Detection with "
     "Region Proposal Networks",
-    preprocessing=SEEN,
-    told=classes_told,
+    preprocessing=IMAGENET_NORM,
+    told=infer_num_classes,
 )
 
 VARIANTS = {  # fields of FasterRCNN; parameters
@@ -305,7 +312,7 @@ VARIANTS = {  # fields of FasterRCNN; parameters
         backbone="resnet50",
         norm="frozen",
         card=dict(
-            preprocessing=dict(**SEEN, size=(800, 1344), sides=(800, 1333)),
+            preprocessing=dict(**IMAGENET_NORM, size=(800, 1344), sides=(800, 1333)),
             reported="COCO val2017: box AP 37.0 % (torchvision)",
         ),
     ),
@@ -316,14 +323,14 @@ VARIANTS = {  # fields of FasterRCNN; parameters
         width=512,
         hidden=4096,
         dropout=0.5,
-        before_nms=(12000, 6000),
-        after_nms=(2000, 300),
-        proposal_side=16.0,
-        roi_count=128,
+        rpn_pre_nms_top_n=(12000, 6000),
+        rpn_post_nms_top_n=(2000, 300),
+        rpn_min_size=16.0,
+        box_batch_size_per_image=128,
         nms=0.3,
         card=dict(
             input=(600, 1000, 3),
-            preprocessing=dict(**SEEN, sides=(600, 1000)),
+            preprocessing=dict(**IMAGENET_NORM, sides=(600, 1000)),
             reported="PASCAL VOC 2007 test: mAP 69.9 %, trained on 07+12 73.2 % (the authors)",
         ),
     ),
@@ -332,9 +339,9 @@ VARIANTS = {  # fields of FasterRCNN; parameters
         num_classes=20,
         width=64,
         hidden=256,
-        before_nms=(500, 300),
-        after_nms=(256, 128),
-        roi_count=64,
+        rpn_pre_nms_top_n=(500, 300),
+        rpn_post_nms_top_n=(256, 128),
+        box_batch_size_per_image=64,
         card=dict(input=(320, 320, 3)),
     ),
 }

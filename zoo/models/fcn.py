@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from flax import traverse_util
 from flax.typing import Dtype
 
-from zoo.layers.backbone import adapted, stages
+from zoo.layers.backbone import configure_backbone, select_stages
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.initializer import initializer
+from zoo.layers.initializer import lookup_initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import ceil_padding, max_pool
 from zoo.ops.resize import bilinear_deconvolution, resize
 
-CROPS = (5, 9)  # where pool4's scores and pool3's begin to meet those from below
+CROP_OFFSETS = (5, 9)  # where pool4's scores and pool3's begin to meet those from below
 NORMAL = nn.initializers.normal(0.01)
 
 
@@ -32,7 +32,7 @@ class FCN(nn.Module):
     enlarged twice. Score layers begin at 0, so that a finer net begins as the coarser does. All of
     a coarser net's weights stand under the same names in the finer:
     `{**finer["params"], **coarser["params"]}` begins the next stage of the paper's training, and
-    `convolutionalise` the first.
+    `convert_classifier` the first.
 
     As published, the image gets `pad` zeros on every side, one less than 100 where the first
     convolution adds one itself; `upsampling` is the kernel of the last transposed convolution, and
@@ -68,9 +68,11 @@ class FCN(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        if len(self.scales) > len(CROPS):
-            raise ValueError(f"scales are at most {len(CROPS)}, pool4's and pool3's: {self.scales}")
-        self.backbone = adapted(self.backbone, self, ceil=True, num_classes=0)
+        if len(self.scales) > len(CROP_OFFSETS):
+            raise ValueError(
+                f"scales are at most {len(CROP_OFFSETS)}, pool4's and pool3's: {self.scales}"
+            )
+        self.backbone = configure_backbone(self.backbone, self, ceil=True, num_classes=0)
         super().__post_init__()
 
     @nn.compact
@@ -79,7 +81,7 @@ class FCN(nn.Module):
         x = image
         if self.pad is not None:
             x = jnp.pad(image, [(0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0)])
-        outputs = stages(self.backbone(x, train=train))
+        outputs = select_stages(self.backbone(x, train=train))
         if not self.num_classes:
             return outputs
         x = self.pool(outputs[f"stage{len(outputs)}"])
@@ -89,7 +91,9 @@ class FCN(nn.Module):
         for k, scale in enumerate(self.scales):
             number = len(outputs) - 1 - k
             pool = scale * self.pool(outputs[f"stage{number}"])
-            scores = self.fuse(scores, self.score(f"score_pool{number}")(pool), crop=CROPS[k])
+            scores = self.fuse(
+                scores, self.score(f"score_pool{number}")(pool), crop=CROP_OFFSETS[k]
+            )
         outputs["logits"] = self.enlarge(scores, image)
         return outputs
 
@@ -162,7 +166,7 @@ class FCNHead(nn.Module):
         x = ConvNorm(
             x.shape[-1] // 4,
             norm=self.norm,
-            kernel_init=initializer("torch"),
+            kernel_init=lookup_initializer("torch"),
             dtype=self.dtype,
             axis_name=self.axis_name,
             name="reduce",
@@ -171,7 +175,7 @@ class FCNHead(nn.Module):
         return nn.Conv(
             self.num_classes,
             (1, 1),
-            kernel_init=initializer("torch"),
+            kernel_init=lookup_initializer("torch"),
             dtype=jnp.promote_types(jnp.float32, self.dtype),
             conv_general_dilated=conv_general_dilated,
             name="score",
@@ -213,13 +217,13 @@ class DilatedFCN(nn.Module):
 
     def __post_init__(self) -> None:
         wished = {} if self.output_stride is None else {"output_stride": self.output_stride}
-        self.backbone = adapted(self.backbone, self, num_classes=0, **wished)
+        self.backbone = configure_backbone(self.backbone, self, num_classes=0, **wished)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
-        outputs = stages(self.backbone(image, train=train))
+        outputs = select_stages(self.backbone(image, train=train))
         if not self.num_classes:
             return outputs
         head = functools.partial(
@@ -238,7 +242,9 @@ class DilatedFCN(nn.Module):
         return outputs | {name: resize(x, shape, "linear") for name, x in scores.items()}
 
 
-def convolutionalise(variables: Mapping[str, Any], classifier: Mapping[str, Any]) -> dict[str, Any]:
+def convert_classifier(
+    variables: Mapping[str, Any], classifier: Mapping[str, Any]
+) -> dict[str, Any]:
     """`{fc6 [7, 7, 512, 4096], ...}, {fc6 [7 * 7 * 512, 4096], ...} -> {fc6 [7, 7, 512, 4096], ...}`.
 
     An FCN's variables, out of its own and those of a classifier, VGG or AlexNet, as loaded: its
@@ -255,7 +261,7 @@ def convolutionalise(variables: Mapping[str, Any], classifier: Mapping[str, Any]
     >>> fresh = jax.jit(FCN(VGG(**fields), pad=None, hidden=3).init)(key, image)
     >>> of_classifier["params"]["fc6"]["kernel"].shape
     (98, 3)
-    >>> convolutionalise(fresh, of_classifier)["params"]["fc6"]["kernel"].shape
+    >>> convert_classifier(fresh, of_classifier)["params"]["fc6"]["kernel"].shape
     (7, 7, 2, 3)
     """
     given: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(dict(classifier))
@@ -278,39 +284,41 @@ def convolutionalise(variables: Mapping[str, Any], classifier: Mapping[str, Any]
     return traverse_util.unflatten_dict(made)
 
 
-SEEN = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET_NORM = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 CARD = dict(
     module=FCN,
     task="segmentation",
     input=(500, 500, 3),
     paper="Shelhamer, Long, Darrell 2016, Fully Convolutional Networks for Semantic Segmentation",
-    preprocessing=SEEN,  # of the classifiers that it begins from here; the authors' take the mean alone
+    preprocessing=IMAGENET_NORM,  # of the classifiers that it begins from here; the authors' take the mean alone
 )
 
-RESNET = dict(module=DilatedFCN, input=(520, 520, 3))
-VOC = "PASCAL VOC 2011 seg11valid: mean IoU {} % (the authors)"
-COCO = "COCO val2017, VOC's classes: mean IoU {} %, pixel accuracy {} % (torchvision)"
+RESNET_FIELDS = dict(module=DilatedFCN, input=(520, 520, 3))
+VOC_INPUT = "PASCAL VOC 2011 seg11valid: mean IoU {} % (the authors)"
+COCO_INPUT = "COCO val2017, VOC's classes: mean IoU {} %, pixel accuracy {} % (torchvision)"
 
 VARIANTS = {  # fields of FCN, and of DilatedFCN; parameters
-    "fcn32s_vgg16": dict(backbone="vgg16", card=dict(reported=VOC.format(63.6))),  # 134,346,581
+    "fcn32s_vgg16": dict(
+        backbone="vgg16", card=dict(reported=VOC_INPUT.format(63.6))
+    ),  # 134,346,581
     "fcn16s_vgg16": dict(  # 134,357,354
         backbone="vgg16",
         scales=(1.0,),
         upsampling=(32, 27),
-        card=dict(reported=VOC.format("65.0")),
+        card=dict(reported=VOC_INPUT.format("65.0")),
     ),
     "fcn8s_vgg16": dict(  # 134,362,751
         backbone="vgg16",
         scales=(1.0, 1.0),
         upsampling=(16, 31),
-        card=dict(reported=VOC.format(65.5) + ", seg12test 67.2 %"),
+        card=dict(reported=VOC_INPUT.format(65.5) + ", seg12test 67.2 %"),
     ),
     "fcn8s_atonce": dict(  # 134,362,751
         backbone="vgg16",
         scales=(0.01, 0.0001),
         upsampling=(16, 31),
-        card=dict(reported=VOC.format(65.4)),
+        card=dict(reported=VOC_INPUT.format(65.4)),
     ),
     "fcn32s_alexnet": dict(  # 56,954,261
         backbone="caffenet",
@@ -319,14 +327,14 @@ VARIANTS = {  # fields of FCN, and of DilatedFCN; parameters
         window=3,
         kernel=6,
         card=dict(
-            preprocessing=dict(mean=SEEN["mean"], std=(1 / 255,) * 3),
-            reported=VOC.format("48.0"),
+            preprocessing=dict(mean=IMAGENET_NORM["mean"], std=(1 / 255,) * 3),
+            reported=VOC_INPUT.format("48.0"),
         ),
     ),
     "fcn_resnet50": dict(  # 35,322,218, without the auxiliary head 32,957,013
-        backbone="resnet50", card=dict(**RESNET, reported=COCO.format(60.5, 91.4))
+        backbone="resnet50", card=dict(**RESNET_FIELDS, reported=COCO_INPUT.format(60.5, 91.4))
     ),
     "fcn_resnet101": dict(  # 54,314,346, without the auxiliary head 51,949,141
-        backbone="resnet101", card=dict(**RESNET, reported=COCO.format(63.7, 91.9))
+        backbone="resnet101", card=dict(**RESNET_FIELDS, reported=COCO_INPUT.format(63.7, 91.9))
     ),
 }

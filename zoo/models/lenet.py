@@ -11,12 +11,12 @@ import numpy as np
 from flax.typing import Dtype, Shape
 from jax import lax
 
-from zoo.layers.activation import activation
-from zoo.layers.initializer import fan_in_uniform, initializer
+from zoo.layers.activation import lookup_activation
+from zoo.layers.initializer import fan_in_uniform, lookup_initializer
 from zoo.ops.pooling import avg_pool
 
 # Table I: which maps of S2 each of the sixteen maps of C3 sees.
-TABLE_I = (
+C3_CONNECTIONS = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
@@ -25,7 +25,7 @@ TABLE_I = (
 
 # Figure 3: the digits 0 to 9 on 7 x 12 pixels, the targets of F6; # is +1, a dot is -1. The bar
 # over 0, 2, 4 and 5 is the figure's.
-FIGURE_3 = """
+DIGIT_BITMAPS = """
 .#####. ...##.. .#####. ####### .#####. .#####. ..####. ####### .#####. .#####.
 ....... ..###.. ....... .....## ....... ....... .##.... .....## ##...## ##..###
 ..###.. .####.. .#####. ....##. ....... ####### ##..... .....## ##...## ##...##
@@ -49,7 +49,7 @@ def digit_codes() -> np.ndarray:
     >>> digit_codes().shape, digit_codes()[1, :7].tolist()
     ((10, 84), [-1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0])
     """
-    rows = [line.split() for line in FIGURE_3.split("\n") if line]
+    rows = [line.split() for line in DIGIT_BITMAPS.split("\n") if line]
     pixels = np.array([[list(word) for word in row] for row in rows])
     return np.where(pixels == "#", 1, -1).transpose(1, 0, 2).reshape(10, 84).astype(np.float32)
 
@@ -95,17 +95,17 @@ class SparseConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        source = np.concatenate(TABLE_I)
-        inputs = np.array([len(row) for row in TABLE_I])
-        target = np.repeat(np.arange(len(TABLE_I)), inputs)
+        source = np.concatenate(C3_CONNECTIONS)
+        inputs = np.array([len(row) for row in C3_CONNECTIONS])
+        target = np.repeat(np.arange(len(C3_CONNECTIONS)), inputs)
 
         def by_fan_in(key: jax.Array, shape: Shape) -> jax.Array:
             limit = 2.4 / (25 * inputs[target])
             return jax.random.uniform(key, shape, jnp.float32, -1, 1) * limit.reshape(1, 1, -1)
 
         kernel = self.param("kernel", by_fan_in, (5, 5, len(source)))
-        bias = self.param("bias", nn.initializers.zeros, (len(TABLE_I),), jnp.float32)
-        dense = jnp.zeros((5, 5, 6, len(TABLE_I))).at[:, :, source, target].set(kernel)
+        bias = self.param("bias", nn.initializers.zeros, (len(C3_CONNECTIONS),), jnp.float32)
+        dense = jnp.zeros((5, 5, 6, len(C3_CONNECTIONS))).at[:, :, source, target].set(kernel)
         y = lax.conv_general_dilated(
             x.astype(self.dtype),
             dense.astype(self.dtype),
@@ -148,7 +148,7 @@ class LeNet5(nn.Module):
         chex.assert_rank(image, 4)
         if min(image.shape[1:3]) < 32:
             raise ValueError(f"LeNet-5 takes images of 32 x 32 or more, got {image.shape}")
-        act, kernel_init = activation(self.act), initializer(self.kernel_init)
+        act, kernel_init = lookup_activation(self.act), lookup_initializer(self.kernel_init)
         dense = functools.partial(nn.Dense, kernel_init=kernel_init, dtype=self.dtype)
         conv = functools.partial(
             nn.Conv, kernel_size=(5, 5), padding="VALID", kernel_init=kernel_init, dtype=self.dtype

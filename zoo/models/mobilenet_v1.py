@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
+from zoo.layers.activation import lookup_activation
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.initializer import initializer
-from zoo.layers.make_divisible import round_width
+from zoo.layers.initializer import lookup_initializer
+from zoo.layers.make_divisible import make_divisible
 
 # Table 1: blocks and channels of the stages of stride 2, 4, 8, 16 and 32.
 STAGES = ((1, 64), (2, 128), (2, 256), (6, 512), (2, 1024))
@@ -82,9 +82,9 @@ class MobileNetV1(nn.Module):
         conv = functools.partial(
             ConvNorm,
             padding=self.padding,
-            act=activation(self.act),
+            act=lookup_activation(self.act),
             norm=self.norm,
-            kernel_init=initializer(self.kernel_init),
+            kernel_init=lookup_initializer(self.kernel_init),
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
@@ -94,13 +94,13 @@ class MobileNetV1(nn.Module):
 
         call = nn.remat(call) if self.remat else call
         outputs = {}
-        stem = conv(round_width(32 * self.width), 3, self.strides[0], name="stem")
+        stem = conv(make_divisible(32 * self.width), 3, self.strides[0], name="stem")
         x = stem(image, train=train)
         for k, (depth, width) in enumerate(self.stages):
             for i in range(depth):
                 stride = self.strides[k] if k > 0 and i == 0 else 1
                 block = Separable(
-                    round_width(width * self.width), stride, conv, name=f"stage{k}_{i}"
+                    make_divisible(width * self.width), stride, conv, name=f"stage{k}_{i}"
                 )
                 x = call(block, x)
             if k > 0:

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
+from zoo.layers.activation import lookup_activation
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.initializer import initializer
-from zoo.layers.make_divisible import round_width
+from zoo.layers.initializer import lookup_initializer
+from zoo.layers.make_divisible import make_divisible
 from zoo.layers.residual import StochasticDepth, drop_rates
 
 # Table 2: the channels of each block of the stages of stride 2, 4, 8, 16 and 32.
@@ -92,9 +92,9 @@ class MobileNetV2(nn.Module):
         conv = functools.partial(
             ConvNorm,
             padding=self.padding,
-            act=activation(self.act),
+            act=lookup_activation(self.act),
             norm=self.norm,
-            kernel_init=initializer(self.kernel_init),
+            kernel_init=lookup_initializer(self.kernel_init),
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
@@ -107,12 +107,12 @@ class MobileNetV2(nn.Module):
 
         rates = drop_rates(self.stochastic_depth, [len(widths) for widths in self.stages])
         outputs = {}
-        stem = conv(round_width(32 * self.width), 3, self.strides[0], name="stem")
+        stem = conv(make_divisible(32 * self.width), 3, self.strides[0], name="stem")
         x = stem(image, train=train)
         for k, widths in enumerate(self.stages):
             for i, width in enumerate(widths):
                 block = InvertedResidual(
-                    round_width(width * self.width),
+                    make_divisible(width * self.width),
                     stride=self.strides[k] if k > 0 and i == 0 else 1,
                     expansion=1 if k == 0 else 6,
                     conv=conv,
@@ -121,7 +121,7 @@ class MobileNetV2(nn.Module):
                 x = run(block, x, rates[k][i])
             if k > 0:
                 outputs[f"stage{k}"] = x
-        last = conv(round_width(1280 * max(1.0, self.width)), 1, name="last")
+        last = conv(make_divisible(1280 * max(1.0, self.width)), 1, name="last")
         outputs["pooled"] = x = last(x, train=train).mean((1, 2))
         if self.num_classes:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
-from zoo.layers.initializer import initializer
+from zoo.layers.activation import lookup_activation
+from zoo.layers.initializer import lookup_initializer
 
 
 @final
@@ -41,7 +41,7 @@ class Perceptron(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
-        act, kernel_init = activation(self.act), initializer(self.kernel_init)
+        act, kernel_init = lookup_activation(self.act), lookup_initializer(self.kernel_init)
         x = image.reshape(image.shape[0], -1)
         x = nn.Dropout(self.input_dropout, deterministic=not train)(x)
         for i, width in enumerate(self.widths, 1):

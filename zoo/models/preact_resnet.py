@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
+from zoo.layers.activation import lookup_activation
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.initializer import initializer
-from zoo.layers.norm import norm
-from zoo.layers.residual import StochasticDepth, drop_rates, pad_skip, stage
-from zoo.lookup import choose
+from zoo.layers.initializer import lookup_initializer
+from zoo.layers.norm import create_norm
+from zoo.layers.residual import StochasticDepth, apply_stage, drop_rates, pad_skip
+from zoo.lookup import lookup
 
 
 @final
@@ -35,7 +35,9 @@ class NormAct(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        return self.act(norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)(x, train=train))
+        return self.act(
+            create_norm(self.norm, axis_name=self.axis_name, dtype=self.dtype)(x, train=train)
+        )
 
 
 @final
@@ -123,17 +125,17 @@ class PreactResNet(nn.Module):
         before = functools.partial(
             NormAct,
             norm=self.norm,
-            act=activation(self.act),
+            act=lookup_activation(self.act),
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
         conv = functools.partial(
             ConvNorm,
             padding=self.padding,
-            kernel_init=initializer(self.kernel_init),
+            kernel_init=lookup_initializer(self.kernel_init),
             **before.keywords,
         )
-        bottleneck = choose({"basic": False, "bottleneck": True}, self.block, what="block")
+        bottleneck = lookup({"basic": False, "bottleneck": True}, self.block, kind="block")
         x = conv(self.width, 3, norm=None, use_bias=False, act=None, name="stem")(image)
         outputs = {}
         for k, rates in enumerate(drop_rates(self.stochastic_depth, self.depths)):
@@ -142,11 +144,11 @@ class PreactResNet(nn.Module):
                 PreactBlock,
                 4 * width if bottleneck else width,
                 inner=width if bottleneck else None,
-                pad=choose({"A": True, "B": False}, self.shortcut, what="shortcut"),
+                pad=lookup({"A": True, "B": False}, self.shortcut, kind="shortcut"),
                 conv=conv,
                 before=before,
             )
-            x = stage(
+            x = apply_stage(
                 functools.partial(block, stride=2 if k else 1, shared=True),
                 block,
                 x,
@@ -162,7 +164,7 @@ class PreactResNet(nn.Module):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             wide = jnp.promote_types(jnp.float32, self.dtype)
             head = nn.Dense(
-                self.num_classes, kernel_init=initializer("torch"), dtype=wide, name="head"
+                self.num_classes, kernel_init=lookup_initializer("torch"), dtype=wide, name="head"
             )
             outputs["logits"] = head(x)
         return outputs

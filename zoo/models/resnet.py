@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
+from zoo.layers.activation import lookup_activation
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.initializer import initializer
-from zoo.layers.residual import StochasticDepth, drop_rates, pad_skip, stage
-from zoo.lookup import choose
+from zoo.layers.initializer import lookup_initializer
+from zoo.layers.residual import StochasticDepth, apply_stage, drop_rates, pad_skip
+from zoo.lookup import lookup
 from zoo.ops.pooling import max_pool
 
 
@@ -108,7 +108,7 @@ class ResNet(nn.Module):
     of `groups` where the stage has 64. From `output_stride` on, 8 say, stages dilate their 3x3s twice
     as much instead of halving the map; a stage's first convolution is the one before's still.
     `stochastic_depth` is the rate of the last block, to which
-    it grows linearly; `dropout` is before the head. `scan` and `remat` are `stage`'s. For the
+    it grows linearly; `dropout` is before the head. `scan` and `remat` are `apply_stage`'s. For the
     other fields see Basic and Bottleneck.
 
     Source: He et al. 2016, Deep Residual Learning for Image Recognition, table 1 and section 4.2;
@@ -150,13 +150,13 @@ class ResNet(nn.Module):
         conv = functools.partial(
             ConvNorm,
             padding=self.padding,
-            act=activation(self.act),
+            act=lookup_activation(self.act),
             norm=self.norm,
-            kernel_init=initializer(self.kernel_init),
+            kernel_init=lookup_initializer(self.kernel_init),
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
-        large = choose({"imagenet": True, "cifar": False}, self.stem, what="stem")
+        large = lookup({"imagenet": True, "cifar": False}, self.stem, kind="stem")
         stem = conv(self.width, 7 if large else 3, 2 if large else 1, name="stem")
         x = stem(image, train=train)
         if large:
@@ -167,7 +167,7 @@ class ResNet(nn.Module):
         for k, rates in enumerate(drop_rates(self.stochastic_depth, self.depths)):
             block = self.block_of(self.width * 2**k, conv)
             stride, before, dilation = steps[k]
-            x = stage(
+            x = apply_stage(
                 functools.partial(block, stride=stride, dilation=(before, dilation)),
                 functools.partial(block, dilation=(dilation, dilation)),
                 x,
@@ -183,7 +183,7 @@ class ResNet(nn.Module):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             wide = jnp.promote_types(jnp.float32, self.dtype)
             head = nn.Dense(
-                self.num_classes, kernel_init=initializer("torch"), dtype=wide, name="head"
+                self.num_classes, kernel_init=lookup_initializer("torch"), dtype=wide, name="head"
             )
             outputs["logits"] = head(x)
         return outputs
@@ -208,8 +208,8 @@ class ResNet(nn.Module):
 
     def block_of(self, width: int, conv: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         """The blocks of a stage, short of their stride and name."""
-        pad = choose({"A": True, "B": False}, self.shortcut, what="shortcut")
-        fields = dict(zero_init=self.zero_init, conv=conv, act=activation(self.act))
+        pad = lookup({"A": True, "B": False}, self.shortcut, kind="shortcut")
+        fields = dict(zero_init=self.zero_init, conv=conv, act=lookup_activation(self.act))
         basic = functools.partial(Basic, width, pad=pad, **fields)
         bottleneck = functools.partial(
             Bottleneck,
@@ -219,24 +219,24 @@ class ResNet(nn.Module):
             stride_first=self.stride_first,
             **fields,
         )
-        return choose({"basic": basic, "bottleneck": bottleneck}, self.block, what="block")
+        return lookup({"basic": basic, "bottleneck": bottleneck}, self.block, kind="block")
 
 
-SEEN = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET_NORM = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 CARD = dict(
     module=ResNet,
     task="classification",
     input=(224, 224, 3),
     paper="He, Zhang, Ren, Sun 2016, Deep Residual Learning for Image Recognition",
-    preprocessing=dict(**SEEN, crop=0.875),
+    preprocessing=dict(**IMAGENET_NORM, crop=0.875),
 )
 
-WIDE = "Zagoruyko, Komodakis 2016, Wide Residual Networks"
-NEXT = "Xie et al. 2017, Aggregated Residual Transformations for Deep Neural Networks"
+WIDE_FIELDS = "Zagoruyko, Komodakis 2016, Wide Residual Networks"
+RESNEXT_PAPER = "Xie et al. 2017, Aggregated Residual Transformations for Deep Neural Networks"
 
-CIFAR = dict(input=(32, 32, 3), preprocessing=SEEN)
-SMALL = dict(block="basic", width=16, stem="cifar", shortcut="A", num_classes=10)
+CIFAR_CARD = dict(input=(32, 32, 3), preprocessing=IMAGENET_NORM)
+CIFAR_FIELDS = dict(block="basic", width=16, stem="cifar", shortcut="A", num_classes=10)
 
 VARIANTS = {  # fields of ResNet; parameters
     "resnet18": dict(  # 11,689,512
@@ -264,41 +264,53 @@ VARIANTS = {  # fields of ResNet; parameters
     "wide_resnet50_2": dict(  # 68,883,240
         depths=(3, 4, 6, 3),
         width_per_group=128,
-        card=dict(paper=WIDE, reported="ImageNet top-1 78.468 % (torchvision)"),
+        card=dict(paper=WIDE_FIELDS, reported="ImageNet top-1 78.468 % (torchvision)"),
     ),
     "wide_resnet101_2": dict(  # 126,886,696
         depths=(3, 4, 23, 3),
         width_per_group=128,
-        card=dict(paper=WIDE, reported="ImageNet top-1 78.848 % (torchvision)"),
+        card=dict(paper=WIDE_FIELDS, reported="ImageNet top-1 78.848 % (torchvision)"),
     ),
     "resnext50_32x4d": dict(  # 25,028,904
         depths=(3, 4, 6, 3),
         groups=32,
         width_per_group=4,
-        card=dict(paper=NEXT, reported="ImageNet top-1 77.618 % (torchvision)"),
+        card=dict(paper=RESNEXT_PAPER, reported="ImageNet top-1 77.618 % (torchvision)"),
     ),
     "resnext101_32x8d": dict(  # 88,791,336
         depths=(3, 4, 23, 3),
         groups=32,
         width_per_group=8,
-        card=dict(paper=NEXT, reported="ImageNet top-1 79.312 % (torchvision)"),
+        card=dict(paper=RESNEXT_PAPER, reported="ImageNet top-1 79.312 % (torchvision)"),
     ),
     "resnet20": dict(  # 269,722
-        depths=(3, 3, 3), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 8.75 %")
+        depths=(3, 3, 3),
+        **CIFAR_FIELDS,
+        card=dict(**CIFAR_CARD, reported="CIFAR-10 test error 8.75 %"),
     ),
     "resnet32": dict(  # 464,154
-        depths=(5, 5, 5), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 7.51 %")
+        depths=(5, 5, 5),
+        **CIFAR_FIELDS,
+        card=dict(**CIFAR_CARD, reported="CIFAR-10 test error 7.51 %"),
     ),
     "resnet44": dict(  # 658,586
-        depths=(7, 7, 7), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 7.17 %")
+        depths=(7, 7, 7),
+        **CIFAR_FIELDS,
+        card=dict(**CIFAR_CARD, reported="CIFAR-10 test error 7.17 %"),
     ),
     "resnet56": dict(  # 853,018
-        depths=(9, 9, 9), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 6.97 %")
+        depths=(9, 9, 9),
+        **CIFAR_FIELDS,
+        card=dict(**CIFAR_CARD, reported="CIFAR-10 test error 6.97 %"),
     ),
     "resnet110": dict(  # 1,727,962
-        depths=(18, 18, 18), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 6.43 %")
+        depths=(18, 18, 18),
+        **CIFAR_FIELDS,
+        card=dict(**CIFAR_CARD, reported="CIFAR-10 test error 6.43 %"),
     ),
     "resnet1202": dict(  # 19,421,274
-        depths=(200, 200, 200), **SMALL, card=dict(**CIFAR, reported="CIFAR-10 test error 7.93 %")
+        depths=(200, 200, 200),
+        **CIFAR_FIELDS,
+        card=dict(**CIFAR_CARD, reported="CIFAR-10 test error 7.93 %"),
     ),
 }

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
+from zoo.layers.activation import lookup_activation
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.initializer import initializer
-from zoo.layers.residual import stage
-from zoo.lookup import choose
+from zoo.layers.initializer import lookup_initializer
+from zoo.layers.residual import apply_stage
+from zoo.lookup import lookup
 
 KINDS: dict[str, Any] = dict.fromkeys(("3d", "2d", "2plus1d"))
 
@@ -46,7 +46,7 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        choose(KINDS, self.kind, what="kind")
+        lookup(KINDS, self.kind, kind="kind")
         s = self.stride
         if self.kind == "3d":
             return self.conv(self.width, 3, s, act=self.act, name="full")(x, train=train)
@@ -139,18 +139,18 @@ class ResNet3D(nn.Module):
             raise ValueError(f"kinds {self.kinds} are not one for each of depths {self.depths}")
         conv = functools.partial(
             ConvNorm,
-            act=activation(self.act),
+            act=lookup_activation(self.act),
             norm=self.norm,
-            kernel_init=initializer(self.kernel_init),
+            kernel_init=lookup_initializer(self.kernel_init),
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
         x, outputs = self.stem(video, conv, train=train), {}
         for k, (depth, kind) in enumerate(zip(self.depths, self.kinds, strict=True)):
             block = functools.partial(
-                Block, self.width * 2**k, kind=kind, conv=conv, act=activation(self.act)
+                Block, self.width * 2**k, kind=kind, conv=conv, act=lookup_activation(self.act)
             )
-            x = stage(
+            x = apply_stage(
                 functools.partial(block, stride=2 if k else 1),
                 block,
                 x,
@@ -164,7 +164,7 @@ class ResNet3D(nn.Module):
         if self.num_classes:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             wide = jnp.promote_types(jnp.float32, self.dtype)
-            small = initializer("small_normal")
+            small = lookup_initializer("small_normal")
             head = nn.Dense(self.num_classes, kernel_init=small, dtype=wide, name="head")
             outputs["logits"] = head(x)
         return outputs

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
+from zoo.layers.activation import lookup_activation
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.initializer import initializer
-from zoo.layers.residual import stage
+from zoo.layers.initializer import lookup_initializer
+from zoo.layers.residual import apply_stage
 from zoo.ops.pooling import max_pool
 
 
@@ -70,7 +70,7 @@ class Bottleneck(nn.Module):
         return self.act(x + y)
 
 
-def stem_of(
+def apply_stem(
     model: "Slow | SlowFast", x: jax.Array, conv: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
     """`[B, T, H, W, C] -> [B, T, h, w, D]`: a stem, and the max-pooling where the model has one.
@@ -78,7 +78,7 @@ def stem_of(
     Source: Feichtenhofer et al. 2019, table 1, conv1 and pool1.
 
     >>> model = Slow((1,), frames=(1,), stem_stride=1)
-    >>> stem_of(model, jnp.ones((1, 2, 8, 8, 3)), lambda x: x).shape
+    >>> apply_stem(model, jnp.ones((1, 2, 8, 8, 3)), lambda x: x).shape
     (1, 2, 4, 4, 3)
     """
     x = conv(x)
@@ -87,19 +87,19 @@ def stem_of(
     return max_pool(x, (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)))
 
 
-def convolutions(model: "Slow | SlowFast") -> Callable[..., nn.Module]:
+def conv_factory(model: "Slow | SlowFast") -> Callable[..., nn.Module]:
     """A model's fields to what makes its ConvNorms, `[B, T, H, W, C] -> [B, t, h, w, D]` each.
 
     Source: the fields of zoo.layers.conv_norm.ConvNorm.
 
-    >>> convolutions(Slow((1,), frames=(1,), norm="group"))(8).norm
+    >>> conv_factory(Slow((1,), frames=(1,), norm="group"))(8).norm
     'group'
     """
     return functools.partial(
         ConvNorm,
-        act=activation(model.act),
+        act=lookup_activation(model.act),
         norm=model.norm,
-        kernel_init=initializer(model.kernel_init),
+        kernel_init=lookup_initializer(model.kernel_init),
         dtype=model.dtype,
         axis_name=model.axis_name,
     )
@@ -117,7 +117,7 @@ def classify(model: "Slow | SlowFast", x: jax.Array, *, train: bool) -> dict[str
     if model.num_classes:
         x = nn.Dropout(model.dropout, deterministic=not train)(x)
         wide = jnp.promote_types(jnp.float32, model.dtype)
-        small = initializer("small_normal")
+        small = lookup_initializer("small_normal")
         head = nn.Dense(model.num_classes, kernel_init=small, dtype=wide, name="head")
         outputs["logits"] = head(x)
     return outputs
@@ -159,10 +159,10 @@ class Slow(nn.Module):
     @nn.compact
     def __call__(self, video: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(video, 5)
-        conv, outputs = convolutions(self), {}
+        conv, outputs = conv_factory(self), {}
         steps = (1, self.stem_stride, self.stem_stride)
         stem = functools.partial(conv(self.width, (1, 7, 7), steps, name="stem"), train=train)
-        x = stem_of(self, video, stem)
+        x = apply_stem(self, video, stem)
         for k, (depth, frames) in enumerate(zip(self.depths, self.frames, strict=True)):
             block = functools.partial(
                 Bottleneck,
@@ -170,9 +170,9 @@ class Slow(nn.Module):
                 frames=frames,
                 zero_init=self.zero_init,
                 conv=conv,
-                act=activation(self.act),
+                act=lookup_activation(self.act),
             )
-            x = stage(
+            x = apply_stage(
                 functools.partial(block, stride=2 if k else 1),
                 block,
                 x,
@@ -233,7 +233,7 @@ class SlowFast(nn.Module):
         chex.assert_rank(video, 5)
         if self.width % self.beta:
             raise ValueError(f"beta={self.beta} does not divide width={self.width}")
-        conv, outputs = convolutions(self), {}
+        conv, outputs = conv_factory(self), {}
         steps = (1, self.stem_stride, self.stem_stride)
         widths = {"slow": self.width, "fast": self.width // self.beta}
         seen = {
@@ -242,7 +242,7 @@ class SlowFast(nn.Module):
         }
         for path, frames in (("slow", 1), ("fast", 5)):
             stem = conv(widths[path], (frames, 7, 7), steps, name=f"{path}_stem")
-            seen[path] = stem_of(self, seen[path], functools.partial(stem, train=train))
+            seen[path] = apply_stem(self, seen[path], functools.partial(stem, train=train))
         for k, depth in enumerate(self.depths):
             fused = conv(
                 2 * seen["fast"].shape[-1],
@@ -259,9 +259,9 @@ class SlowFast(nn.Module):
                     frames=kernels[path],
                     zero_init=self.zero_init,
                     conv=conv,
-                    act=activation(self.act),
+                    act=lookup_activation(self.act),
                 )
-                seen[path] = outputs[f"{path}_stage{k + 1}"] = stage(
+                seen[path] = outputs[f"{path}_stage{k + 1}"] = apply_stage(
                     functools.partial(block, stride=2 if k else 1),
                     block,
                     seen[path],
@@ -274,14 +274,14 @@ class SlowFast(nn.Module):
         return outputs | classify(self, pooled, train=train)
 
 
-SEEN = dict(mean=(0.45,) * 3, std=(0.225,) * 3, crop=224 / 256)
+KINETICS_NORM = dict(mean=(0.45,) * 3, std=(0.225,) * 3, crop=224 / 256)
 
 CARD = dict(
     module=SlowFast,
     task="video",
     input=(32, 224, 224, 3),
     paper="Feichtenhofer, Fan, Malik, He 2019, SlowFast Networks for Video Recognition",
-    preprocessing=dict(**SEEN, stride=2),  # 64 frames, at 30 a second
+    preprocessing=dict(**KINETICS_NORM, stride=2),  # 64 frames, at 30 a second
     pathways=("slow", "fast", "lateral"),
 )
 
@@ -290,7 +290,7 @@ VARIANTS = {  # fields of SlowFast, and of Slow; parameters
         card=dict(
             module=Slow,
             input=(8, 224, 224, 3),
-            preprocessing=dict(**SEEN, stride=8),
+            preprocessing=dict(**KINETICS_NORM, stride=8),
             pathways=(),
             reported="Kinetics-400 top-1 74.58 % (pytorchvideo)",
         )

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
-from zoo.layers.backbone import adapted
-from zoo.layers.initializer import initializer
+from zoo.layers.activation import lookup_activation
+from zoo.layers.backbone import configure_backbone
+from zoo.layers.initializer import lookup_initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.local_response_norm import local_response_norm
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
@@ -22,7 +22,7 @@ CNN_M = (
     ((256, 5, 2, 1),),
     ((512, 3, 1, 1), (512, 3, 1, 1), (512, 3, 1, 1)),
 )
-COLOURS = 3  # channels of the frame
+RGB_CHANNELS = 3  # channels of the frame
 
 
 @final
@@ -59,7 +59,7 @@ class CNNM(nn.Module):
         chex.assert_rank(image, 4)
         if min(image.shape[1:3]) < 31:
             raise ValueError(f"CNN-M takes images of 31 x 31 or more, got {image.shape}")
-        x, outputs, act, number = image, {}, activation(self.act), 0
+        x, outputs, act, number = image, {}, lookup_activation(self.act), 0
         for k, layers in enumerate(self.layers, 1):
             for width, kernel, stride, padding in layers:
                 number += 1
@@ -68,7 +68,7 @@ class CNNM(nn.Module):
                     (kernel, kernel),
                     stride,
                     padding=padding,
-                    kernel_init=initializer(self.kernel_init),
+                    kernel_init=lookup_initializer(self.kernel_init),
                     dtype=self.dtype,
                     conv_general_dilated=conv_general_dilated,
                     name=f"conv{number}",
@@ -84,8 +84,8 @@ class CNNM(nn.Module):
         return outputs
 
     def head(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        dense = functools.partial(nn.Dense, kernel_init=initializer(self.kernel_init))
-        act, drop = activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
+        dense = functools.partial(nn.Dense, kernel_init=lookup_initializer(self.kernel_init))
+        act, drop = lookup_activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
         x = adaptive_avg_pool(x, size=(6, 6)).reshape(x.shape[0], -1)
         for name, width in zip(("fc6", "fc7"), self.hidden, strict=True):
             x = drop(act(dense(width, dtype=self.dtype, name=name)(x)))
@@ -124,7 +124,9 @@ class TwoStream(nn.Module):
     def __post_init__(self) -> None:
         for stream in ("spatial", "temporal"):
             if isinstance(module := getattr(self, stream), nn.Module):
-                setattr(self, stream, adapted(module, self, num_classes=self.num_classes))
+                setattr(
+                    self, stream, configure_backbone(module, self, num_classes=self.num_classes)
+                )
         super().__post_init__()
 
     @nn.compact
@@ -132,7 +134,7 @@ class TwoStream(nn.Module):
         self, image: jax.Array, flow: jax.Array | None = None, *, train: bool = False
     ) -> dict[str, jax.Array]:
         if flow is None:
-            image, flow = image[..., :COLOURS], image[..., COLOURS:]
+            image, flow = image[..., :RGB_CHANNELS], image[..., RGB_CHANNELS:]
         chex.assert_rank([image, flow], 4)
         outputs, scores, pooled = {}, [], []
         for name, stream, seen in (
@@ -167,12 +169,12 @@ CARD = dict(
     pathways=("spatial", "temporal"),
 )
 
-ALONE = dict(module=CNNM, pathways=())
+SINGLE_STREAM = dict(module=CNNM, pathways=())
 
 VARIANTS = {  # fields of TwoStream, and of CNNM; parameters
     "two_stream_spatial_cnn_m": dict(  # 90,627,813
         card=dict(
-            **ALONE,
+            **SINGLE_STREAM,
             task="classification",
             input=(224, 224, 3),
             preprocessing=dict(**FRAME, crop=224 / 256),
@@ -182,7 +184,7 @@ VARIANTS = {  # fields of TwoStream, and of CNNM; parameters
     "two_stream_temporal_cnn_m": dict(  # 90,707,781
         normalised=(True, False, False),
         card=dict(
-            **ALONE,
+            **SINGLE_STREAM,
             input=(224, 224, 20),
             preprocessing=dict(**FLOW, **CLIP),
             reported="UCF101 83.7 %, HMDB51 54.6 %",

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
-from zoo.layers.backbone import adapted
+from zoo.layers.activation import lookup_activation
+from zoo.layers.backbone import configure_backbone
 from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.conv_transpose import ConvTranspose
-from zoo.layers.initializer import initializer
-from zoo.lookup import choose
+from zoo.layers.initializer import lookup_initializer
+from zoo.lookup import lookup
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import max_pool
 from zoo.ops.resize import resize
@@ -25,29 +25,29 @@ from zoo.ops.resize import resize
 UP_INIT = nn.initializers.variance_scaling(2.0 * 4, "fan_in", "normal")
 
 
-def margin(*, depth: int) -> int:
+def valid_margin(*, depth: int) -> int:
     """`[B, H, W, C] -> [B, H - 2 m, W - 2 m, K]`: the m pixels that valid convolutions cost a side.
 
     Source: Ronneberger et al. 2015, U-Net, figure 1: 572 to 388 at depth 4.
 
-    >>> margin(depth=4)
+    >>> valid_margin(depth=4)
     92
     """
     return 2 * (3 * 2**depth - 2)
 
 
-def fitting_sides(side: int, *, depth: int) -> tuple[int | None, int]:
+def nearest_valid_sizes(side: int, *, depth: int) -> tuple[int | None, int]:
     """`side -> [largest below or None, smallest from it on]` of which valid convolutions can be taken.
 
     These are the sides whose maps are even before each pooling: 16 k + 60 from 188 on at depth 4.
 
     Source: Ronneberger et al. 2015, U-Net, section 2, last sentence.
 
-    >>> fitting_sides(572, depth=4), fitting_sides(100, depth=4)
+    >>> nearest_valid_sizes(572, depth=4), nearest_valid_sizes(100, depth=4)
     ((556, 572), (None, 188))
     """
     step = 2**depth
-    first = 2 * margin(depth=depth) + 1
+    first = 2 * valid_margin(depth=depth) + 1
     first += (-4 - first) % step
     if side <= first:
         return None, first
@@ -55,14 +55,14 @@ def fitting_sides(side: int, *, depth: int) -> tuple[int | None, int]:
     return above - step, above
 
 
-def fit_to(x: jax.Array, size: Sequence[int]) -> jax.Array:
+def center_crop_or_pad(x: jax.Array, size: Sequence[int]) -> jax.Array:
     """`[B, h, w, C], (H, W) -> [B, H, W, C]`: rows and columns cut at the end, or the last repeated.
 
     A map that was enlarged so covers one whose side was odd, from the same corner on.
 
     Source: what a pooling or a stride of 2 makes of an odd side: rounded down, or up.
 
-    >>> fit_to(jnp.arange(4.0).reshape(1, 2, 2, 1), (1, 3))[0, :, :, 0].tolist()
+    >>> center_crop_or_pad(jnp.arange(4.0).reshape(1, 2, 2, 1), (1, 3))[0, :, :, 0].tolist()
     [[0.0, 1.0, 1.0]]
     """
     x = x[:, : size[0], : size[1]]
@@ -70,12 +70,12 @@ def fit_to(x: jax.Array, size: Sequence[int]) -> jax.Array:
     return jnp.pad(x, [(0, 0), *more, (0, 0)], mode="edge") if any(n for _, n in more) else x
 
 
-def crop_to(x: jax.Array, size: Sequence[int]) -> jax.Array:
+def center_crop(x: jax.Array, size: Sequence[int]) -> jax.Array:
     """`[B, H, W, C], (h, w) -> [B, h, w, C]`: the middle of the map.
 
     Source: Ronneberger et al. 2015, U-Net, section 2.
 
-    >>> crop_to(jnp.arange(16.0).reshape(1, 4, 4, 1), (2, 2))[0, :, :, 0].tolist()
+    >>> center_crop(jnp.arange(16.0).reshape(1, 4, 4, 1), (2, 2))[0, :, :, 0].tolist()
     [[5.0, 6.0], [9.0, 10.0]]
     """
     top, left = ((n - side) // 2 for n, side in zip(x.shape[1:3], size, strict=True))
@@ -94,7 +94,7 @@ class UNet(nn.Module):
     channels. `dropout` is at the end of the way down: on the last two stages.
 
     `padding` "VALID" is the paper's: the stages are cropped to the middle, the logits are those of
-    the image without a `margin` on every side, and sides are those of `fitting_sides`; others raise
+    the image without a `valid_margin` on every side, and sides are those of `nearest_valid_sizes`; others raise
     ValueError. With any other padding images have any size from 2**depth on, and the logits theirs.
 
     A `backbone`, a Module that gives stage1 ... stageN, takes the place of the way down (`depth` then
@@ -134,13 +134,13 @@ class UNet(nn.Module):
 
     def __post_init__(self) -> None:
         if isinstance(self.backbone, nn.Module):
-            self.backbone = adapted(self.backbone, self)
+            self.backbone = configure_backbone(self.backbone, self)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
-        choose(dict.fromkeys(("transposed", "nearest", "linear")), self.upsample, what="upsample")
+        lookup(dict.fromkeys(("transposed", "nearest", "linear")), self.upsample, kind="upsample")
         maps = (self.down if self.backbone is None else self.backbone_stages)(image, train=train)
         outputs = {f"stage{k}": x for k, x in enumerate(maps, 1)}
         if not self.num_classes:
@@ -148,13 +148,13 @@ class UNet(nn.Module):
         step = nn.remat(UNet.up, static_argnums=(3, 4)) if self.remat else UNet.up
         *levels, x = maps
         if self.backbone is not None:
-            levels = [*bare_levels(image, maps[0]), *levels]
+            levels = [*count_levels_without_stage(image, maps[0]), *levels]
         for k in reversed(range(len(levels))):
             x = step(self, x, levels[k], k, train)
         head = nn.Conv(
             self.num_classes,
             (1, 1),
-            kernel_init=initializer(self.kernel_init),
+            kernel_init=lookup_initializer(self.kernel_init),
             dtype=jnp.promote_types(jnp.float32, self.dtype),
             conv_general_dilated=conv_general_dilated,
             name="head",
@@ -185,14 +185,14 @@ class UNet(nn.Module):
                     f"or more, got {image.shape}"
                 )
             return
-        near = {side: fitting_sides(side, depth=self.depth) for side in image.shape[1:3]}
+        near = {side: nearest_valid_sizes(side, depth=self.depth) for side in image.shape[1:3]}
         wrong = [
             f"{side} is not, {' and '.join(str(n) for n in sides if n)} are"
             for side, sides in near.items()
             if side != sides[1]
         ]
         if wrong:
-            step, (_, first) = 2**self.depth, fitting_sides(0, depth=self.depth)
+            step, (_, first) = 2**self.depth, nearest_valid_sizes(0, depth=self.depth)
             raise ValueError(
                 f"U-Net with valid convolutions takes sides of {step}k + {first % step + 3 * step} "
                 f"from {first}: {', '.join(wrong)} (images of {image.shape})"
@@ -219,9 +219,9 @@ class UNet(nn.Module):
             x = ConvNorm(
                 self.width * 2**k,
                 padding=self.padding,
-                act=activation(self.act),
+                act=lookup_activation(self.act),
                 norm=self.norm,
-                kernel_init=initializer(self.kernel_init),
+                kernel_init=lookup_initializer(self.kernel_init),
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 name=f"{name}_{index}",
@@ -236,7 +236,7 @@ class UNet(nn.Module):
             x = ConvTranspose(
                 width, (2, 2), (2, 2), kernel_init=UP_INIT, dtype=self.dtype, name=f"up{k + 1}"
             )(x)
-            x = activation(self.act)(x) if self.release else x
+            x = lookup_activation(self.act)(x) if self.release else x
         else:
             times = [2, 2]
             if self.backbone is not None:  # stages of other strides than twice the last
@@ -244,19 +244,19 @@ class UNet(nn.Module):
             shape = (x.shape[0], times[0] * x.shape[1], times[1] * x.shape[2], x.shape[3])
             x = resize(x, shape, self.upsample)
         if self.padding == "VALID":
-            level = crop_to(level, x.shape[1:3])
+            level = center_crop(level, x.shape[1:3])
         else:
-            x = fit_to(x, size)
+            x = center_crop_or_pad(x, size)
         maps = [x, level.astype(x.dtype)] if level.shape[-1] else [x]
         return self.convs(maps, k, f"decode{k + 1}", train)
 
 
-def bare_levels(image: jax.Array, first: jax.Array) -> list[jax.Array]:
+def count_levels_without_stage(image: jax.Array, first: jax.Array) -> list[jax.Array]:
     """`[B, H, W, C], [B, h, w, D] -> [[B, H, W, 0], [B, H / 2, W / 2, 0], ...]`, all larger than h.
 
     Source: the steps of segmentation_models_pytorch's decoder without a skip.
 
-    >>> levels = bare_levels(jnp.zeros((1, 50, 64, 3)), jnp.zeros((1, 13, 16, 8)))
+    >>> levels = count_levels_without_stage(jnp.zeros((1, 50, 64, 3)), jnp.zeros((1, 13, 16, 8)))
     >>> [level.shape for level in levels]
     [(1, 50, 64, 0), (1, 25, 32, 0)]
     """

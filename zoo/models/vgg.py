@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.activation import activation
+from zoo.layers.activation import lookup_activation
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.initializer import initializer
+from zoo.layers.initializer import lookup_initializer
 from zoo.ops.local_response_norm import local_response_norm
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
 
@@ -83,10 +83,10 @@ class VGG(nn.Module):
                 self.widths[k - 1],
                 1 if self.pointwise and k >= 3 and i == depth - 1 else 3,
                 padding=self.padding,
-                act=activation(self.act),
+                act=lookup_activation(self.act),
                 norm=self.norm,
                 use_bias=True,
-                kernel_init=initializer(self.kernel_init),
+                kernel_init=lookup_initializer(self.kernel_init),
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 name=f"stage{k}_{i}",
@@ -98,7 +98,7 @@ class VGG(nn.Module):
 
     def head(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         dense = functools.partial(nn.Dense, kernel_init=nn.initializers.normal(0.01))
-        act, drop = activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
+        act, drop = lookup_activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
         x = adaptive_avg_pool(x, size=(7, 7)).reshape(x.shape[0], -1)
         x = drop(act(dense(self.hidden, dtype=self.dtype, name="fc6")(x)))
         x = drop(act(dense(self.hidden, dtype=self.dtype, name="fc7")(x)))

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from zoo.layers.attention import DotProductAttention
-from zoo.layers.initializer import initializer
+from zoo.layers.initializer import lookup_initializer
 from zoo.ops.dense_general import dot_general, gelu
-from zoo.ops.fusion import computed_once
+from zoo.ops.fusion import fusion_barrier
 
 EPSILON = 1e-6  # of every LayerNorm: the authors' code, torchvision and timm agree on it
 
@@ -43,12 +43,12 @@ def resize_positions(
     return jnp.concatenate([positions[:, :before], grid], 1)
 
 
-def grid_of(image_size: int | tuple[int, int], patch: int) -> tuple[int, int]:
+def patch_grid(image_size: int | tuple[int, int], patch: int) -> tuple[int, int]:
     """Size of an image in pixels `-> [2]`: rows and columns of its patches; ValueError if cut.
 
     Source: Dosovitskiy et al. 2021, section 3.1.
 
-    >>> grid_of((224, 192), 16)
+    >>> patch_grid((224, 192), 16)
     (14, 12)
     """
     sides = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -86,7 +86,7 @@ class SelfAttention(nn.Module):
         width = x.shape[-1]
         dense = functools.partial(
             nn.Dense,
-            kernel_init=initializer(self.kernel_init),
+            kernel_init=lookup_initializer(self.kernel_init),
             dtype=self.dtype,
             dot_general=dot_general,
         )
@@ -131,7 +131,7 @@ class Block(nn.Module):
         )
         dense = functools.partial(
             nn.Dense,
-            kernel_init=initializer(self.kernel_init),
+            kernel_init=lookup_initializer(self.kernel_init),
             dtype=self.dtype,
             dot_general=dot_general,
         )
@@ -143,11 +143,11 @@ class Block(nn.Module):
             self.heads, self.maps, self.kernel_init, self.dtype, name="attention"
         )
         y, maps = attention(norm(name="norm1")(x))
-        x = computed_once(x + skip(drop(y)))
+        x = fusion_barrier(x + skip(drop(y)))
         y = dense(4 * width, name="expand")(norm(name="norm2")(x))
         y = drop(gelu(y))
         y = drop(dense(width, name="reduce")(y))
-        return computed_once(x + skip(y)), maps
+        return fusion_barrier(x + skip(y)), maps
 
 
 @final
@@ -228,8 +228,8 @@ class ViT(nn.Module):
 
     def embed(self, image: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
         """`[B, H, W, C] -> [B, n + h * w, D], (h, w)`: tokens, n = 1 with a class token."""
-        own = grid_of(self.image_size, self.patch)
-        grid = grid_of((image.shape[1], image.shape[2]), self.patch)
+        own = patch_grid(self.image_size, self.patch)
+        grid = patch_grid((image.shape[1], image.shape[2]), self.patch)
         x = nn.Conv(
             self.width,
             (self.patch, self.patch),
@@ -249,14 +249,14 @@ class ViT(nn.Module):
         return x + resize_positions(positions, old=own, new=grid).astype(x.dtype), grid
 
 
-def told(tensors: Mapping[str, Any], *, model: ViT) -> dict[str, Any]:
+def infer_fields(tensors: Mapping[str, Any], *, model: ViT) -> dict[str, Any]:
     """Arrays by path, `{"params/positions": [1, L, D], ...} -> {"image_size": ...}` if they tell it.
 
     They do where `model` divides the image into patches as they do and the image was a square.
 
     Source: ViT's own shapes.
 
-    >>> told({"params/positions": jnp.zeros((1, 1 + 24 * 24, 192))}, model=ViT())
+    >>> infer_fields({"params/positions": jnp.zeros((1, 1 + 24 * 24, 192))}, model=ViT())
     {'image_size': 384}
     """
     positions = tensors.get("params/positions")
@@ -267,7 +267,7 @@ def told(tensors: Mapping[str, Any], *, model: ViT) -> dict[str, Any]:
     return {"image_size": side * model.patch} if side and side * side == patches else {}
 
 
-def refit(tensors: Mapping[str, Any], *, old: ViT, new: ViT) -> dict[str, Any]:
+def resize_position_embeddings(tensors: Mapping[str, Any], *, old: ViT, new: ViT) -> dict[str, Any]:
     """Arrays by path of `old`, `{"params/positions": [1, L, D], ...} ->` those for `new`.
 
     The models differ in image_size; the positions are resized.
@@ -275,10 +275,10 @@ def refit(tensors: Mapping[str, Any], *, old: ViT, new: ViT) -> dict[str, Any]:
     Source: see resize_positions.
 
     >>> tensors = {"params/positions": jnp.zeros((1, 1 + 14 * 14, 192))}
-    >>> refit(tensors, old=ViT(), new=ViT(image_size=384))["params/positions"].shape
+    >>> resize_position_embeddings(tensors, old=ViT(), new=ViT(image_size=384))["params/positions"].shape
     (1, 577, 192)
     """
-    before, after = (grid_of(model.image_size, model.patch) for model in (old, new))
+    before, after = (patch_grid(model.image_size, model.patch) for model in (old, new))
     positions = jnp.asarray(tensors["params/positions"], jnp.float32)
     return {**tensors, "params/positions": resize_positions(positions, old=before, new=after)}
 
@@ -290,8 +290,8 @@ CARD = dict(
     paper="Dosovitskiy et al. 2021, An Image Is Worth 16x16 Words: Transformers for Image "
     "Recognition at Scale",
     preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
-    told=told,
-    refit=refit,
+    told=infer_fields,
+    refit=resize_position_embeddings,
 )
 
 VARIANTS = {  # fields of ViT; parameters

@@ -11,23 +11,25 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from zoo.layers.backbone import adapted, stages
+from zoo.layers.backbone import configure_backbone, select_stages
 from zoo.layers.conv_norm import ConvNorm
-from zoo.ops.boxes import area, clip
+from zoo.ops.boxes import box_area, clip_boxes
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.nms import batched_nms
 from zoo.ops.pooling import max_pool
-from zoo.ops.yolo_grid import cells, grid_boxes
+from zoo.ops.yolo_grid import decode_grid_boxes, split_grid
 
-CANDIDATES = (
+MAX_CANDIDATES = (
     1000  # boxes of a class that the suppression of overlaps looks at: the best of an image
 )
 LEAKY = functools.partial(nn.leaky_relu, negative_slope=0.1)
-UNIFORM = nn.initializers.variance_scaling(2 / 3, "fan_in", "uniform")  # darknet's of every layer
-LOCAL = nn.initializers.variance_scaling(2 / 3, "fan_in", "uniform", batch_axis=(0, 1))
+uniform_init = nn.initializers.variance_scaling(
+    2 / 3, "fan_in", "uniform"
+)  # darknet's of every layer
+local_init = nn.initializers.variance_scaling(2 / 3, "fan_in", "uniform", batch_axis=(0, 1))
 
 Layer = tuple[int, int, int] | None  # width, kernel and stride of a convolution; None pools
-V1: tuple[Layer, ...] = (
+YOLO_V1_LAYERS: tuple[Layer, ...] = (
     *((64, 7, 2), None, (192, 3, 1), None),
     *((128, 1, 1), (256, 3, 1), (256, 1, 1), (512, 3, 1), None),
     *((256, 1, 1), (512, 3, 1)) * 4,
@@ -35,21 +37,21 @@ V1: tuple[Layer, ...] = (
     *((512, 1, 1), (1024, 3, 1)) * 2,
     *((1024, 3, 1), (1024, 3, 2), (1024, 3, 1), (1024, 3, 1)),
 )
-TINY: tuple[Layer, ...] = (
+FAST_YOLO_LAYERS: tuple[Layer, ...] = (
     *((16, 3, 1), None, (32, 3, 1), None, (64, 3, 1), None, (128, 3, 1), None),
     *((256, 3, 1), None, (512, 3, 1), None, (1024, 3, 1), (256, 3, 1)),
 )
 
 
-def detections(
+def postprocess_detections(
     grid: jax.Array,
     size: jax.Array,
     *,
     canvas: Sequence[int],
     classes: int,
-    threshold: float,
-    overlap: float,
-    count: int,
+    score_thresh: float,
+    nms_thresh: float,
+    detections_per_img: int,
 ) -> dict[str, jax.Array]:
     """`[H, W, 5 P + K], [2] -> {boxes [M, 4], scores [M], labels [M], valid [M]}`, best first.
 
@@ -62,27 +64,27 @@ def detections(
     of darknet.
 
     >>> grid = jnp.array([0.0, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0]).reshape(1, 1, 7)
-    >>> rule = dict(classes=2, threshold=0.1, overlap=0.5, count=1)
-    >>> found = detections(grid, jnp.array([6, 8]), canvas=(8, 8), **rule)
+    >>> rule = dict(classes=2, score_thresh=0.1, nms_thresh=0.5, detections_per_img=1)
+    >>> found = postprocess_detections(grid, jnp.array([6, 8]), canvas=(8, 8), **rule)
     >>> found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist()
     ([[0.0, 0.0, 8.0, 6.0]], [1], [0.5])
     """
-    ours = cells(grid, classes=classes)
+    ours = split_grid(grid, classes=classes)
     high, wide = canvas
-    boxes = grid_boxes(ours.places).reshape(-1, 4)
+    boxes = decode_grid_boxes(ours.boxes).reshape(-1, 4)
     boxes = boxes * jnp.array([[wide, high, wide, high]], grid.dtype)
-    inside = clip(boxes, size)
+    inside = clip_boxes(boxes, size)
     # darknet's linear outputs can both be less than 0, whose product would be a score
-    seen = (ours.confidence.reshape(-1) > 0) & (area(inside) > 0)
+    seen = (ours.confidence.reshape(-1) > 0) & (box_area(inside) > 0)
     scores = (ours.confidence[..., None] * ours.classes[..., None, :]).reshape(-1)
     labels = jnp.arange(scores.size, dtype=jnp.int32) % classes
     index, valid = batched_nms(
         jnp.repeat(boxes, classes, 0),
         scores,
         labels,
-        valid=jnp.repeat(seen, classes) & (scores > threshold),
-        threshold=overlap,
-        count=count,
+        valid=jnp.repeat(seen, classes) & (scores > score_thresh),
+        iou_threshold=nms_thresh,
+        max_outputs=detections_per_img,
     )
     boxes = inside[index // classes]
     return {
@@ -93,34 +95,34 @@ def detections(
     }
 
 
-def detect(
+def add_detections(
     model: Any,
     grid: jax.Array,
     image: jax.Array,
     *,
-    truth: Mapping[str, jax.Array] | None = None,
+    targets: Mapping[str, jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
     """`[B, H, W, 5 P + K], [B, h, w, C] -> {boxes [B, M, 4], ...}` by the fields of a YOLO.
 
-    `truth` may hold "size" [B, 2], to which boxes are clipped instead of to the image.
+    `targets` may hold "size" [B, 2], to which boxes are clipped instead of to the image.
 
     Source: see detections.
 
     >>> grid, image = jnp.zeros((2, 1, 1, 7)), jnp.zeros((2, 8, 8, 3))
-    >>> detect(YOLO(num_classes=2, detections=5), grid, image)["boxes"].shape
+    >>> add_detections(YOLO(num_classes=2, detections=5), grid, image)["boxes"].shape
     (2, 5, 4)
     """
     canvas = image.shape[1:3]
     sizes = jnp.broadcast_to(jnp.array(canvas, jnp.int32), (len(image), 2))
-    if truth is not None and "size" in truth:
-        sizes = truth["size"]
+    if targets is not None and "size" in targets:
+        sizes = targets["size"]
     one = functools.partial(
-        detections,
+        postprocess_detections,
         canvas=canvas,
         classes=model.num_classes,
-        threshold=model.threshold,
-        overlap=model.overlap,
-        count=model.detections,
+        score_thresh=model.threshold,
+        nms_thresh=model.overlap,
+        detections_per_img=model.detections,
     )
     return jax.vmap(one)(grid, sizes)
 
@@ -136,8 +138,8 @@ class YOLO(nn.Module):
     class probabilities, the confidences of `boxes` (P) boxes, and their places (zoo.ops.yolo_grid's
     cells). All of it is linear at the end, and the loss zoo.losses.yolo_v1.
 
-    Boxes come in evaluation alone; see `detections` for them, their `threshold` and `overlap`. M is
-    the field `detections`. `truth` may hold "size" [B, 2], the picture's part of each image. A net
+    Boxes come in evaluation alone; see `postprocess_detections` for them, their `threshold` and `overlap`. M is
+    the field `postprocess_detections`. `truth` may hold "size" [B, 2], the picture's part of each image. A net
     takes images of the size that it was initialised with. `num_classes=0`: the stages alone.
 
     Source: Redmon et al. 2016, You Only Look Once, figure 3 and section 2.2; darknet's yolov1.cfg
@@ -151,7 +153,7 @@ class YOLO(nn.Module):
 
     num_classes: int = 20
     boxes: int = 2
-    layers: tuple[Layer, ...] = V1
+    layers: tuple[Layer, ...] = YOLO_V1_LAYERS
     local: int = 0
     hidden: int = 4096
     dropout: float = 0.5
@@ -167,23 +169,23 @@ class YOLO(nn.Module):
     def __call__(
         self,
         image: jax.Array,
-        truth: Mapping[str, jax.Array] | None = None,
+        targets: Mapping[str, jax.Array] | None = None,
         *,
         train: bool = False,
     ) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
         block = nn.remat(YOLO.block, static_argnums=(2, 3, 4)) if self.remat else YOLO.block
         outputs, x, number, stride = {}, image, 1, 1
-        for layers in blocks(self.layers):
+        for layers in split_blocks(self.layers):
             x = block(self, x, layers, number, train)
             number += len(layers) - layers.count(None)
-            stride *= 2 if halves(layers[0]) else 1
+            stride *= 2 if halves_size(layers[0]) else 1
             if stride >= 4:
                 outputs[f"stage{stride.bit_length() - 2}"] = x
         if not self.num_classes:
             return outputs
         outputs["grid"] = grid = self.head(x, train=train)
-        return outputs if train else outputs | detect(self, grid, image, truth=truth)
+        return outputs if train else outputs | add_detections(self, grid, image, targets=targets)
 
     def block(self, x: jax.Array, layers: tuple[Layer, ...], number: int, train: bool) -> jax.Array:
         """Convolutions from that of this number on, and a pooling before them where it is told."""
@@ -194,7 +196,7 @@ class YOLO(nn.Module):
                 *layer,
                 act=LEAKY,
                 norm=self.norm,
-                kernel_init=UNIFORM,
+                kernel_init=uniform_init,
                 dtype=self.dtype,
                 axis_name=self.axis_name,
                 name=f"conv{number + k}",
@@ -207,15 +209,20 @@ class YOLO(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         if self.local:
             local = nn.ConvLocal(
-                self.local, (3, 3), padding=1, kernel_init=LOCAL, dtype=self.dtype, name="local"
+                self.local,
+                (3, 3),
+                padding=1,
+                kernel_init=local_init,
+                dtype=self.dtype,
+                name="local",
             )
             x = drop(LEAKY(local(self.fitting(x, "local"))))
         x = x.reshape(len(x), -1)
         if self.hidden:
-            dense = nn.Dense(self.hidden, kernel_init=UNIFORM, dtype=self.dtype, name="hidden")
+            dense = nn.Dense(self.hidden, kernel_init=uniform_init, dtype=self.dtype, name="hidden")
             x = drop(LEAKY(dense(self.fitting(x, "hidden"))))
         wide = jnp.promote_types(jnp.float32, self.dtype)
-        dense = nn.Dense(math.prod(shape[1:]), kernel_init=UNIFORM, dtype=wide, name="cells")
+        dense = nn.Dense(math.prod(shape[1:]), kernel_init=uniform_init, dtype=wide, name="cells")
         return dense(self.fitting(x, "cells")).reshape(shape)
 
     def fitting(self, x: jax.Array, layer: str) -> jax.Array:
@@ -232,28 +239,28 @@ class YOLO(nn.Module):
         return x
 
 
-def halves(layer: Layer) -> bool:
+def halves_size(layer: Layer) -> bool:
     """`[H, W] -> [H / 2, W / 2]`: whether a layer does so.
 
     Source: see YOLO.
 
-    >>> halves(None), halves((64, 7, 2)), halves((16, 3, 1))
+    >>> halves_size(None), halves_size((64, 7, 2)), halves_size((16, 3, 1))
     (True, True, False)
     """
     return layer is None or layer[2] == 2
 
 
-def blocks(layers: tuple[Layer, ...]) -> list[tuple[Layer, ...]]:
+def split_blocks(layers: tuple[Layer, ...]) -> list[tuple[Layer, ...]]:
     """`[layer, ...] -> [[layer, ...], ...]`: layers parted before each that halves the map.
 
     Source: see YOLO.
 
-    >>> blocks(((16, 3, 1), None, (32, 3, 1), (32, 3, 2)))
+    >>> split_blocks(((16, 3, 1), None, (32, 3, 1), (32, 3, 2)))
     [((16, 3, 1),), (None, (32, 3, 1)), ((32, 3, 2),)]
     """
     parts: list[tuple[Layer, ...]] = []
     for layer in layers:
-        if halves(layer) or not parts:
+        if halves_size(layer) or not parts:
             parts.append(())
         parts[-1] = (*parts[-1], layer)
     return parts
@@ -295,19 +302,19 @@ class YOLOGrid(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        self.backbone = adapted(self.backbone, self, num_classes=0)
+        self.backbone = configure_backbone(self.backbone, self, num_classes=0)
         super().__post_init__()
 
     @nn.compact
     def __call__(
         self,
         image: jax.Array,
-        truth: Mapping[str, jax.Array] | None = None,
+        targets: Mapping[str, jax.Array] | None = None,
         *,
         train: bool = False,
     ) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
-        outputs = stages(self.backbone(image, train=train))
+        outputs = select_stages(self.backbone(image, train=train))
         if not self.num_classes:
             return outputs
         x = self.of_stride(outputs, image)
@@ -330,7 +337,7 @@ class YOLOGrid(nn.Module):
             conv_general_dilated=conv_general_dilated,
             name="cells",
         )(x)
-        return outputs if train else outputs | detect(self, grid, image, truth=truth)
+        return outputs if train else outputs | add_detections(self, grid, image, targets=targets)
 
     def of_stride(self, outputs: Mapping[str, jax.Array], image: jax.Array) -> jax.Array:
         """The stage of `stride`; ValueError that tells those there are."""
@@ -355,18 +362,18 @@ CARD = dict(
     preprocessing=dict(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),  # [0, 1], as in darknet
 )
 
-VOC07 = "VOC 2007 mAP {} % (the paper)"
+VOC_2007 = "VOC 2007 mAP {} % (the paper)"
 
 VARIANTS = {  # fields of YOLO, and of YOLOGrid; parameters
-    "yolov1": dict(card=dict(reported=VOC07.format(63.4))),  # 271,703,550
+    "yolov1": dict(card=dict(reported=VOC_2007.format(63.4))),  # 271,703,550
     "yolov1_darknet": dict(  # 197,301,875
         local=256, hidden=0, boxes=3, norm="batch"
     ),
     "yolov1_tiny": dict(  # 27,095,374
-        layers=TINY,
+        layers=FAST_YOLO_LAYERS,
         hidden=0,
         norm="batch",
-        card=dict(reported=VOC07.format(52.7)),
+        card=dict(reported=VOC_2007.format(52.7)),
     ),
     "yolo_grid": dict(  # 12,954,718
         backbone="resnet18",

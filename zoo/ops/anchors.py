@@ -16,7 +16,7 @@ def paper_anchors(
 ) -> np.ndarray:
     """`-> [9, 4]`: the nine of Faster R-CNN at the first cell of the map, ratios slowest.
 
-    The last pixel counts in (`plus` = 1 of zoo.ops.boxes), and the sides of the `base` are rounded
+    The last pixel counts in (`pixel_offset` = 1 of zoo.ops.boxes), and the sides of the `base` are rounded
     before they are scaled: ratios of height to width are near to, not equal to those asked for.
     Their centre is that of the base's pixels, of which the `first` has the number 1, as published;
     where pixels count from 0, as in these boxes, `first` = 0 is the same place, one less in all.

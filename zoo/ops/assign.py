@@ -8,12 +8,17 @@ from jax import lax
 BELOW, BETWEEN = -1, -2  # no match: background, and neither
 
 
-def match(
-    iou: jax.Array, valid: jax.Array, *, high: float, low: float, low_quality: bool = True
+def match_anchors(
+    iou: jax.Array,
+    valid: jax.Array,
+    *,
+    fg_iou_thresh: float,
+    bg_iou_thresh: float,
+    allow_low_quality_matches: bool = True,
 ) -> jax.Array:
     """`[N, A], [N] -> [A]` int32: the row of truth that each column overlaps with most.
 
-    -1 where that IoU is below `low`, -2 from there up to `high`. With `low_quality` a column that
+    -1 where that IoU is below `bg_iou_thresh`, -2 from there up to `fg_iou_thresh`. With `allow_low_quality_matches` a column that
     is some valid row's best, equal ones included, is matched all the same: to the row that it
     overlaps with most itself. What overlaps with nothing is nobody's best, where torchvision gives
     a box outside of all anchors all of them. A column of -1 is left out: it is below, and nobody's
@@ -22,25 +27,30 @@ def match(
     Source: torchvision's Matcher; Ren et al. 2015, Faster R-CNN, section 3.1.2.
 
     >>> iou = jnp.array([[0.8, 0.4, 0.1, 0.0], [0.0, 0.0, 0.2, 0.1]])
-    >>> match(iou, jnp.array([True, True]), high=0.7, low=0.3).tolist()
+    >>> match_anchors(iou, jnp.array([True, True]), fg_iou_thresh=0.7, bg_iou_thresh=0.3).tolist()
     [0, -2, 1, -1]
     """
-    if low > high:
-        raise ValueError(f"low is at most high, got low {low}, high {high}")
+    if bg_iou_thresh > fg_iou_thresh:
+        raise ValueError(f"low is at most high, got low {bg_iou_thresh}, high {fg_iou_thresh}")
     chex.assert_shape(iou, (len(valid), None))
     iou = jnp.where(valid[:, None], iou, jnp.full_like(iou, -1))
     best, row = jnp.max(iou, 0), jnp.argmax(iou, 0).astype(jnp.int32)
-    least, enough = jnp.asarray(low, iou.dtype), jnp.asarray(high, iou.dtype)
+    least, enough = jnp.asarray(bg_iou_thresh, iou.dtype), jnp.asarray(fg_iou_thresh, iou.dtype)
     kind = jnp.where(best < least, jnp.full_like(row, BELOW), jnp.full_like(row, BETWEEN))
     matched = best >= enough
-    if low_quality:
+    if allow_low_quality_matches:
         most = jnp.max(iou, 1, keepdims=True)
         matched |= jnp.any((iou == most) & (most > 0), 0)
     return jnp.where(matched & jnp.any(valid), row, kind)
 
 
-def sample(
-    key: jax.Array, positive: jax.Array, negative: jax.Array, *, count: int, share: float
+def sample_balanced(
+    key: jax.Array,
+    positive: jax.Array,
+    negative: jax.Array,
+    *,
+    batch_size: int,
+    positive_fraction: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`key, [A], [A] -> [count], [count], [count]`: indices (int32), which are positive, valid.
 
@@ -50,18 +60,18 @@ def sample(
     Source: torchvision's BalancedPositiveNegativeSampler.
 
     >>> positive, negative = jnp.arange(8) < 1, jnp.arange(8) >= 6
-    >>> told = dict(count=4, share=0.5)
-    >>> indices, is_positive, valid = sample(jax.random.key(0), positive, negative, **told)
+    >>> told = dict(batch_size=4, positive_fraction=0.5)
+    >>> indices, is_positive, valid = sample_balanced(jax.random.key(0), positive, negative, **told)
     >>> sorted(indices[valid].tolist()), is_positive.tolist(), valid.tolist()
     ([0, 6, 7], [True, False, False, False], [True, True, True, False])
     """
     chex.assert_equal_shape([positive, negative])
     draws = jax.random.uniform(key, positive.shape)
-    most = min(int(count * share), len(positive))
-    first, first_some = _drawn(draws, positive, most)
-    rest, rest_some = _drawn(draws, negative, min(count, len(negative)))
+    most = min(int(batch_size * positive_fraction), len(positive))
+    first, first_some = _sample_mask(draws, positive, most)
+    rest, rest_some = _sample_mask(draws, negative, min(batch_size, len(negative)))
     taken = jnp.sum(first_some, dtype=jnp.int32)
-    place = jnp.arange(count, dtype=jnp.int32)
+    place = jnp.arange(batch_size, dtype=jnp.int32)
     is_positive = place < taken
     valid = is_positive | (place < taken + jnp.sum(rest_some, dtype=jnp.int32))
     later = rest.at[place - taken].get(mode="fill", fill_value=0)
@@ -71,7 +81,7 @@ def sample(
     return jnp.where(valid, indices, jnp.zeros_like(indices)), is_positive, valid
 
 
-def _drawn(draws: jax.Array, among: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+def _sample_mask(draws: jax.Array, among: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """The `count` highest draws, with the least index, and whether they are `among` those meant."""
     values, indices = lax.top_k(jnp.where(among, draws, jnp.full_like(draws, -1)), count)
     return indices.astype(jnp.int32), values >= 0

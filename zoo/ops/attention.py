@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.conv_spec import wide
+from zoo.ops.conv_spec import accumulation_dtype
 
 
 def dot_product_attention(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
@@ -21,7 +21,7 @@ def dot_product_attention(query: jax.Array, keys: jax.Array, values: jax.Array) 
     >>> dot_product_attention(x, x, x).shape
     (2, 5, 3, 8)
     """
-    if wide(query.dtype) == jnp.float64:
+    if accumulation_dtype(query.dtype) == jnp.float64:
         return _per_head(query, keys, values)
     usual = jax.nn.dot_product_attention
     return lax.platform_dependent(query, keys, values, cpu=_per_head, default=usual)
@@ -30,7 +30,7 @@ def dot_product_attention(query: jax.Array, keys: jax.Array, values: jax.Array) 
 def _per_head(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
     """8 x 197 x 12 x 64, milliseconds of the forward pass, float32, two cores: 21 to 12."""
     batch, _, heads, width = query.shape
-    dtype = wide(query.dtype)
+    dtype = accumulation_dtype(query.dtype)
 
     def fold(x: jax.Array) -> jax.Array:  # [B, L, heads, D] -> [B * heads, L, D]
         x = x.astype(dtype).transpose(0, 2, 1, 3)

@@ -12,78 +12,80 @@ import chex
 import jax
 import jax.numpy as jnp
 
-LARGEST = 1e15  # a coordinate; squares of it, and quotients by LEAST, are finite in float32
-LEAST = 1e-9  # a side, below it a box has no area; the inverse square of its area is finite
+MAX_LOG_RATIO = 1e15  # a coordinate; squares of it, and quotients by LEAST, are finite in float32
+MIN_SIDE = 1e-9  # a side, below it a box has no area; the inverse square of its area is finite
 
 
-def area(boxes: jax.Array, *, plus: float = 0.0) -> jax.Array:
+def box_area(boxes: jax.Array, *, pixel_offset: float = 0.0) -> jax.Array:
     """`[..., 4] -> [...]`: width times height; 0 where a side is negative.
 
-    `plus` = 1 counts the last pixel in, as py-faster-rcnn and the first VOC toolkits do: a box
+    `pixel_offset` = 1 counts the last pixel in, as py-faster-rcnn and the first VOC toolkits do: a box
     from 3 to 5 is 3 wide.
 
     Source: torchvision.ops.box_area.
 
-    >>> area(jnp.array([[0.0, 0.0, 4.0, 2.0], [3.0, 3.0, 1.0, 1.0]])).tolist()
+    >>> box_area(jnp.array([[0.0, 0.0, 4.0, 2.0], [3.0, 3.0, 1.0, 1.0]])).tolist()
     [8.0, 0.0]
     """
-    width, height = _sides(_usable(boxes)[0], plus)
+    width, height = _side_lengths(_is_finite(boxes)[0], pixel_offset)
     return width * height
 
 
-def to_centres(boxes: jax.Array) -> jax.Array:
+def to_center_form(boxes: jax.Array) -> jax.Array:
     """`[..., 4] -> [..., 4]`: (x0, y0, x1, y1) to (centre x, centre y, width, height).
 
     Source: torchvision.ops.box_convert, "xyxy" to "cxcywh".
 
-    >>> to_centres(jnp.array([0.0, 0.0, 4.0, 2.0])).tolist()
+    >>> to_center_form(jnp.array([0.0, 0.0, 4.0, 2.0])).tolist()
     [2.0, 1.0, 4.0, 2.0]
     """
     first, last = boxes[..., :2], boxes[..., 2:]
     return jnp.concatenate([(first + last) / 2, last - first], -1)
 
 
-def from_centres(boxes: jax.Array) -> jax.Array:
+def from_center_form(boxes: jax.Array) -> jax.Array:
     """`[..., 4] -> [..., 4]`: (centre x, centre y, width, height) to (x0, y0, x1, y1).
 
     Source: torchvision.ops.box_convert, "cxcywh" to "xyxy".
 
-    >>> from_centres(jnp.array([2.0, 1.0, 4.0, 2.0])).tolist()
+    >>> from_center_form(jnp.array([2.0, 1.0, 4.0, 2.0])).tolist()
     [0.0, 0.0, 4.0, 2.0]
     """
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return jnp.concatenate([centre - half, centre + half], -1)
 
 
-def clip(boxes: jax.Array, size: jax.Array | Sequence[float], *, plus: float = 0.0) -> jax.Array:
+def clip_boxes(
+    boxes: jax.Array, size: jax.Array | Sequence[float], *, pixel_offset: float = 0.0
+) -> jax.Array:
     """`[..., 4], [2] -> [..., 4]`: the parts of the boxes inside of a picture of (height, width).
 
-    With `plus` = 1 the last pixel of a row is at width - 1.
+    With `pixel_offset` = 1 the last pixel of a row is at width - 1.
 
     Source: torchvision.ops.clip_boxes_to_image; clip_boxes of py-faster-rcnn.
 
-    >>> clip(jnp.array([[-3.0, 1.0, 7.0, 9.0]]), (5, 6)).tolist()
+    >>> clip_boxes(jnp.array([[-3.0, 1.0, 7.0, 9.0]]), (5, 6)).tolist()
     [[0.0, 1.0, 6.0, 5.0]]
     """
     height, width = (jnp.asarray(side, boxes.dtype) for side in size)
     least = jnp.zeros((), boxes.dtype)
-    last = jnp.stack([width, height, width, height]) - jnp.asarray(plus, boxes.dtype)
+    last = jnp.stack([width, height, width, height]) - jnp.asarray(pixel_offset, boxes.dtype)
     return jnp.clip(boxes, least, last.reshape((1,) * (boxes.ndim - 1) + (4,)))
 
 
-def box_iou(a: jax.Array, b: jax.Array, *, plus: float = 0.0) -> jax.Array:
+def box_iou(a: jax.Array, b: jax.Array, *, pixel_offset: float = 0.0) -> jax.Array:
     """`[N, 4], [M, 4] -> [N, M]`: intersection over union.
 
     0 where neither has an area, torchvision's NaN.
 
-    Source: torchvision.ops.box_iou; with `plus` = 1 bbox_overlaps of py-faster-rcnn.
+    Source: torchvision.ops.box_iou; with `pixel_offset` = 1 bbox_overlaps of py-faster-rcnn.
 
     >>> box_iou(jnp.array([[0.0, 0.0, 2.0, 2.0]]), jnp.array([[1.0, 0.0, 3.0, 2.0]])).round(4)
     Array([[0.3333]], dtype=float32)
     """
-    a, b = _pairs(a, b)
-    shared, union = _overlap(a, b, plus)
-    return _quotient(shared, union)
+    a, b = _expand_pairs(a, b)
+    shared, union = _intersection(a, b, pixel_offset)
+    return _safe_divide(shared, union)
 
 
 def box_giou(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -97,11 +99,11 @@ def box_giou(a: jax.Array, b: jax.Array) -> jax.Array:
     >>> box_giou(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[3.0, 0.0, 4.0, 1.0]])).tolist()
     [[-0.5]]
     """
-    a, b = _pairs(a, b)
-    shared, union = _overlap(a, b, 0.0)
-    width, height = _sides(_hull(a, b), 0.0)
+    a, b = _expand_pairs(a, b)
+    shared, union = _intersection(a, b, 0.0)
+    width, height = _side_lengths(_enclosing_area(a, b), 0.0)
     hull = width * height
-    return _quotient(shared, union) - _quotient(hull - union, hull)
+    return _safe_divide(shared, union) - _safe_divide(hull - union, hull)
 
 
 def box_diou(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -114,138 +116,142 @@ def box_diou(a: jax.Array, b: jax.Array) -> jax.Array:
     >>> box_diou(jnp.array([[0.0, 0.0, 1.0, 1.0]]), jnp.array([[3.0, 0.0, 4.0, 1.0]])).round(4)
     Array([[-0.5294]], dtype=float32)
     """
-    a, b = _pairs(a, b)
-    shared, union = _overlap(a, b, 0.0)
-    hull = _hull(a, b)
+    a, b = _expand_pairs(a, b)
+    shared, union = _intersection(a, b, 0.0)
+    hull = _enclosing_area(a, b)
     diagonal = jnp.sum(jnp.square(hull[..., 2:] - hull[..., :2]), -1)
     apart = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
-    return _quotient(shared, union) - _quotient(jnp.sum(jnp.square(apart), -1), diagonal)
+    return _safe_divide(shared, union) - _safe_divide(jnp.sum(jnp.square(apart), -1), diagonal)
 
 
-def encode(
+def encode_boxes(
     boxes: jax.Array,
     anchors: jax.Array,
     *,
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-    plus: float = 0.0,
+    pixel_offset: float = 0.0,
 ) -> jax.Array:
-    """`[..., 4], [..., 4] -> [..., 4]`: what `decode` is to be given to make `boxes` of `anchors`.
+    """`[..., 4], [..., 4] -> [..., 4]`: what `decode_boxes` is to be given to make `boxes` of `anchors`.
 
     The way between the centres in sides of the anchor, and the logarithm of the sides' ratio, each
     times its weight: (10, 10, 5, 5) are the deviations 0.1, 0.1, 0.2, 0.2 by which py-faster-rcnn
     divides. 0 in all four where one of the two has no area.
 
     Source: Girshick et al. 2014, R-CNN, appendix C; torchvision's BoxCoder.encode_single; with
-    `plus` = 1 bbox_transform of py-faster-rcnn.
+    `pixel_offset` = 1 bbox_transform of py-faster-rcnn.
 
     >>> anchor = jnp.array([[0.0, 0.0, 10.0, 10.0]])
-    >>> encode(jnp.array([[5.0, 0.0, 15.0, 10.0]]), anchor).tolist()
+    >>> encode_boxes(jnp.array([[5.0, 0.0, 15.0, 10.0]]), anchor).tolist()
     [[0.5, 0.0, 0.0, 0.0]]
     """
     (box, box_sides, usable), (anchor, anchor_sides, known) = (
-        _centred(each, plus) for each in _alike(boxes, anchors)
+        _center_and_size(each, pixel_offset) for each in _check_same_shape(boxes, anchors)
     )
     ratio = box_sides / anchor_sides
     deltas = jnp.concatenate([(box - anchor) / anchor_sides, jnp.log(ratio)], -1)
-    deltas = deltas * _row(weights, deltas)
+    deltas = deltas * _weights_like(weights, deltas)
     return jnp.where(usable & known, deltas, jnp.zeros_like(deltas))
 
 
-def decode(
+def decode_boxes(
     deltas: jax.Array,
     anchors: jax.Array,
     *,
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-    plus: float = 0.0,
-    clip: float = math.log(1000 / 16),
+    pixel_offset: float = 0.0,
+    max_log_ratio: float = math.log(1000 / 16),
 ) -> jax.Array:
-    """`[..., 4], [..., 4] -> [..., 4]`: the boxes that `deltas` make of `anchors`; see `encode`.
+    """`[..., 4], [..., 4] -> [..., 4]`: the boxes that `deltas` make of `anchors`; see `encode_boxes`.
 
     Of equal ranks; axes of 1 repeat, so that [R, K, 4] takes anchors [R, 1, 4]. A side grows by
-    exp(`clip`) at most (math.inf: as it is); NaN of a regressor stays NaN. An anchor without area
+    exp(`clip_boxes`) at most (math.inf: as it is); NaN of a regressor stays NaN. An anchor without area
     is the box of side 1 around its centre, or around 0 where that is not finite.
-    With `plus` = 1 a box is one pixel larger than the one that was encoded, as it was published.
+    With `pixel_offset` = 1 a box is one pixel larger than the one that was encoded, as it was published.
 
-    Source: torchvision's BoxCoder.decode_single; with `plus` = 1 and `clip` = math.inf
+    Source: torchvision's BoxCoder.decode_single; with `pixel_offset` = 1 and `clip_boxes` = math.inf
     bbox_transform_inv of py-faster-rcnn.
 
-    >>> decode(jnp.array([[0.5, 0.0, 0.0, 0.0]]), jnp.array([[0.0, 0.0, 10.0, 10.0]])).tolist()
+    >>> decode_boxes(jnp.array([[0.5, 0.0, 0.0, 0.0]]), jnp.array([[0.0, 0.0, 10.0, 10.0]])).tolist()
     [[5.0, 0.0, 15.0, 10.0]]
     """
-    deltas, anchors = _alike(deltas, anchors)
-    centre, sides, _ = _centred(anchors, plus)
-    deltas = deltas / _row(weights, deltas)
+    deltas, anchors = _check_same_shape(deltas, anchors)
+    centre, sides, _ = _center_and_size(anchors, pixel_offset)
+    deltas = deltas / _weights_like(weights, deltas)
     growth = deltas[..., 2:]
-    if clip < math.inf:
-        growth = jnp.minimum(growth, jnp.asarray(clip, growth.dtype))
+    if max_log_ratio < math.inf:
+        growth = jnp.minimum(growth, jnp.asarray(max_log_ratio, growth.dtype))
     centre, half = centre + deltas[..., :2] * sides, jnp.exp(growth) * sides / 2
     return jnp.concatenate([centre - half, centre + half], -1)
 
 
-def _wide(*arrays: jax.Array) -> list[jax.Array]:
+def _accumulation_dtype(*arrays: jax.Array) -> list[jax.Array]:
     """The arrays in float32, or in float64 where one of them is."""
     double = any(each.dtype == jnp.float64 for each in arrays)
     return [jnp.asarray(each, jnp.float64 if double else jnp.float32) for each in arrays]
 
 
-def _alike(a: jax.Array, b: jax.Array) -> list[jax.Array]:
+def _check_same_shape(a: jax.Array, b: jax.Array) -> list[jax.Array]:
     chex.assert_equal_rank([a, b])
     chex.assert_axis_dimension(a, -1, 4)
     chex.assert_axis_dimension(b, -1, 4)
-    return _wide(a, b)
+    return _accumulation_dtype(a, b)
 
 
-def _pairs(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _expand_pairs(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`[N, 4], [M, 4] -> [N, 1, 4], [1, M, 4]`, those that are not usable as boxes at 0."""
     chex.assert_shape([a, b], (None, 4))
-    a, b = _wide(a, b)
-    return _usable(a)[0][:, None], _usable(b)[0][None]
+    a, b = _accumulation_dtype(a, b)
+    return _is_finite(a)[0][:, None], _is_finite(b)[0][None]
 
 
-def _usable(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _is_finite(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`[..., 4] -> [..., 4], [..., 1]`: boxes that are not finite are 0, before anything is made of
     them: the derivative of what `where` drops afterwards is 0 * inf."""
-    (boxes,) = _wide(boxes)
-    near = jnp.abs(boxes) <= jnp.asarray(LARGEST, boxes.dtype)  # False for NaN
+    (boxes,) = _accumulation_dtype(boxes)
+    near = jnp.abs(boxes) <= jnp.asarray(MAX_LOG_RATIO, boxes.dtype)  # False for NaN
     usable = jnp.all(near, -1, keepdims=True)
     return jnp.where(usable, boxes, jnp.zeros_like(boxes)), usable
 
 
-def _sides(boxes: jax.Array, plus: float) -> tuple[jax.Array, jax.Array]:
-    sides = boxes[..., 2:] - boxes[..., :2] + jnp.asarray(plus, boxes.dtype)
+def _side_lengths(boxes: jax.Array, pixel_offset: float) -> tuple[jax.Array, jax.Array]:
+    sides = boxes[..., 2:] - boxes[..., :2] + jnp.asarray(pixel_offset, boxes.dtype)
     sides = jnp.maximum(sides, jnp.zeros((), boxes.dtype))
     return sides[..., 0], sides[..., 1]
 
 
-def _overlap(a: jax.Array, b: jax.Array, plus: float) -> tuple[jax.Array, jax.Array]:
+def _intersection(a: jax.Array, b: jax.Array, pixel_offset: float) -> tuple[jax.Array, jax.Array]:
     """Areas of what two boxes share and of what they cover; `[..., 4], [..., 4] -> [...], [...]`."""
     first, last = jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])
-    width, height = _sides(jnp.concatenate([first, last], -1), plus)
+    width, height = _side_lengths(jnp.concatenate([first, last], -1), pixel_offset)
     shared = width * height
-    return shared, area(a, plus=plus) + area(b, plus=plus) - shared
+    return shared, box_area(a, pixel_offset=pixel_offset) + box_area(
+        b, pixel_offset=pixel_offset
+    ) - shared
 
 
-def _hull(a: jax.Array, b: jax.Array) -> jax.Array:
+def _enclosing_area(a: jax.Array, b: jax.Array) -> jax.Array:
     first, last = jnp.minimum(a[..., :2], b[..., :2]), jnp.maximum(a[..., 2:], b[..., 2:])
     return jnp.concatenate([first, last], -1)
 
 
-def _quotient(part: jax.Array, whole: jax.Array) -> jax.Array:
+def _safe_divide(part: jax.Array, whole: jax.Array) -> jax.Array:
     """part / whole, and 0, of no gradient, where whole is nothing."""
-    some = whole > jnp.asarray(LEAST**2, whole.dtype)
+    some = whole > jnp.asarray(MIN_SIDE**2, whole.dtype)
     quotient = part / jnp.where(some, whole, jnp.ones_like(whole))
     return jnp.where(some, quotient, jnp.zeros_like(quotient))
 
 
-def _centred(boxes: jax.Array, plus: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _center_and_size(
+    boxes: jax.Array, pixel_offset: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`[..., 4] -> [..., 2], [..., 2], [..., 1]`: centres, sides (1 where there is none), whether."""
-    boxes, usable = _usable(boxes)
-    sides = boxes[..., 2:] - boxes[..., :2] + jnp.asarray(plus, boxes.dtype)
-    some = sides > jnp.asarray(LEAST, boxes.dtype)
+    boxes, usable = _is_finite(boxes)
+    sides = boxes[..., 2:] - boxes[..., :2] + jnp.asarray(pixel_offset, boxes.dtype)
+    some = sides > jnp.asarray(MIN_SIDE, boxes.dtype)
     centre = boxes[..., :2] + sides / 2
     sides = jnp.where(some, sides, jnp.ones_like(sides))
     return centre, sides, usable & jnp.all(some, -1, keepdims=True)
 
 
-def _row(weights: Sequence[float], like: jax.Array) -> jax.Array:
+def _weights_like(weights: Sequence[float], like: jax.Array) -> jax.Array:
     return jnp.asarray(weights, like.dtype).reshape((1,) * (like.ndim - 1) + (4,))

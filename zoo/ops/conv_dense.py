@@ -11,55 +11,57 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.conv_spec import NHWC, Shape
-from zoo.ops.fusion import computed_once
-from zoo.ops.winograd import suits, winograd
+from zoo.ops.conv_spec import NHWC, ConvSpec
+from zoo.ops.fusion import fusion_barrier
+from zoo.ops.winograd import conv_winograd, supports_winograd
 
-CACHED = 3e6  # values of the output that XLA's own gradient takes quickly
-NARROW = 64  # channels below which the product of matrices is slow
-COLOURS = 4  # channels, at most, of pixels that are taken in pairs
-BLOCKS = 8  # parts of the batch that are multiplied at a time, then added
+CACHE_BYTES = 3e6  # values of the output that XLA's own gradient takes quickly
+NARROW_CHANNELS = 64  # channels below which the product of matrices is slow
+MAX_IMAGE_CHANNELS = 4  # channels, at most, of pixels that are taken in pairs
+ROW_BLOCKS = 8  # parts of the batch that are multiplied at a time, then added
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def dense(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
-    """`[B, H, W, C], [h, w, C, D] -> [B, H', W', D]`: `winograd`, `by_pairs` or XLA's own.
+def conv_dense(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
+    """`[B, H, W, C], [h, w, C, D] -> [B, H', W', D]`: `conv_winograd`, `convolve_pixel_pairs` or XLA's own.
 
-    The kernel's gradient is XLA's or `by_products`. That in milliseconds, kernels of 3 x 3, 8 images:
+    The kernel's gradient is XLA's or `convolve_by_matmul`. That in milliseconds, kernels of 3 x 3, 8 images:
     224² x 64 754 to 258, 112² x 128 1138 to 203, 56² x 256 385 to 199, 28² x 512 257 to 204; but
-    28² x 128 13 to 17, and 128 images of 32² x 16 10 to 18: those stay XLA's (see `is_large`).
+    28² x 128 13 to 17, and 128 images of 32² x 16 10 to 18: those stay XLA's (see `exceeds_cache`).
 
     Source: the product is that of Vasudevan et al. 2017, Parallel Multi Channel Convolution using
     General Matrix Multiplication, section 3 (there for the output).
 
-    >>> plain = Shape((1, 1), ((0, 0), (0, 0)), (1, 1), groups=1)
-    >>> dense(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2)), plain)[0, 0, 0].tolist()
+    >>> plain = ConvSpec((1, 1), ((0, 0), (0, 0)), (1, 1), groups=1)
+    >>> conv_dense(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2)), plain)[0, 0, 0].tolist()
     [27.0, 27.0]
     """
-    return _value(x, w, shape)
+    return _convolve(x, w, shape)
 
 
-@dense.defjvp
-def _dense_slope(shape, values, slopes):
+@conv_dense.defjvp
+def _conv_dense_jvp(shape, values, slopes):
     (x, w), (dx, dw) = values, slopes
     # What XLA fuses with the transposing copies of the gradient is computed again in them, a value
     # at a time: up to 88 for 128 x 32² x 16 where the copy takes 3.
-    x = computed_once(x)
-    change = by_products if is_large(x, w, shape) else _plain
-    slope = _value(dx, w, shape, back=True) + change(x, dw, shape)
-    return _value(x, w, shape), computed_once(slope)
+    x = fusion_barrier(x)
+    change = convolve_by_matmul if exceeds_cache(x, w, shape) else _convolve_xla
+    slope = _convolve(dx, w, shape, is_backward=True) + change(x, dw, shape)
+    return _convolve(x, w, shape), fusion_barrier(slope)
 
 
-def _value(x: jax.Array, w: jax.Array, shape: Shape, *, back: bool = False) -> jax.Array:
-    if suits(x, w, shape, back=back):
-        return winograd(x, w, shape)
-    few = x.shape[3] <= COLOURS and w.shape[1] <= 3
+def _convolve(
+    x: jax.Array, w: jax.Array, shape: ConvSpec, *, is_backward: bool = False
+) -> jax.Array:
+    if supports_winograd(x, w, shape, is_backward=is_backward):
+        return conv_winograd(x, w, shape)
+    few = x.shape[3] <= MAX_IMAGE_CHANNELS and w.shape[1] <= 3
     if few and shape.strides[1] == 2 and shape.dilation[1] == 1:
-        return by_pairs(x, w, shape)
-    return _plain(x, w, shape)
+        return convolve_pixel_pairs(x, w, shape)
+    return _convolve_xla(x, w, shape)
 
 
-def _plain(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
+def _convolve_xla(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         w,
@@ -70,7 +72,7 @@ def _plain(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     )
 
 
-def by_pairs(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
+def convolve_pixel_pairs(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
     """`[B, H, W, C], [h, w, C, D] -> [B, H', W', D]`, stride 2 along the rows: two pixels as one.
 
     Of twice the channels and half as wide, in memory as it was: XLA's patches of three channels are
@@ -78,8 +80,8 @@ def by_pairs(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
 
     Source: the first convolution's space-to-depth, as in the MLPerf ResNet of TensorFlow's TPU models.
 
-    >>> halved = Shape((2, 2), ((1, 1), (1, 1)), (1, 1), groups=1)
-    >>> by_pairs(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2)), halved)[0, :, :, 0].tolist()
+    >>> halved = ConvSpec((2, 2), ((1, 1), (1, 1)), (1, 1), groups=1)
+    >>> convolve_pixel_pairs(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2)), halved)[0, :, :, 0].tolist()
     [[12.0, 18.0], [18.0, 27.0]]
     """
     (rows, columns, channels, outer), (low, high) = w.shape, shape.padding[1]
@@ -88,7 +90,7 @@ def by_pairs(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     edges = [(0, 0, 0), (0, 0, 0), (low, 2 * pairs - x.shape[2] - low, 0), (0, 0, 0)]
     image = lax.pad(x, jnp.zeros((), x.dtype), edges)
     kernel = lax.pad(w, jnp.zeros((), w.dtype), [(0, 0, 0), (0, spare, 0), (0, 0, 0), (0, 0, 0)])
-    return _plain(
+    return _convolve_xla(
         image.reshape(*x.shape[:2], pairs, 2 * channels),
         kernel.reshape(rows, -1, 2 * channels, outer),
         shape._replace(
@@ -98,22 +100,22 @@ def by_pairs(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     )
 
 
-def is_large(x: jax.Array, w: jax.Array, shape: Shape) -> bool:
+def exceeds_cache(x: jax.Array, w: jax.Array, shape: ConvSpec) -> bool:
     """`[B, H, W, C], [h, w, C, D] -> []`: whether the kernel's gradient is faster by products.
 
-    Source: the figures at `dense`.
+    Source: the figures at `conv_dense`.
 
-    >>> pad = Shape((1, 1), ((1, 1), (1, 1)), (1, 1), groups=1)
-    >>> is_large(jnp.zeros((8, 56, 56, 128)), jnp.zeros((3, 3, 128, 128)), pad)
+    >>> pad = ConvSpec((1, 1), ((1, 1), (1, 1)), (1, 1), groups=1)
+    >>> exceeds_cache(jnp.zeros((8, 56, 56, 128)), jnp.zeros((3, 3, 128, 128)), pad)
     True
     """
     spare = all(low + high <= w.shape[k] for k, (low, high) in enumerate(shape.padding))
     values = x.shape[0] * x.shape[1] * x.shape[2] * w.shape[3]
-    wide = min(w.shape[2:]) >= NARROW and jnp.finfo(x.dtype).bits >= 32
-    return wide and spare and max(shape.strides) == 1 and values >= CACHED
+    wide = min(w.shape[2:]) >= NARROW_CHANNELS and jnp.finfo(x.dtype).bits >= 32
+    return wide and spare and max(shape.strides) == 1 and values >= CACHE_BYTES
 
 
-def by_products(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
+def convolve_by_matmul(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
     """`[B, H, W, C], [h, w, C, D] -> [B, H', W', D]`, stride 1: products of whole maps, added up.
 
     Pixels of the padded map stand in one row, so that a step in the kernel is a step along it. The
@@ -121,17 +123,17 @@ def by_products(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
     all h rows, and each row's are added a row apart. It is there for its transpose, the kernel's
     gradient: one product of two matrices of 9 pixels' channels for a kernel of 3 x 3.
 
-    Source: see `dense`.
+    Source: see `conv_dense`.
 
-    >>> plain = Shape((1, 1), ((0, 0), (0, 0)), (1, 1), groups=1)
-    >>> by_products(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2)), plain)[0, 0, 0].tolist()
+    >>> plain = ConvSpec((1, 1), ((0, 0), (0, 0)), (1, 1), groups=1)
+    >>> convolve_by_matmul(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2)), plain)[0, 0, 0].tolist()
     [27.0, 27.0]
     """
     (rows, columns, inner, outer), (down, along) = w.shape, shape.dilation
     edges = [(0, 0, 0), *((low, high, 0) for low, high in shape.padding), (0, 0, 0)]
     padded = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), edges))
     batch, high, wide, _ = padded.shape
-    blocks = max(n for n in range(1, BLOCKS + 1) if batch % n == 0)
+    blocks = max(n for n in range(1, ROW_BLOCKS + 1) if batch % n == 0)
     reach, fall = (columns - 1) * along, (rows - 1) * down
 
     pixels = padded.reshape(batch, high * wide, inner)

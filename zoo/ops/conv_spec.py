@@ -11,12 +11,12 @@ from jax import lax
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-class Shape(NamedTuple):
+class ConvSpec(NamedTuple):
     """What makes `[B, H, W, C] -> [B, H', W', D]` besides the kernel: per axis, and the groups.
 
     Source: the arguments of jax.lax.conv_general_dilated.
 
-    >>> Shape((1, 1), ((1, 1), (1, 1)), (1, 1), groups=8).groups
+    >>> ConvSpec((1, 1), ((1, 1), (1, 1)), (1, 1), groups=8).groups
     8
     """
 
@@ -26,24 +26,26 @@ class Shape(NamedTuple):
     groups: int
 
 
-def wide(dtype: Any) -> Any:
+def accumulation_dtype(dtype: Any) -> Any:
     """dtype [] -> what sums of it are made in: float32, or float64 for itself.
 
     Source: BatchNorm's rule in zoo.layers.norm.
 
-    >>> wide(jnp.bfloat16).__name__
+    >>> accumulation_dtype(jnp.bfloat16).__name__
     'float32'
     """
     return jnp.float64 if jnp.finfo(dtype).bits == 64 else jnp.float32
 
 
-def taps(x: jax.Array, kernel: Sequence[int], shape: Shape) -> Iterator[tuple[Any, jax.Array]]:
+def shifted_windows(
+    x: jax.Array, kernel: Sequence[int], shape: ConvSpec
+) -> Iterator[tuple[Any, jax.Array]]:
     """`[B, H, W, C] ->` each place (i, j) of the kernel, and the pixels [B, H', W', C] it meets.
 
     Source: the definition of a convolution.
 
-    >>> plain = Shape((1, 1), ((0, 0), (0, 0)), (1, 1), groups=1)
-    >>> [(place, tap.shape) for place, tap in taps(jnp.ones((1, 4, 4, 2)), (1, 2), plain)]
+    >>> plain = ConvSpec((1, 1), ((0, 0), (0, 0)), (1, 1), groups=1)
+    >>> [(place, tap.shape) for place, tap in shifted_windows(jnp.ones((1, 4, 4, 2)), (1, 2), plain)]
     [((0, 0), (1, 4, 3, 2)), ((0, 1), (1, 4, 3, 2))]
     """
     edges = [(0, 0, 0), *((low, high, 0) for low, high in shape.padding), (0, 0, 0)]

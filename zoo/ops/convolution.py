@@ -14,29 +14,29 @@ import jax.numpy as jnp
 from jax import lax
 
 from zoo.ops import volume
-from zoo.ops.conv_dense import dense
-from zoo.ops.conv_spec import NHWC, Shape
-from zoo.ops.depthwise import depthwise
-from zoo.ops.grouped import grouped
-from zoo.ops.pointwise import pointwise
+from zoo.ops.conv_dense import conv_dense
+from zoo.ops.conv_spec import NHWC, ConvSpec
+from zoo.ops.depthwise import conv_depthwise
+from zoo.ops.grouped import conv_grouped
+from zoo.ops.pointwise import conv_pointwise
 
 
-def lowering(x: Any, w: Any, shape: Shape) -> Callable:
+def choose_lowering(x: Any, w: Any, shape: ConvSpec) -> Callable:
     """`[B, H, W, C], [h, w, C / groups, D] ->` what computes this on a CPU.
 
     Source: the figures at each of them.
 
     >>> image, kernel = jnp.zeros((1, 4, 4, 8)), jnp.zeros((3, 3, 1, 8))
-    >>> lowering(image, kernel, Shape((1, 1), ((1, 1), (1, 1)), (1, 1), groups=8)).__name__
+    >>> choose_lowering(image, kernel, ConvSpec((1, 1), ((1, 1), (1, 1)), (1, 1), groups=8)).__name__
     'depthwise'
     """
     if shape.groups == w.shape[3] == x.shape[3] > 1:
-        return depthwise
+        return conv_depthwise
     if shape.groups > 1:
-        return grouped
+        return conv_grouped
     if w.shape[:2] == (1, 1) and not any(map(any, shape.padding)):
-        return pointwise
-    return dense
+        return conv_pointwise
+    return conv_dense
 
 
 def conv_general_dilated(
@@ -55,7 +55,7 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`[B, H, W, C], [h, w, C / groups, D] -> [B, H', W', D]`: jax's function, faster on a CPU.
 
-    Where the program runs on a CPU, images and kernels of this layout are computed as `lowering`
+    Where the program runs on a CPU, images and kernels of this layout are computed as `choose_lowering`
     says, volumes `[B, T, H, W, C]` by `[t, h, w, C / groups, D]` as zoo.ops.volume.lowering does; all
     else is XLA's own. Depthwise and grouped ones, then, have no forward-mode derivative (jax.jvp raises
     TypeError); reverse mode has every order.
@@ -83,12 +83,12 @@ def conv_general_dilated(
     def usual(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **rest)
 
-    if not _is_ordinary(lhs, rhs, rest):
+    if not _is_plain_convolution(lhs, rhs, rest):
         return usual(lhs, rhs)
     dilation = tuple(rhs_dilation or (1,) * (lhs.ndim - 2))
-    pads = _pads(lhs, rhs, window_strides, padding, dilation)
-    shape = Shape(tuple(window_strides), pads, dilation, feature_group_count)
-    fast = (lowering if lhs.ndim == 4 else _volumes)(lhs, rhs, shape)
+    pads = _explicit_padding(lhs, rhs, window_strides, padding, dilation)
+    shape = ConvSpec(tuple(window_strides), pads, dilation, feature_group_count)
+    fast = (choose_lowering if lhs.ndim == 4 else _convolve_3d)(lhs, rhs, shape)
     if fast is None:
         return usual(lhs, rhs)
     # Not as a jitted function of its own, which would be traced once for layers that are alike: the
@@ -96,12 +96,12 @@ def conv_general_dilated(
     return lax.platform_dependent(lhs, rhs, cpu=lambda x, w: fast(x, w, shape), default=usual)
 
 
-def _volumes(x: Any, w: Any, shape: Shape) -> Callable | None:
-    fast = volume.lowering(x, w, shape)
+def _convolve_3d(x: Any, w: Any, shape: ConvSpec) -> Callable | None:
+    fast = volume.choose_lowering_3d(x, w, shape)
     return fast and functools.partial(fast, convolve=conv_general_dilated)
 
 
-def _pads(x, w, strides, padding, dilation) -> tuple[tuple[int, int], ...]:
+def _explicit_padding(x, w, strides, padding, dilation) -> tuple[tuple[int, int], ...]:
     """Padding by name or in numbers, in numbers."""
     if isinstance(padding, str):
         reach = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[:-2], strict=True)]
@@ -109,7 +109,7 @@ def _pads(x, w, strides, padding, dilation) -> tuple[tuple[int, int], ...]:
     return tuple((int(low), int(high)) for low, high in padding)
 
 
-def _is_ordinary(x: Any, w: Any, rest: dict[str, Any]) -> bool:
+def _is_plain_convolution(x: Any, w: Any, rest: dict[str, Any]) -> bool:
     """Whether images and kernels are laid out as here, and nothing besides is asked for."""
     layout = {4: NHWC, 5: volume.NDHWC}.get(x.ndim)
     if layout is None or not jnp.issubdtype(x.dtype, jnp.floating):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.conv_spec import wide
+from zoo.ops.conv_spec import accumulation_dtype
 
 
 def dot_general(
@@ -63,7 +63,7 @@ def gelu(x: jax.Array) -> jax.Array:
     """
 
     def by_erf(x: jax.Array) -> jax.Array:
-        dtype = wide(x.dtype)
+        dtype = accumulation_dtype(x.dtype)
         z = x.astype(dtype)
         half = jnp.asarray(0.5, dtype)
         share = half + half * lax.erf(z * jnp.asarray(math.sqrt(0.5), dtype))

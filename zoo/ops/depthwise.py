@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.conv_spec import Shape, taps, wide
+from zoo.ops.conv_spec import ConvSpec, accumulation_dtype, shifted_windows
 
 
-def depthwise(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
+def conv_depthwise(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
     """`[B, H, W, C], [h, w, 1, C] -> [B, H', W', C]`: for each tap a multiply-add of the whole map.
 
     It and its two gradients are each linear in two arguments, and are each other's gradients: all
@@ -20,8 +20,8 @@ def depthwise(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
 
     Source: Howard et al. 2017, MobileNets, equation 3.
 
-    >>> pad = Shape((1, 1), ((1, 1), (1, 1)), (1, 1), groups=2)
-    >>> depthwise(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2)), pad)[0, :, :, 0].tolist()[0]
+    >>> pad = ConvSpec((1, 1), ((1, 1), (1, 1)), (1, 1), groups=2)
+    >>> conv_depthwise(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2)), pad)[0, :, :, 0].tolist()[0]
     [4.0, 6.0, 6.0, 4.0]
     """
     return _output(x, w, shape)
@@ -34,13 +34,13 @@ def _output(x, w, shape):
     By itself a sum of products that are moved by zeros around them is 1.5 to 4 times faster, but XLA
     fuses what makes x into it and computes that for each tap: MobileNet v2, 8 x 224², 58 to 131.
     """
-    return _products(x.astype(wide(x.dtype)), w, shape).astype(x.dtype)
+    return _products(x.astype(accumulation_dtype(x.dtype)), w, shape).astype(x.dtype)
 
 
-def _products(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
+def _products(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
     terms = [
         tap * w[*place, 0].astype(x.dtype)[None, None, None]
-        for place, tap in taps(x, w.shape[:2], shape)
+        for place, tap in shifted_windows(x, w.shape[:2], shape)
     ]
     return functools.reduce(jnp.add, terms)
 
@@ -51,7 +51,7 @@ def _input_gradient(g, w, image, shape):
 
     56² x 144: 1.8, torch 2.5; of stride 2 from 112² x 96: 2.1, 2.7.
     """
-    dtype = wide(g.dtype)
+    dtype = accumulation_dtype(g.dtype)
     x = jnp.zeros(image, dtype)
     slope = jax.vjp(lambda x: _products(x, w, shape), x)[1]
     return slope(g.astype(dtype))[0].astype(g.dtype)
@@ -65,7 +65,7 @@ def _kernel_gradient(x, g, kernel, shape):
     56² x 144: 19, 5.3, 2.6; of stride 2 from 112² x 96: 24, 12, 5.1. MobileNet v2's step: 818 to
     739. An image written into zeros is a faster copy than lax.pad's.
     """
-    narrow, dtype = x.dtype, wide(x.dtype)
+    narrow, dtype = x.dtype, accumulation_dtype(x.dtype)
     (top, bottom), (left, right) = shape.padding
     x, g = x.astype(dtype), g.astype(dtype)
     if min(top, bottom, left, right) >= 0:
@@ -74,7 +74,7 @@ def _kernel_gradient(x, g, kernel, shape):
         x = lax.dynamic_update_slice(jnp.zeros(whole, dtype), x, (0, top, left, 0))
         x = lax.optimization_barrier(x)
         shape = shape._replace(padding=((0, 0), (0, 0)))
-    products = tuple(tap * g for _, tap in taps(x, kernel, shape))
+    products = tuple(tap * g for _, tap in shifted_windows(x, kernel, shape))
     zeros = tuple(jnp.zeros((), dtype) for _ in products)
     rows = lax.reduce(products, zeros, lambda a, b: tuple(map(jnp.add, a, b)), (2,))
     sums = [each.sum((0, 1)) for each in lax.optimization_barrier(rows)]

@@ -6,7 +6,7 @@ from jax import lax
 
 
 @jax.jit
-def computed_once(x: jax.Array) -> jax.Array:
+def fusion_barrier(x: jax.Array) -> jax.Array:
     """`[...] -> [...]`: x. On a CPU XLA computes it, and its gradient, once for all that read it.
 
     XLA:CPU computes a sum anew within each program that reads it: a residual stream, or its gradient,
@@ -18,7 +18,7 @@ def computed_once(x: jax.Array) -> jax.Array:
 
     Source: xla/service/instruction_fusion.cc, what may be fused.
 
-    >>> computed_once(jnp.arange(3.0)).tolist()
+    >>> fusion_barrier(jnp.arange(3.0)).tolist()
     [0.0, 1.0, 2.0]
     """
 

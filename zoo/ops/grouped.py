@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.conv_spec import NHWC, Shape
+from zoo.ops.conv_spec import NHWC, ConvSpec
 
 # Groups, and at most so many channels of theirs, that are joined in a dense convolution. 56² x 128,
 # of 4 channels each, 4 together: 15, 8: 24; 14² x 512, of 16, by themselves: 6.4, 2 together: 5.0.
 JOINED, CHANNELS = 4, 32
 # In the kernel's gradient: 56² x 128 with 16 channels 21, 32: 29; 14² x 512: 8.7 and 10.
-CHANNELS_OF_KERNEL = 16
+MIN_KERNEL_CHANNELS = 16
 
 
-def grouped(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
+def conv_grouped(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
     """`[B, H, W, C], [h, w, C / groups, D] -> [B, H', W', D]`: dense convolutions of some groups each.
 
     Narrow groups are joined, with zeros between them: more arithmetic, in convolutions that XLA
@@ -28,14 +28,14 @@ def grouped(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
 
     Source: Krizhevsky et al. 2012, section 3.2; Xie et al. 2017, figure 3.
 
-    >>> plain = Shape((1, 1), ((0, 0), (0, 0)), (1, 1), groups=2)
-    >>> grouped(jnp.ones((1, 3, 3, 4)), jnp.ones((3, 3, 2, 2)), plain).tolist()
+    >>> plain = ConvSpec((1, 1), ((0, 0), (0, 0)), (1, 1), groups=2)
+    >>> conv_grouped(jnp.ones((1, 3, 3, 4)), jnp.ones((3, 3, 2, 2)), plain).tolist()
     [[[[18.0, 18.0]]]]
     """
     return _output(x, w, shape)
 
 
-def _joined(x: jax.Array, w: jax.Array, shape: Shape, channels: int) -> jax.Array:
+def _merge_groups(x: jax.Array, w: jax.Array, shape: ConvSpec, channels: int) -> jax.Array:
     """The convolution, of joined groups, in the kernels' order."""
     groups, (height, width, inner, outer) = shape.groups, w.shape
     divisors = [n for n in range(1, min(groups, JOINED) + 1) if groups % n == 0]
@@ -61,7 +61,7 @@ def _joined(x: jax.Array, w: jax.Array, shape: Shape, channels: int) -> jax.Arra
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _output(x, w, shape):
-    return _joined(x, w, shape, CHANNELS)
+    return _merge_groups(x, w, shape, CHANNELS)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -74,7 +74,7 @@ def _input_gradient(g, w, image, shape):
     strides, dilation = shape.strides, shape.dilation
     if strides != (1, 1) and dilation != (1, 1):
         x = jnp.zeros(image, g.dtype)
-        return jax.vjp(lambda x: _joined(x, w, shape, CHANNELS), x)[1](g)[0]
+        return jax.vjp(lambda x: _merge_groups(x, w, shape, CHANNELS), x)[1](g)[0]
     # Pixel q s + r of the padded image meets the taps r, r + s, r + 2 s ... in outputs q, q - 1 ...
     reach = [side + low for side, (low, _) in zip(image[1:3], shape.padding, strict=True)]
     sizes = [-(-n // s) for n, s in zip(reach, strides, strict=True)]
@@ -85,8 +85,8 @@ def _input_gradient(g, w, image, shape):
             return jnp.zeros((image[0], *sizes, image[3]), g.dtype)
         before = [d * (k - 1) for k, d in zip(own.shape[:2], dilation, strict=True)]
         edges = [(b, n - o) for b, n, o in zip(before, sizes, g.shape[1:3], strict=True)]
-        plain = Shape((1, 1), tuple(edges), dilation, shape.groups)
-        return _joined(g, _transposed(own, shape.groups), plain, CHANNELS)
+        plain = ConvSpec((1, 1), tuple(edges), dilation, shape.groups)
+        return _merge_groups(g, _swap_kernel_axes(own, shape.groups), plain, CHANNELS)
 
     kinds = {r: pixels(r) for r in itertools.product(*map(range, strides))}
     rows = [
@@ -102,7 +102,7 @@ def _input_gradient(g, w, image, shape):
     return lax.pad(whole, jnp.zeros((), g.dtype), [(0, 0, 0), *cuts, (0, 0, 0)])
 
 
-def _transposed(w: jax.Array, groups: int) -> jax.Array:
+def _swap_kernel_axes(w: jax.Array, groups: int) -> jax.Array:
     """`[h, w, C / groups, D] -> [h, w, D / groups, C]`, turned by half a circle."""
     height, width, inner, outer = w.shape
     kernels = w[::-1, ::-1].reshape(height, width, inner, groups, outer // groups)
@@ -117,7 +117,7 @@ def _kernel_gradient(x, g, kernel, shape):
     2 as fast.
     """
     w = jnp.zeros(kernel, x.dtype)
-    return jax.vjp(lambda w: _joined(x, w, shape, CHANNELS_OF_KERNEL), w)[1](g)[0]
+    return jax.vjp(lambda w: _merge_groups(x, w, shape, MIN_KERNEL_CHANNELS), w)[1](g)[0]
 
 
 def _output_backward(shape, residuals, g):

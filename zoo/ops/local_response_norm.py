@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from zoo.ops.conv_spec import wide
+from zoo.ops.conv_spec import accumulation_dtype
 
 
 def local_response_norm(
@@ -30,11 +30,11 @@ def local_response_norm(
     """
 
     def usual(x: jax.Array) -> jax.Array:
-        return x / (k + alpha / size * _shifted(jnp.square(x), size)) ** beta
+        return x / (k + alpha / size * _shifted_channels(jnp.square(x), size)) ** beta
 
     def rooted(x: jax.Array) -> jax.Array:
-        z = x.astype(wide(x.dtype))
-        y = z * _inverse_power(k + alpha / size * _window(jnp.square(z), size), beta)
+        z = x.astype(accumulation_dtype(x.dtype))
+        y = z * _inverse_power(k + alpha / size * _window_sum(jnp.square(z), size), beta)
         return y.astype(x.dtype)
 
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -50,7 +50,7 @@ def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
     return lax.rsqrt(x) if beta == 0.5 else x**-beta
 
 
-def _shifted(x: jax.Array, size: int) -> jax.Array:
+def _shifted_channels(x: jax.Array, size: int) -> jax.Array:
     """Sums over windows of channels, as sums of shifted maps."""
     after = (size - 1) // 2
     sides = [(0, 0)] * (x.ndim - 1) + [(size - 1 - after, after)]
@@ -59,15 +59,15 @@ def _shifted(x: jax.Array, size: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _window(x, size):
-    return _shifted(x, size)
+def _window_sum(x, size):
+    return _shifted_channels(x, size)
 
 
-@_window.defjvp
-def _window_slope(size, values, slopes):
+@_window_sum.defjvp
+def _window_sum_jvp(size, values, slopes):
     """The same sums of the slopes, as a product with a matrix of ones about the diagonal."""
     (x,), (dx,) = values, slopes
-    band = _shifted(jnp.eye(x.shape[-1], dtype=x.dtype), size)
+    band = _shifted_channels(jnp.eye(x.shape[-1], dtype=x.dtype), size)
     rows = dx.reshape(-1, x.shape[-1])
     product = lax.dot(rows, band, precision=lax.Precision.HIGHEST)
-    return _window(x, size), product.reshape(x.shape)
+    return _window_sum(x, size), product.reshape(x.shape)

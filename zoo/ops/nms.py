@@ -23,9 +23,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from zoo.ops.boxes import box_iou
-from zoo.ops.conv_spec import wide
+from zoo.ops.conv_spec import accumulation_dtype
 
-BLOCK = 256
+BLOCK_SIZE = 256
 
 
 def nms(
@@ -33,25 +33,25 @@ def nms(
     scores: jax.Array,
     valid: jax.Array,
     *,
-    threshold: float,
-    count: int,
-    plus: float = 0.0,
+    iou_threshold: float,
+    max_outputs: int,
+    pixel_offset: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
     """`[N, 4], [N], [N] -> [count], [count]`: indices (int32) of the boxes that are kept, and valid.
 
-    A box falls where its IoU with a better one that is kept is more than `threshold`; of equal
+    A box falls where its IoU with a better one that is kept is more than `iou_threshold`; of equal
     scores the earlier is the better. Boxes and scores of NaN are not valid. Indices past the kept
     ones are 0.
 
-    Source: torchvision.ops.nms; with `plus` = 1 nms of py-faster-rcnn.
+    Source: torchvision.ops.nms; with `pixel_offset` = 1 nms of py-faster-rcnn.
 
     >>> boxes = jnp.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [5, 5, 9, 9]])
     >>> scores, valid = jnp.array([0.5, 0.9, 0.3]), jnp.ones(3, bool)
-    >>> nms(boxes, scores, valid, threshold=0.5, count=3)
+    >>> nms(boxes, scores, valid, iou_threshold=0.5, max_outputs=3)
     (Array([1, 2, 0], dtype=int32), Array([ True,  True, False], dtype=bool))
     """
     chex.assert_shape(boxes, (None, 4))
-    return _suppressed(boxes, scores, valid, threshold, count, plus)
+    return _suppress(boxes, scores, valid, iou_threshold, max_outputs, pixel_offset)
 
 
 def batched_nms(
@@ -60,9 +60,9 @@ def batched_nms(
     labels: jax.Array,
     *,
     valid: jax.Array,
-    threshold: float,
-    count: int,
-    plus: float = 0.0,
+    iou_threshold: float,
+    max_outputs: int,
+    pixel_offset: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
     """`[N, 4], [N], [N], [N] -> [count], [count]`: `nms` within each label, the best of all first.
 
@@ -71,14 +71,14 @@ def batched_nms(
 
     >>> boxes = jnp.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 4]])
     >>> scores, labels, valid = jnp.array([0.5, 0.9, 0.3]), jnp.array([1, 1, 2]), jnp.ones(3, bool)
-    >>> found, _ = batched_nms(boxes, scores, labels, valid=valid, threshold=0.5, count=3)
+    >>> found, _ = batched_nms(boxes, scores, labels, valid=valid, iou_threshold=0.5, max_outputs=3)
     >>> found.tolist()
     [1, 2, 0]
     """
     chex.assert_shape(boxes, (None, 4))
-    classes = labels.astype(wide(boxes.dtype))[:, None]
+    classes = labels.astype(accumulation_dtype(boxes.dtype))[:, None]
     boxes = jnp.concatenate([boxes.astype(classes.dtype), classes], -1)
-    return _suppressed(boxes, scores, valid, threshold, count, plus)
+    return _suppress(boxes, scores, valid, iou_threshold, max_outputs, pixel_offset)
 
 
 def soft_nms(
@@ -86,45 +86,47 @@ def soft_nms(
     scores: jax.Array,
     valid: jax.Array,
     *,
-    count: int,
+    max_outputs: int,
     method: str = "gaussian",
     sigma: float = 0.5,
-    threshold: float = 0.3,
-    least: float = 0.001,
-    plus: float = 0.0,
+    iou_threshold: float = 0.3,
+    min_score: float = 0.001,
+    pixel_offset: float = 0.0,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`[N, 4], [N], [N] -> [count], [count], [count]`: indices, lowered scores, and valid.
 
     The best is taken and what overlaps with it loses score: "gaussian" by exp(-IoU^2 / sigma),
-    "linear" by 1 - IoU where IoU is more than `threshold`; and so on, down to the score `least`.
+    "linear" by 1 - IoU where IoU is more than `iou_threshold`; and so on, down to the score `min_score`.
     ValueError for another method.
 
     Source: Bodla et al. 2017, Soft-NMS, figure 2 and equations 2 and 3. Their program lowers by
-    boxes of `plus` = 1, and drops by `least` only what has been lowered.
+    boxes of `pixel_offset` = 1, and drops by `min_score` only what has been lowered.
 
     >>> boxes, scores = jnp.array([[0.0, 0, 4, 4], [0, 0, 4, 2]]), jnp.array([0.5, 1.0])
-    >>> soft_nms(boxes, scores, jnp.ones(2, bool), count=2, method="linear")[1].tolist()
+    >>> soft_nms(boxes, scores, jnp.ones(2, bool), max_outputs=2, method="linear")[1].tolist()
     [1.0, 0.25]
     """
     if method not in ("gaussian", "linear"):
         raise ValueError(f"method is 'gaussian' or 'linear', got {method!r}")
-    scores = scores.astype(wide(scores.dtype))
+    scores = scores.astype(accumulation_dtype(scores.dtype))
     nothing = jnp.asarray(-jnp.inf, scores.dtype)
     usable = valid & ~jnp.isnan(scores) & ~jnp.any(jnp.isnan(boxes), -1)
 
     def step(left, _):
         best = jnp.argmax(left)
         score = left[best]
-        iou = box_iou(boxes[best][None], boxes, plus=plus)[0].astype(scores.dtype)
+        iou = box_iou(boxes[best][None], boxes, pixel_offset=pixel_offset)[0].astype(scores.dtype)
         if method == "gaussian":
             loss = jnp.exp(-jnp.square(iou) / jnp.asarray(sigma, iou.dtype))
         else:
-            loss = jnp.where(iou > jnp.asarray(threshold, iou.dtype), 1 - iou, jnp.ones_like(iou))
+            loss = jnp.where(
+                iou > jnp.asarray(iou_threshold, iou.dtype), 1 - iou, jnp.ones_like(iou)
+            )
         left = jnp.where(left == nothing, left, left * loss).at[best].set(nothing)
         return left, (best.astype(jnp.int32), score)
 
-    _, (indices, lowered) = lax.scan(step, jnp.where(usable, scores, nothing), length=count)
-    kept = lowered >= jnp.asarray(least, scores.dtype)
+    _, (indices, lowered) = lax.scan(step, jnp.where(usable, scores, nothing), length=max_outputs)
+    kept = lowered >= jnp.asarray(min_score, scores.dtype)
     return (
         jnp.where(kept, indices, jnp.zeros_like(indices)),
         jnp.where(kept, lowered, jnp.zeros_like(lowered)),
@@ -132,7 +134,7 @@ def soft_nms(
     )
 
 
-class _Kept(NamedTuple):
+class _State(NamedTuple):
     """How far the loop is, how many are kept, their boxes and their places among the sorted."""
 
     start: jax.Array
@@ -141,33 +143,33 @@ class _Kept(NamedTuple):
     places: jax.Array
 
 
-def _suppressed(boxes, scores, valid, threshold, count, plus):
-    boxes = boxes.astype(wide(boxes.dtype))
+def _suppress(boxes, scores, valid, iou_threshold, max_outputs, pixel_offset):
+    boxes = boxes.astype(accumulation_dtype(boxes.dtype))
     valid = valid & ~jnp.isnan(scores) & ~jnp.any(jnp.isnan(boxes), -1)
     order = jnp.argsort(jnp.where(valid, -scores, jnp.full_like(scores, jnp.nan)))  # NaN is last
-    block = min(BLOCK, len(boxes))
+    block = min(BLOCK_SIZE, len(boxes))
     total = jnp.sum(valid, dtype=jnp.int32)
     ranked = jnp.pad(boxes[order], [(0, -len(boxes) % block), (0, 0)])
-    room = -(-count // block) * block
+    room = -(-max_outputs // block) * block
     earlier = jnp.arange(block)[:, None] < jnp.arange(block)[None]
     own = jnp.arange(block, dtype=jnp.int32)
 
     def suppresses(a, b):
-        return _exceeds(a, b, threshold, plus)
+        return _iou_exceeds(a, b, iou_threshold, pixel_offset)
 
     def part(index, state):
         alive, block_boxes, kept = state
         some = lax.dynamic_slice_in_dim(kept, index * block, block)
         return alive & ~jnp.any(suppresses(some, block_boxes), 0), block_boxes, kept
 
-    def advance(state: _Kept) -> _Kept:
+    def advance(state: _State) -> _State:
         here = lax.dynamic_slice_in_dim(ranked, state.start, block)
         parts = (state.number + block - 1) // block
         first = (state.start + own < total, here, state.boxes)
         alive, _, _ = lax.fori_loop(jnp.zeros_like(parts), parts, part, first)
-        keep = _settled(alive, suppresses(here, here) & earlier)
+        keep = _resolve_block(alive, suppresses(here, here) & earlier)
         places = jnp.where(keep, state.number + jnp.cumsum(keep, dtype=jnp.int32) - 1, room)
-        return _Kept(
+        return _State(
             state.start + block,
             state.number + jnp.sum(keep, dtype=jnp.int32),
             state.boxes.at[places].set(here, mode="drop"),
@@ -176,14 +178,14 @@ def _suppressed(boxes, scores, valid, threshold, count, plus):
 
     zero = jnp.zeros((), jnp.int32)
     empty = jnp.full((room, boxes.shape[1]), jnp.nan, boxes.dtype)  # suppresses nothing
-    state = _Kept(zero, zero, empty, jnp.zeros(room, jnp.int32))
-    state = lax.while_loop(lambda s: (s.start < total) & (s.number < count), advance, state)
-    kept = jnp.arange(count, dtype=jnp.int32) < state.number
-    indices = order[state.places[:count]].astype(jnp.int32)
+    state = _State(zero, zero, empty, jnp.zeros(room, jnp.int32))
+    state = lax.while_loop(lambda s: (s.start < total) & (s.number < max_outputs), advance, state)
+    kept = jnp.arange(max_outputs, dtype=jnp.int32) < state.number
+    indices = order[state.places[:max_outputs]].astype(jnp.int32)
     return jnp.where(kept, indices, jnp.zeros_like(indices)), kept
 
 
-def _settled(alive: jax.Array, suppresses: jax.Array) -> jax.Array:
+def _resolve_block(alive: jax.Array, suppresses: jax.Array) -> jax.Array:
     """`[B], [B, B] -> [B]`: which are kept, where row i tells whom i suppresses, later ones alone."""
 
     def again(state):
@@ -194,11 +196,13 @@ def _settled(alive: jax.Array, suppresses: jax.Array) -> jax.Array:
     return lax.while_loop(lambda state: state[1], again, (alive, jnp.any(alive)))[0]
 
 
-def _exceeds(a: jax.Array, b: jax.Array, threshold: float, plus: float) -> jax.Array:
+def _iou_exceeds(
+    a: jax.Array, b: jax.Array, iou_threshold: float, pixel_offset: float
+) -> jax.Array:
     """`[N, 4], [M, 4] -> [N, M]`: IoU above the threshold, rounded as torchvision rounds it; of a
     label in a fifth column the same. 0 / 0 is not above."""
     columns = [(a[:, k, None], b[None, :, k]) for k in range(a.shape[1])]
-    one, zero = jnp.asarray(plus, a.dtype), jnp.zeros((), a.dtype)
+    one, zero = jnp.asarray(pixel_offset, a.dtype), jnp.zeros((), a.dtype)
 
     def shared(first, last):
         return jnp.maximum(jnp.minimum(*columns[last]) - jnp.maximum(*columns[first]) + one, zero)
@@ -208,5 +212,5 @@ def _exceeds(a: jax.Array, b: jax.Array, threshold: float, plus: float) -> jax.A
         return (x1 - x0 + one) * (y1 - y0 + one)
 
     inside = shared(0, 2) * shared(1, 3)
-    above = inside / (whole(0) + whole(1) - inside) > jnp.asarray(threshold, a.dtype)
+    above = inside / (whole(0) + whole(1) - inside) > jnp.asarray(iou_threshold, a.dtype)
     return above & (columns[4][0] == columns[4][1]) if len(columns) > 4 else above

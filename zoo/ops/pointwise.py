@@ -8,12 +8,12 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from zoo.ops.conv_spec import Shape, wide
+from zoo.ops.conv_spec import ConvSpec, accumulation_dtype
 
-FEW = 16  # channels that are added up one by one
+MAX_FUSED_CHANNELS = 16  # channels that are added up one by one
 
 
-def pointwise(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
+def conv_pointwise(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
     """`[B, H, W, C], [1, 1, C, D] -> [B, H', W', D]`: a product of matrices, pixels by channels.
 
     Matrices, for of products of maps XLA:CPU first transposes one: the kernel's gradient for
@@ -21,18 +21,22 @@ def pointwise(x: jax.Array, w: jax.Array, shape: Shape) -> jax.Array:
 
     Source: Lin et al. 2014, Network In Network, section 3.1.
 
-    >>> plain = Shape((2, 2), ((0, 0), (0, 0)), (1, 1), groups=1)
-    >>> pointwise(jnp.ones((1, 4, 4, 3)), jnp.ones((1, 1, 3, 2)), plain).shape
+    >>> plain = ConvSpec((2, 2), ((0, 0), (0, 0)), (1, 1), groups=1)
+    >>> conv_pointwise(jnp.ones((1, 4, 4, 3)), jnp.ones((1, 1, 3, 2)), plain).shape
     (1, 2, 2, 2)
     """
     if max(shape.strides) > 1:
         x = x[:, :: shape.strides[0], :: shape.strides[1]]
-    product = widened if w.shape[2] <= FEW and w.shape[2] < w.shape[3] else jnp.matmul
+    product = (
+        fused_channel_sum
+        if w.shape[2] <= MAX_FUSED_CHANNELS and w.shape[2] < w.shape[3]
+        else jnp.matmul
+    )
     return product(x.reshape(-1, x.shape[3]), w[0, 0]).reshape(*x.shape[:3], w.shape[3])
 
 
 @jax.custom_jvp
-def widened(x: jax.Array, w: jax.Array) -> jax.Array:
+def fused_channel_sum(x: jax.Array, w: jax.Array) -> jax.Array:
     """`[N, C], [C, D] -> [N, D]` of few C: a sum that XLA fuses with the norm and what else follows.
 
     A product of matrices is written and read again, and here it is the writing that takes the time:
@@ -41,15 +45,15 @@ def widened(x: jax.Array, w: jax.Array) -> jax.Array:
 
     Source: the definition of a product of matrices.
 
-    >>> widened(jnp.ones((2, 3)), jnp.ones((3, 4))).tolist()[0]
+    >>> fused_channel_sum(jnp.ones((2, 3)), jnp.ones((3, 4))).tolist()[0]
     [3.0, 3.0, 3.0, 3.0]
     """
-    dtype = wide(x.dtype)
+    dtype = accumulation_dtype(x.dtype)
     terms = (x[:, k : k + 1].astype(dtype) * w[k : k + 1].astype(dtype) for k in range(len(w)))
     return functools.reduce(jnp.add, terms).astype(x.dtype)
 
 
-@widened.defjvp
-def _widened_slope(values, slopes):
+@fused_channel_sum.defjvp
+def _fused_channel_sum_jvp(values, slopes):
     (x, w), (dx, dw) = values, slopes
-    return widened(x, w), dx @ w + x @ dw
+    return fused_channel_sum(x, w), dx @ w + x @ dw

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from zoo.ops.conv_spec import wide
+from zoo.ops.conv_spec import accumulation_dtype
 
 
-def averaging_matrix(length: int, bins: int) -> np.ndarray:
+def pooling_matrix(length: int, bins: int) -> np.ndarray:
     """`-> [bins, length]`, row i the mean over places floor(i L / bins) to ceil((i + 1) L / bins).
 
     Source: torch.nn.AdaptiveAvgPool1d.
 
-    >>> averaging_matrix(3, 2).tolist()
+    >>> pooling_matrix(3, 2).tolist()
     [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]
     """
     matrix = np.zeros((bins, length))
@@ -42,8 +42,8 @@ def adaptive_avg_pool(x: jax.Array, *, size: tuple[int, int]) -> jax.Array:
     """
     if x.shape[1:3] == size:
         return x
-    rows = jnp.asarray(averaging_matrix(x.shape[1], size[0]), x.dtype)
-    columns = jnp.asarray(averaging_matrix(x.shape[2], size[1]), x.dtype)
+    rows = jnp.asarray(pooling_matrix(x.shape[1], size[0]), x.dtype)
+    columns = jnp.asarray(pooling_matrix(x.shape[2], size[1]), x.dtype)
     return jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns, precision="highest")
 
 
@@ -69,10 +69,10 @@ def max_pool(
     """
     window = _window(inputs, window_shape, strides, padding)
     if not jnp.issubdtype(inputs.dtype, jnp.floating) or inputs.ndim != len(window_shape) + 2:
-        return _largest(inputs, window)
+        return _window_max(inputs, window)
     selected = functools.partial(_max_pool, window=window)
     return lax.platform_dependent(
-        inputs, cpu=selected, default=functools.partial(_largest, window=window)
+        inputs, cpu=selected, default=functools.partial(_window_max, window=window)
     )
 
 
@@ -116,7 +116,9 @@ def avg_pool(
         return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *window) / count
 
     def summed(x: jax.Array) -> jax.Array:
-        total = functools.reduce(jnp.add, _taps(x.astype(wide(x.dtype)), window, 0.0))
+        total = functools.reduce(
+            jnp.add, _window_slices(x.astype(accumulation_dtype(x.dtype)), window, 0.0)
+        )
         return (total / count.astype(total.dtype)).astype(x.dtype)
 
     if not jnp.issubdtype(inputs.dtype, jnp.floating) or inputs.ndim != len(window_shape) + 2:
@@ -142,39 +144,39 @@ def _window(x, sizes, strides, padding) -> _Window:
     return _Window(sizes, steps, tuple((int(low), int(high)) for low, high in pads))
 
 
-def _largest(x: jax.Array, window: _Window) -> jax.Array:
+def _window_max(x: jax.Array, window: _Window) -> jax.Array:
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
     return lax.reduce_window(x, np.asarray(lowest, x.dtype), lax.max, *window)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _max_pool(x, window):
-    return _largest(x, window)
+    return _window_max(x, window)
 
 
 @_max_pool.defjvp
-def _max_pool_slope(window, values, slopes):
+def _max_pool_jvp(window, values, slopes):
     (x,), (dx,) = values, slopes
     y = _max_pool(x, window)
-    winner = _winner(lax.stop_gradient(x), lax.stop_gradient(y), window)
+    winner = _argmax_mask(lax.stop_gradient(x), lax.stop_gradient(y), window)
     zero = jnp.zeros((), x.dtype)
     parts = [
         lax.select(winner == jnp.int8(place), tap, jnp.broadcast_to(zero, tap.shape))
-        for place, tap in enumerate(_taps(dx, window, 0.0))
+        for place, tap in enumerate(_window_slices(dx, window, 0.0))
     ]
     return y, functools.reduce(jnp.add, parts)
 
 
-def _winner(x: jax.Array, y: jax.Array, window: _Window) -> jax.Array:
+def _argmax_mask(x: jax.Array, y: jax.Array, window: _Window) -> jax.Array:
     """Which place of its window, counted by rows, each y first met at. The last one for NaN."""
-    taps = list(enumerate(_taps(x, window, -jnp.inf)))
+    taps = list(enumerate(_window_slices(x, window, -jnp.inf)))
     winner = jnp.full(y.shape, len(taps) - 1, jnp.int8)
     for place, tap in reversed(taps[:-1]):
         winner = jnp.where(tap == y, jnp.int8(place), winner)
     return winner
 
 
-def _taps(x: jax.Array, window: _Window, fill: float) -> Iterator[jax.Array]:
+def _window_slices(x: jax.Array, window: _Window, fill: float) -> Iterator[jax.Array]:
     """By place of the window, rows first: the pixels that it meets, of the result's shape.
 
     The map is parted into its phases, one for each remainder of a division by the strides, so that

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-MOST = 32  # times that an image is enlarged by sums of neighbours: they are written out one by one
+MAX_MATRIX_SIDE = (
+    32  # times that an image is enlarged by sums of neighbours: they are written out one by one
+)
 
 
 def linear_matrix(
@@ -64,11 +66,11 @@ def resize(
             continue
         if method == "nearest":
             image = _nearest(image, axis, size)
-        elif size % length == 0 and size // length <= MOST and not align_corners:
-            image = _between(image, axis, size // length)
+        elif size % length == 0 and size // length <= MAX_MATRIX_SIDE and not align_corners:
+            image = _interpolate_integer_factor(image, axis, size // length)
         else:
             matrix = linear_matrix(length, size, antialias=antialias, align_corners=align_corners)
-            image = _product(image, jnp.asarray(matrix, image.dtype), axis, precision)
+            image = _apply_matrix(image, jnp.asarray(matrix, image.dtype), axis, precision)
     return image
 
 
@@ -98,12 +100,12 @@ def bilinear_deconvolution(x: jax.Array, *, kernel: int, stride: int) -> jax.Arr
     return x[:, cut : height - cut, cut : width - cut]
 
 
-def _product(image: jax.Array, matrix: jax.Array, axis: int, precision: Any) -> jax.Array:
+def _apply_matrix(image: jax.Array, matrix: jax.Array, axis: int, precision: Any) -> jax.Array:
     """`[..., L, ...], [size, L] -> [..., size, ...]`."""
     return jnp.moveaxis(jnp.tensordot(matrix, image, (1, axis), precision=precision), 0, axis)
 
 
-def _between(image: jax.Array, axis: int, factor: int) -> jax.Array:
+def _interpolate_integer_factor(image: jax.Array, axis: int, factor: int) -> jax.Array:
     """`[..., L, ...] -> [..., factor L, ...]`: weighted sums of neighbours, by places in a pixel.
 
     Products of matrices compute with L pixels where two count. 4 x 28² x 256 to 56²: 9.6 to 1.5

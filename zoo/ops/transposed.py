@@ -21,7 +21,7 @@ class Phases(NamedTuple):
 
     Source: Shi et al. 2016, Is the Deconvolution Layer the Same as a Convolutional Layer?
 
-    >>> [tuple(each) for each in phases(4, 2, 2)]
+    >>> [tuple(each) for each in split_phases(4, 2, 2)]
     [(0, 1, 0, 2, 1), (1, 2, 2, 2, 0)]
     """
 
@@ -32,14 +32,14 @@ class Phases(NamedTuple):
     offset: int
 
 
-def phases(kernel: int, stride: int, low: int) -> Iterator[Phases]:
+def split_phases(kernel: int, stride: int, low: int) -> Iterator[Phases]:
     """`kernel [k], stride, padding below -> ` Phases: two where the stride divides k, else three.
 
     Output o = s m + r takes tap k of the input's pixel (o + k - low) / s where that is whole.
 
     Source: Dumoulin & Visin 2016, A guide to convolution arithmetic, section 4.
 
-    >>> [(each.first, each.last, each.taps) for each in phases(16, 8, 11)]
+    >>> [(each.first, each.last, each.taps) for each in split_phases(16, 8, 11)]
     [(0, 4, 2), (4, 8, 2)]
     """
 
@@ -53,7 +53,7 @@ def phases(kernel: int, stride: int, low: int) -> Iterator[Phases]:
         yield Phases(first, first + 1 + len(rest), start, taps, offset)
 
 
-def by_phases(
+def convolve_phases(
     x: jax.Array, w: jax.Array, *, strides: Sequence[int], padding: Sequence[tuple[int, int]]
 ) -> jax.Array:
     """`[B, H, W, C], [h, w, C, D] -> [B, H', W', D]`: small convolutions of stride 1, interleaved.
@@ -66,7 +66,7 @@ def by_phases(
     Source: Shi et al. 2016, section 3, where the interleaving is called periodic shuffling.
 
     >>> x, w = jnp.ones((1, 3, 3, 2)), jnp.ones((2, 2, 2, 1))
-    >>> by_phases(x, w, strides=(2, 2), padding=[(1, 1)] * 2).shape
+    >>> convolve_phases(x, w, strides=(2, 2), padding=[(1, 1)] * 2).shape
     (1, 6, 6, 1)
     """
     sizes = [
@@ -79,11 +79,13 @@ def by_phases(
     (up, across), (inner, outer) = strides, w.shape[2:]
     whole = whole.reshape(-1, up, whole.shape[1] // across, across, inner, outer)
     of_rows, of_columns = (
-        list(phases(k, s, low))
+        list(split_phases(k, s, low))
         for k, s, (low, _) in zip(w.shape[:2], strides, padding, strict=True)
     )
     bands = [
-        jnp.concatenate([_some(x, whole, (rows, columns), counts) for columns in of_columns], 4)
+        jnp.concatenate(
+            [_select_phases(x, whole, (rows, columns), counts) for columns in of_columns], 4
+        )
         for rows in of_rows
     ]
     y = jnp.concatenate(bands, 3)  # [B, H' / s, W' / s, s, s, D]
@@ -91,10 +93,10 @@ def by_phases(
     return y[:, : sizes[0], : sizes[1]]
 
 
-def _some(x, whole, parts: tuple[Phases, Phases], counts: Sequence[int]) -> jax.Array:
+def _select_phases(x, output, parts: tuple[Phases, Phases], counts: Sequence[int]) -> jax.Array:
     """`[B, H, W, C], [h / s, s, w / s, s, C, D] -> [B, H' / s, W' / s, r, r, D]` of these phases."""
     rows, columns = parts
-    (inner, outer), taps = whole.shape[4:], [each.taps for each in parts]
+    (inner, outer), taps = output.shape[4:], [each.taps for each in parts]
     places = [each.last - each.first for each in parts]
     shape = (x.shape[0], *counts, *places, outer)
     if not all(taps):
@@ -102,7 +104,7 @@ def _some(x, whole, parts: tuple[Phases, Phases], counts: Sequence[int]) -> jax.
     (top, bottom), (left, right) = (
         (each.start - each.last + 1, each.start - each.first + 1) for each in parts
     )
-    w = whole[: rows.taps, top:bottom, : columns.taps, left:right][:, ::-1, :, ::-1]
+    w = output[: rows.taps, top:bottom, : columns.taps, left:right][:, ::-1, :, ::-1]
     w = w.transpose(0, 2, 4, 1, 3, 5).reshape(*taps, inner, math.prod(places) * outer)
     pads = [
         (each.offset, n + each.taps - 1 - side - each.offset)
@@ -152,8 +154,12 @@ def conv_transpose(
         if transpose_kernel:
             w = w[::-1, ::-1].swapaxes(2, 3)
         sides = zip(w.shape[:2], strides, strict=True)
-        pads = [_pads(k, s, padding) for k, s in sides] if isinstance(padding, str) else padding
-        return by_phases(x, w, strides=strides, padding=pads)
+        pads = (
+            [_transposed_padding(k, s, padding) for k, s in sides]
+            if isinstance(padding, str)
+            else padding
+        )
+        return convolve_phases(x, w, strides=strides, padding=pads)
 
     ordinary = (
         lhs.ndim == 4
@@ -168,7 +174,7 @@ def conv_transpose(
     return lax.platform_dependent(lhs, rhs, cpu=fast, default=usual)
 
 
-def _pads(kernel: int, stride: int, name: str) -> tuple[int, int]:
+def _transposed_padding(kernel: int, stride: int, name: str) -> tuple[int, int]:
     """ "SAME" or "VALID" of the convolution that this turns round, in numbers round the spread input."""
     if name == "VALID":
         return kernel - 1, stride - 1 + max(kernel - stride, 0)

@@ -5,37 +5,37 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.ops.boxes import from_centres
+from zoo.ops.boxes import from_center_form
 
 
-class Cells(NamedTuple):
+class GridOutputs(NamedTuple):
     """`[..., 5 P + K] -> [..., K], [..., P], [..., P, 4]`: the parts of a grid of P boxes a cell.
 
     `classes` are the K classes' probabilities where there is an object, `confidence` is each box's
-    that there is one, times its IoU with it, and `places` are its centre (x, y), counted in cells
+    that there is one, times its IoU with it, and `boxes` are its centre (x, y), counted in cells
     from the cell's top left corner, and the square roots of its width and height, as parts of the
     image's.
 
     Source: Redmon et al. 2016, You Only Look Once, section 2; darknet's detection_layer.c, whose
     three parts these are, there one after the other for all cells.
 
-    >>> Cells(jnp.zeros((7, 7, 20)), jnp.zeros((7, 7, 2)), jnp.zeros((7, 7, 2, 4))).places.shape
+    >>> GridOutputs(jnp.zeros((7, 7, 20)), jnp.zeros((7, 7, 2)), jnp.zeros((7, 7, 2, 4))).boxes.shape
     (7, 7, 2, 4)
     """
 
     classes: jax.Array
     confidence: jax.Array
-    places: jax.Array
+    boxes: jax.Array
 
 
-def cells(grid: jax.Array, *, classes: int) -> Cells:
+def split_grid(grid: jax.Array, *, classes: int) -> GridOutputs:
     """`[..., 5 P + K] -> [..., K], [..., P], [..., P, 4]`: a grid taken apart, in this order.
 
     ValueError where the channels are none of any P.
 
     Source: see Cells.
 
-    >>> cells(jnp.arange(13.0), classes=3).places.tolist()
+    >>> split_grid(jnp.arange(13.0), classes=3).boxes.tolist()
     [[5.0, 6.0, 7.0, 8.0], [9.0, 10.0, 11.0, 12.0]]
     """
     count, rest = divmod(grid.shape[-1] - classes, 5)
@@ -45,21 +45,21 @@ def cells(grid: jax.Array, *, classes: int) -> Cells:
             f"got {grid.shape[-1]}"
         )
     places = grid[..., classes + count :].reshape(*grid.shape[:-1], count, 4)
-    return Cells(grid[..., :classes], grid[..., classes : classes + count], places)
+    return GridOutputs(grid[..., :classes], grid[..., classes : classes + count], places)
 
 
-def grid_boxes(places: jax.Array) -> jax.Array:
+def decode_grid_boxes(offsets: jax.Array) -> jax.Array:
     """`[H, W, P, 4] -> [H, W, P, 4]`: places of cells to boxes (x0, y0, x1, y1) in a unit square.
 
     Source: get_detection_boxes of darknet's detection_layer.c.
 
-    >>> grid_boxes(jnp.array([[[[0.5, 0.5, 0.5, 1.0]], [[0.0, 1.0, 0.0, 0.5]]]])).tolist()
+    >>> decode_grid_boxes(jnp.array([[[[0.5, 0.5, 0.5, 1.0]], [[0.0, 1.0, 0.0, 0.5]]]])).tolist()
     [[[[0.125, 0.0, 0.375, 1.0]], [[0.5, 0.875, 0.5, 1.125]]]]
     """
-    height, width = places.shape[:2]
-    column = jnp.arange(width, dtype=places.dtype).reshape(1, width, 1)
-    row = jnp.arange(height, dtype=places.dtype).reshape(height, 1, 1)
-    x = (places[..., 0] + column) / width
-    y = (places[..., 1] + row) / height
-    sides = jnp.square(places[..., 2:])
-    return from_centres(jnp.concatenate([x[..., None], y[..., None], sides], -1))
+    height, width = offsets.shape[:2]
+    column = jnp.arange(width, dtype=offsets.dtype).reshape(1, width, 1)
+    row = jnp.arange(height, dtype=offsets.dtype).reshape(height, 1, 1)
+    x = (offsets[..., 0] + column) / width
+    y = (offsets[..., 1] + row) / height
+    sides = jnp.square(offsets[..., 2:])
+    return from_center_form(jnp.concatenate([x[..., None], y[..., None], sides], -1))

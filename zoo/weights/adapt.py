@@ -9,40 +9,40 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from zoo.layers.residual import stack
-from zoo.registry import MODULES, create_model, variant
+from zoo.layers.residual import stack_blocks
+from zoo.registry import MODEL_FIELDS, create_model, variant_card
 from zoo.weights.formats import darknet
-from zoo.weights.publishers import rename
+from zoo.weights.publishers import rename_tensors
 
 # Numbers of classes and of channels that are no other side of any model, nor divide one.
-ODD_CLASSES, ODD_CHANNELS = 7919, 7907
+SENTINEL_CLASSES, SENTINEL_CHANNELS = 7919, 7907
 
-SIZES = ("num_classes", "image_size")  # fields that a file's weights are fitted to
+SIZE_FIELDS = ("num_classes", "image_size")  # fields that a file's weights are fitted to
 
 
-def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
     """{"params": {"c1": {"kernel": a}}} to {"params/c1/kernel": a}."""
     return traverse_util.flatten_dict(dict(variables), sep="/")
 
 
-def unflatten(variables: Mapping[str, Any]) -> dict[str, Any]:
+def unflatten_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
     """flatten the other way."""
     return traverse_util.unflatten_dict(dict(variables), sep="/")
 
 
-def shapes(model: nn.Module, image: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+def trace_shapes(model: nn.Module, image: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
     """The variables that a model has for images of a shape, by path; nothing is computed."""
     example = jax.ShapeDtypeStruct((1, *image), jnp.float32)
-    return flatten(jax.eval_shape(model.init, jax.random.key(0), example))
+    return flatten_variables(jax.eval_shape(model.init, jax.random.key(0), example))
 
 
-def fits(array: Any, expected: Any) -> bool:
+def has_same_shape(array: Any, expected: Any) -> bool:
     """Whether shapes agree, and both are floats or neither is."""
     floats = [jnp.issubdtype(each.dtype, jnp.floating) for each in (array, expected)]
     return array.shape == expected.shape and floats[0] == floats[1]
 
 
-def account(tensors: Mapping[str, Any], expected: Mapping[str, Any], *, where: str) -> None:
+def check_tensors(tensors: Mapping[str, Any], expected: Mapping[str, Any], *, where: str) -> None:
     """One ValueError that lists every unused, missing and misshapen tensor, if there are any."""
 
     def say(array: Any) -> str:
@@ -54,7 +54,7 @@ def account(tensors: Mapping[str, Any], expected: Mapping[str, Any], *, where: s
         "misshapen": [
             f"{path} ({say(tensors[path])} for {say(expected[path])})"
             for path in sorted(tensors.keys() & expected.keys())
-            if not fits(tensors[path], expected[path])
+            if not has_same_shape(tensors[path], expected[path])
         ],
     }
     if any(faults.values()):
@@ -62,14 +62,14 @@ def account(tensors: Mapping[str, Any], expected: Mapping[str, Any], *, where: s
         raise ValueError(f"the tensors do not fit {where}; {'; '.join(lists)}")
 
 
-def frozen(value: Any) -> Any:
+def to_tuples(value: Any) -> Any:
     """What `plain` made, with lists as the tuples that fields are; ValueError for an object."""
     if type(value) is dict:
         raise ValueError(f"the file's card has a field {value!s:.80}: expected no object")
-    return tuple(frozen(item) for item in value) if isinstance(value, list) else value
+    return tuple(to_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def unplain(value: Any) -> Any:
+def from_json(value: Any) -> Any:
     """What model_file.plain made of a backbone to a name or a Module; ValueError for what is none."""
     if isinstance(value, str | None):
         return value
@@ -77,38 +77,42 @@ def unplain(value: Any) -> Any:
     name, fields = told.get("name"), told.get("fields")
     if not name or not isinstance(fields, dict):
         raise ValueError(f"the file's card has a backbone {value!s:.80}: expected name and fields")
-    return create_model(name, **{key: frozen(each) for key, each in fields.items()})
+    return create_model(name, **{key: to_tuples(each) for key, each in fields.items()})
 
 
-def configuration(name: str, card: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+def infer_config(name: str, card: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
     """A file's card to (fields, input); ValueError where they are of no use."""
-    fields, image = card.get("fields", {}), card.get("input", variant(name)[0]["input"])
+    fields, image = card.get("fields", {}), card.get("input", variant_card(name)[0]["input"])
     sizes = isinstance(image, list | tuple) and all(type(n) is int and n > 0 for n in image)
     if not isinstance(fields, dict) or not sizes or len(image) < 3:
         raise ValueError(f"the file's card has fields {fields!r:.80} and input {image!r:.80}")
-    own = {key: (unplain if key in MODULES else frozen)(each) for key, each in fields.items()}
+    own = {
+        key: (from_json if key in MODEL_FIELDS else to_tuples)(each) for key, each in fields.items()
+    }
     return own, tuple(image)
 
 
-def draw(model: nn.Module, image: tuple[int, ...], paths: list[str]) -> dict[str, jax.Array]:
+def init_parameters(
+    model: nn.Module, image: tuple[int, ...], paths: list[str]
+) -> dict[str, jax.Array]:
     """Fresh values, from key 0, of the variables at some paths."""
 
     def some(key: jax.Array) -> dict[str, jax.Array]:
-        values = flatten(model.init(key, jnp.zeros((1, *image))))
+        values = flatten_variables(model.init(key, jnp.zeros((1, *image))))
         return {path: values[path] for path in paths}
 
     return jax.jit(some)(jax.random.key(0))
 
 
-def traced(model: nn.Module, image: tuple[int, ...], *, where: str) -> dict[str, Any]:
+def trace_or_explain(model: nn.Module, image: tuple[int, ...], *, where: str) -> dict[str, Any]:
     """shapes, with whatever flax makes of impossible fields as a ValueError."""
     try:
-        return shapes(model, image)
+        return trace_shapes(model, image)
     except (TypeError, AttributeError, OverflowError, ZeroDivisionError) as error:
         raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
 
 
-def sides(
+def infer_count(
     tensors: Mapping[str, Any], probe: Mapping[str, Any], odd: int, *, axes: tuple[int, ...]
 ) -> set[int]:
     """How many there are in `tensors` of what the probe has an odd number of, along these axes."""
@@ -124,7 +128,7 @@ def sides(
     return found - {0}
 
 
-def adopt(
+def adapt_to_fields(
     name: str, tensors: Mapping[str, Any], fields: Mapping[str, Any], image: tuple[int, ...]
 ) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]:
     """Tensors of a file without our card, to (arrays by path, the fields and the input that their
@@ -135,21 +139,21 @@ def adopt(
     """
     model = create_model(name, **fields)
     try:
-        odd = model.clone(num_classes=ODD_CLASSES)
-        probe = traced(odd, (*image[:-1], ODD_CHANNELS), where=name)
+        odd = model.clone(num_classes=SENTINEL_CLASSES)
+        probe = trace_or_explain(odd, (*image[:-1], SENTINEL_CHANNELS), where=name)
     except (TypeError, ValueError):  # no such field, or not for any number
-        return rename(name, tensors, traced(model, image, where=name)), {}, image
-    tensors = rename(name, tensors, probe)
-    classes = sides(tensors, probe, ODD_CLASSES, axes=(-1,)) or {0}
+        return rename_tensors(name, tensors, trace_or_explain(model, image, where=name)), {}, image
+    tensors = rename_tensors(name, tensors, probe)
+    classes = infer_count(tensors, probe, SENTINEL_CLASSES, axes=(-1,)) or {0}
     own = {"num_classes": classes.pop()} if len(classes) == 1 else {}
-    channels = sides(tensors, probe, ODD_CHANNELS, axes=(-2,))
+    channels = infer_count(tensors, probe, SENTINEL_CHANNELS, axes=(-2,))
     image = (*image[:-1], channels.pop()) if len(channels) == 1 else image
-    card, _ = variant(name)
+    card, _ = variant_card(name)
     told = card["told"](tensors, model=model) if "told" in card else {}
     return tensors, own | told, image
 
 
-def unrolled(
+def adapt_scanned(
     name: str,
     tensors: Mapping[str, Any],
     fields: Mapping[str, Any],
@@ -162,17 +166,19 @@ def unrolled(
     others = {key: value for key, value in fields.items() if key != "num_classes"}
     model = create_model(name, **others)
     try:
-        classes = darknet.classes_of(row.size, traced(model, image, where=name), model)
+        classes = darknet.infer_num_classes(
+            row.size, trace_or_explain(model, image, where=name), model
+        )
     except ValueError as error:
         raise ValueError(f"{source} does not fit {name}: {error}") from error
     own: dict[str, Any] = {"num_classes": classes}
     model = model.clone(**own)
-    expected = traced(model, image, where=name)
-    transposed = how == darknet.OLD_ROW
+    expected = trace_or_explain(model, image, where=name)
+    transposed = how == darknet.TRANSPOSED_ROW_NAME
     return darknet.to_paths(row, expected, model, transposed=transposed), own
 
 
-def recoloured(kernel: np.ndarray, old: int, new: int) -> np.ndarray:
+def adapt_in_channels(kernel: np.ndarray, old: int, new: int) -> np.ndarray:
     """`[..., times * old, O] -> [..., times * new, O]`: a first kernel, for other channels.
 
     A single channel gets the sum of all, so that grey is seen as colour whose channels are equal.
@@ -180,9 +186,9 @@ def recoloured(kernel: np.ndarray, old: int, new: int) -> np.ndarray:
 
     Source: timm's adapt_input_conv, which has it for three channels.
 
-    >>> recoloured(np.array([[1.0], [2.0], [6.0]]), 3, 1).tolist()
+    >>> adapt_in_channels(np.array([[1.0], [2.0], [6.0]]), 3, 1).tolist()
     [[9.0]]
-    >>> recoloured(np.array([[1.0], [2.0], [6.0]]), 3, 6).ravel().tolist()
+    >>> adapt_in_channels(np.array([[1.0], [2.0], [6.0]]), 3, 6).ravel().tolist()
     [0.5, 1.0, 3.0, 0.5, 1.0, 3.0]
     """
     *before, rows, width = kernel.shape
@@ -194,7 +200,7 @@ def recoloured(kernel: np.ndarray, old: int, new: int) -> np.ndarray:
     return split.reshape(*before, rows // old * new, width)
 
 
-def refit_channels(
+def refit_in_channels(
     tensors: Mapping[str, Any],
     old: Mapping[str, Any],
     new: Mapping[str, Any],
@@ -202,7 +208,7 @@ def refit_channels(
 ) -> tuple[dict[str, Any], str]:
     """Tensors of shapes `old` to (those of shapes `new`, a line that says what was done).
 
-    The shapes differ in the channels of the images alone, of which there are and shall be `sides`;
+    The shapes differ in the channels of the images alone, of which there are and shall be `infer_count`;
     ValueError where more than one kernel does.
     """
     before, after = sides
@@ -215,17 +221,17 @@ def refit_channels(
                 f"in_channels={after}: weights for {before} are not made to fit, where more than "
                 f"the first kernel depends on them ({', '.join(changed)})"
             )
-    made = {path: recoloured(tensors[path], before, after) for path in changed}
+    made = {path: adapt_in_channels(tensors[path], before, after) for path in changed}
     how = "the sum" if after == 1 else "copies"
     note = f"{', '.join(changed)} for in_channels={after} out of {how} of the file's {before}"
     return {**tensors, **made}, note
 
 
-class Fitted(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model and its variables by path.
 
     `image` is the shape of its images, `notes` are lines on what was made anew, `card` is what the
-    file says, and `held` how many tensors were in it, and how many numbers in these.
+    file says, and `tensor_counts` how many tensors were in it, and how many numbers in these.
     """
 
     name: str
@@ -234,10 +240,10 @@ class Fitted(NamedTuple):
     image: tuple[int, ...]
     notes: list[str]
     card: dict[str, Any]
-    held: tuple[int, int]
+    tensor_counts: tuple[int, int]
 
 
-def fit(
+def adapt_weights(
     name: str,
     tensors: Mapping[str, Any],
     card: dict[str, Any],
@@ -245,47 +251,51 @@ def fit(
     *,
     in_channels: int | None = None,
     source: str,
-) -> Fitted:
+) -> LoadedModel:
     """Tensors and card of a file to a variant that has all of them; see zoo.load_model.
 
     `source` is the file's name, for the errors.
     """
     held = len(tensors), sum(tensor.size for tensor in tensors.values())
-    own, image = configuration(name, card)
+    own, image = infer_config(name, card)
     if darknet.is_row(tensors):
-        tensors, own = unrolled(name, tensors, fields, image, source=source)
+        tensors, own = adapt_scanned(name, tensors, fields, image, source=source)
     elif "fields" not in card:
-        tensors, own, image = adopt(name, tensors, fields, image)
+        tensors, own, image = adapt_to_fields(name, tensors, fields, image)
     wished = create_model(name, **{**own, **fields})
     scan = getattr(wished, "scan", False)
     model = wished.clone(scan=False) if scan else wished  # files hold block by block
     saved = create_model(name, **own)
-    sizes = {key: getattr(saved, key) for key in SIZES if hasattr(saved, key)}
+    sizes = {key: getattr(saved, key) for key in SIZE_FIELDS if hasattr(saved, key)}
     before = model.clone(**sizes)  # differs from the model in nothing but what is fitted
     wanted = (*image[:-1], in_channels or image[-1])
     where = f"{source}: {own | dict(fields)!s:.200} make no {name}"
-    expected = traced(model, wanted, where=where)
+    expected = trace_or_explain(model, wanted, where=where)
     where = f"{model.__class__.__name__} of {source}"
     same = before == model and image == wanted
-    old = expected if same else traced(before, image, where=where)
-    account(tensors, old, where=where)
+    old = expected if same else trace_or_explain(before, image, where=where)
+    check_tensors(tensors, old, where=where)
 
     notes = []
     if image != wanted:
-        new = expected if before == model else traced(before, wanted, where=where)
-        tensors, note = refit_channels(tensors, old, new, (image[-1], wanted[-1]))
+        new = expected if before == model else trace_or_explain(before, wanted, where=where)
+        tensors, note = refit_in_channels(tensors, old, new, (image[-1], wanted[-1]))
         notes.append(note)
-    if before != model and "refit" in (family := variant(name)[0]):
+    if before != model and "refit" in (family := variant_card(name)[0]):
         tensors = family["refit"](tensors, old=before, new=model)
-    kept = [path for path in expected if path in tensors and fits(tensors[path], expected[path])]
+    kept = [
+        path
+        for path in expected
+        if path in tensors and has_same_shape(tensors[path], expected[path])
+    ]
     fresh = sorted(expected.keys() - set(kept))
     variables = {path: jnp.asarray(tensors[path].astype(expected[path].dtype)) for path in kept}
     if fresh:
-        variables |= draw(model, wanted, fresh)
+        variables |= init_parameters(model, wanted, fresh)
         notes.append(
             f"fresh head for {fields['num_classes']} classes, where {source} has "
             f"{sizes['num_classes']}: {', '.join(fresh)}"
         )
     if scan:
-        variables = flatten(stack(unflatten(variables)))
-    return Fitted(name, wished, variables, wanted, notes, card, held)
+        variables = flatten_variables(stack_blocks(unflatten_variables(variables)))
+    return LoadedModel(name, wished, variables, wanted, notes, card, held)

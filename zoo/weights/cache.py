@@ -10,20 +10,24 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-from zoo.weights.download import receive
-from zoo.weights.readers import describe
+from zoo.weights.download import download_with_retries
+from zoo.weights.readers import describe_format
 
 try:
     import fcntl
 except ImportError:  # Windows: two processes then download a file of their own each
     fcntl = None
 
-LIMIT = 16 * 2**30  # bytes; ViT-H/14 in float32 takes 2.5e9
-HUB = "https://huggingface.co"
-HASHED = re.compile(  # files that are named by the start of their sha256
+MAX_DOWNLOAD_BYTES = 16 * 2**30  # bytes; ViT-H/14 in float32 takes 2.5e9
+HUB_URL = "https://huggingface.co"
+HASHED_URL = re.compile(  # files that are named by the start of their sha256
     r"https://(?:download\.pytorch\.org|github\.com/akamaster)/.*-([0-9a-f]{8,64})\.(?:pth|th)$"
 )
-PAGES = b"<!doctype html", b"<html", b"version https://git-lfs"  # what servers send instead
+ERROR_PAGE_STARTS = (
+    b"<!doctype html",
+    b"<html",
+    b"version https://git-lfs",
+)  # what servers send instead
 
 
 def hub_url(source: str) -> str:
@@ -36,7 +40,7 @@ def hub_url(source: str) -> str:
     repository, _, file = rest.partition("/")
     if not organisation or not repository:
         raise ValueError(f"expected hf://ORG/REPO or hf://ORG/REPO/FILE, got {source}")
-    return f"{HUB}/{organisation}/{repository}/resolve/main/{file or 'model.safetensors'}"
+    return f"{HUB_URL}/{organisation}/{repository}/resolve/main/{file or 'model.safetensors'}"
 
 
 def cache_folder() -> pathlib.Path:
@@ -47,10 +51,10 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(home, "flax-zoo")
 
 
-def place(url: str, cache: str | os.PathLike | None = None) -> pathlib.Path:
+def cache_path(url: str, cache: str | os.PathLike | None = None) -> pathlib.Path:
     """Where a URL's file stands in the cache: CACHE/HOST/PATH, so that a person can put it there.
 
-    >>> place("https://download.pytorch.org/models/resnet50-11ad3fa6.pth", "cache").as_posix()
+    >>> cache_path("https://download.pytorch.org/models/resnet50-11ad3fa6.pth", "cache").as_posix()
     'cache/download.pytorch.org/models/resnet50-11ad3fa6.pth'
     """
     parts = urllib.parse.urlsplit(url)
@@ -63,7 +67,7 @@ def place(url: str, cache: str | os.PathLike | None = None) -> pathlib.Path:
     return pathlib.Path(cache_folder() if cache is None else cache, *words)
 
 
-def is_at(file: Any, path: pathlib.Path) -> bool:
+def is_same_file(file: Any, path: pathlib.Path) -> bool:
     """Whether an open file is still the one that stands at `path`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
@@ -72,27 +76,29 @@ def is_at(file: Any, path: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
-def alone(part: pathlib.Path, said: str) -> Iterator[Any]:
-    """Opens `part`, made if need be, for this process alone; others wait until it is closed."""
+def exclusive_lock(lock_file: pathlib.Path, message: str) -> Iterator[Any]:
+    """Opens `lock_file`, made if need be, for this process alone; others wait until it is closed."""
     while True:
-        with open(os.open(part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        with open(os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
             if fcntl is not None:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    print(f"waiting for another process that fetches {said}", file=sys.stderr)
+                    print(f"waiting for another process that fetches {message}", file=sys.stderr)
                     fcntl.flock(file, fcntl.LOCK_EX)
-            if is_at(file, part):  # not renamed or deleted by the process that was waited for
+            if is_same_file(
+                file, lock_file
+            ):  # not renamed or deleted by the process that was waited for
                 yield file
                 return
 
 
-def verify(file: Any, sha256: str | None) -> None:
+def verify_sha256(file: Any, sha256: str | None) -> None:
     """ValueError unless the file is what its sha256, or the start of it, says; None says nothing."""
     file.seek(0)
     head = file.read(512).lstrip().lower()
-    if not head or head.startswith(PAGES):
-        raise ValueError(f"it is {describe(head)}; it is deleted")
+    if not head or head.startswith(ERROR_PAGE_STARTS):
+        raise ValueError(f"it is {describe_format(head)}; it is deleted")
     file.seek(0)
     if sha256 is not None:
         got = hashlib.file_digest(file, "sha256").hexdigest()
@@ -100,16 +106,16 @@ def verify(file: Any, sha256: str | None) -> None:
             raise ValueError(f"sha256 expected {sha256}, got {got[: len(sha256)]}; it is deleted")
 
 
-def bring(url: str, path: pathlib.Path, *, sha256: str | None, limit: int) -> None:
+def download_verified(url: str, path: pathlib.Path, *, sha256: str | None, limit: int) -> None:
     """Downloads to `path`, by way of a part beside it, which stays where more may come of it."""
     part = path.with_name(f"{path.name}.part" if fcntl else f"{path.name}.{os.getpid()}.part")
-    with alone(part, url) as file:
+    with exclusive_lock(part, url) as file:
         if path.is_file():  # brought by the process that was waited for
             part.unlink()
             return
         try:
-            told = receive(url, file, path=path, limit=limit)
-            verify(file, sha256 or told)
+            told = download_with_retries(url, file, path=path, limit=limit)
+            verify_sha256(file, sha256 or told)
         except ValueError as error:
             part.unlink()
             raise ValueError(f"{url}: {error}") from error
@@ -129,7 +135,7 @@ def fetch(
     *,
     sha256: str | None = None,
     cache: str | os.PathLike | None = None,
-    limit: int = LIMIT,
+    limit: int = MAX_DOWNLOAD_BYTES,
 ) -> pathlib.Path:
     """A file's https address, or `hf://ORG/REPO/FILE`, to where it stands in the cache.
 
@@ -146,26 +152,26 @@ def fetch(
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as cache:
-    ...     path = place("https://example.org/lenet.safetensors", cache)
+    ...     path = cache_path("https://example.org/lenet.safetensors", cache)
     ...     path.parent.mkdir()
     ...     _ = path.write_bytes(b"brought here by hand")
     ...     fetch("https://example.org/lenet.safetensors", cache=cache) == path
     True
     """
     url = hub_url(url) if url.startswith("hf://") else url
-    path = place(url, cache)
-    named = HASHED.match(url)
+    path = cache_path(url, cache)
+    named = HASHED_URL.match(url)
     sha256 = named[1] if sha256 is None and named else sha256
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", sha256):
         raise ValueError(f"expected a sha256 of 8 to 64 hexadecimal digits, got {sha256!r}")
     if path.is_file():
         try:
             with path.open("rb") as file:
-                verify(file, sha256)
+                verify_sha256(file, sha256)
         except ValueError as error:
             path.unlink(missing_ok=True)
             raise ValueError(f"{path}: {error}") from error
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    bring(url, path, sha256=sha256, limit=limit)
+    download_verified(url, path, sha256=sha256, limit=limit)
     return path

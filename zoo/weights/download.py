@@ -12,16 +12,24 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-TIMEOUT = 20.0  # seconds that a server may be silent
-PACE = 1024  # bytes per second; slower, over TIMEOUT, is a stall too
-ATTEMPTS = 5  # in a row that brought nothing new
-PAUSE = 1.0  # seconds before the second attempt, doubled for each later one
-OVERLAP = 64 * 2**10  # bytes that a resumed download fetches again, to see that they are the same
-CHUNK = 2**20
-GONE = (401, 403, 404, 410, 451)  # and nothing changes that; 401 is the hub's word for 404
+TIMEOUT_SECONDS = 20.0  # seconds that a server may be silent
+MIN_BYTES_PER_SECOND = 1024  # bytes per second; slower, over TIMEOUT, is a stall too
+MAX_ATTEMPTS = 5  # in a row that brought nothing new
+FIRST_PAUSE_SECONDS = 1.0  # seconds before the second attempt, doubled for each later one
+OVERLAP_BYTES = (
+    64 * 2**10
+)  # bytes that a resumed download fetches again, to see that they are the same
+CHUNK_BYTES = 2**20
+PERMANENT_STATUSES = (
+    401,
+    403,
+    404,
+    410,
+    451,
+)  # and nothing changes that; 401 is the hub's word for 404
 
 
-class Broken(Exception):
+class DownloadError(Exception):
     """An attempt that ended early; what came is kept, and another may bring the rest."""
 
 
@@ -39,38 +47,40 @@ class Redirect(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def progress(name: str, done: int, total: int | None, *, pace: float) -> str:
+def format_progress(name: str, done: int, total: int | None, *, pace: float) -> str:
     """The line that a terminal shows: how many bytes of how many, and of how many a second.
 
-    >>> progress("vit.pth", 250_000_000, 1_000_000_000, pace=5e6)
+    >>> format_progress("vit.pth", 250_000_000, 1_000_000_000, pace=5e6)
     'vit.pth   25 % of 1000.0 MB, 5.0 MB/s'
     """
     of = f"{done / 1e6:.1f} MB" if total is None else f"{done / total:4.0%} of {total / 1e6:.1f} MB"
     return f"{name} {of.replace('%', ' %')}, {pace / 1e6:.1f} MB/s"
 
 
-def ask(opener: urllib.request.OpenerDirector, url: str, start: int) -> http.client.HTTPResponse:
+def request(
+    opener: urllib.request.OpenerDirector, url: str, start: int
+) -> http.client.HTTPResponse:
     """Sends for the bytes from `start` on; Broken where another attempt may fare better."""
     request = urllib.request.Request(url, headers={"User-Agent": "flax-zoo"})
     if start:
         request.add_header("Range", f"bytes={start}-")
     try:
-        return opener.open(request, timeout=TIMEOUT)
+        return opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         said = f"answers {error.code} {error.reason}"
         error.close()
-        if error.code in GONE:
+        if error.code in PERMANENT_STATUSES:
             raise FileNotFoundError(f"{url} {said}: no such file, or not for everybody") from error
         if error.code not in (408, 416, 429) and error.code < 500:
             raise ValueError(said) from error
-        raise Broken(said) from error
+        raise DownloadError(said) from error
     except http.client.InvalidURL as error:
         raise ValueError(str(error)) from error
     except (OSError, http.client.HTTPException) as error:
-        raise Broken(str(getattr(error, "reason", error))) from error
+        raise DownloadError(str(getattr(error, "reason", error))) from error
 
 
-def bounds(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
+def content_range(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
     """What an answer's headers promise: (the first byte that comes, bytes of the whole file)."""
     if answer.status == 206:
         span = re.match(r"bytes (\d+)-\d+/(\d+|\*)$", answer.headers.get("Content-Range", ""))
@@ -81,43 +91,43 @@ def bounds(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
     return 0, int(length) if length.isdecimal() else None
 
 
-def chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+def read_chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
     """What comes, as it comes; Broken where the server is silent or all but silent."""
     since, came = time.monotonic(), 0
     while True:
         try:
-            chunk = answer.read1(CHUNK)
+            chunk = answer.read1(CHUNK_BYTES)
         except (OSError, http.client.HTTPException) as error:
-            raise Broken(f"cut off ({error})") from error
+            raise DownloadError(f"cut off ({error})") from error
         if not chunk:
             return
         yield chunk
         came += len(chunk)
-        if (elapsed := time.monotonic() - since) > TIMEOUT:
-            if came < PACE * elapsed:
-                raise Broken(f"{came} bytes in {elapsed:.0f} seconds")
+        if (elapsed := time.monotonic() - since) > TIMEOUT_SECONDS:
+            if came < MIN_BYTES_PER_SECOND * elapsed:
+                raise DownloadError(f"{came} bytes in {elapsed:.0f} seconds")
             since, came = time.monotonic(), 0
 
 
-def attempt(answer: Any, file: Any, start: int, *, name: str, limit: int) -> None:
+def download_once(answer: Any, file: Any, start: int, *, name: str, limit: int) -> None:
     """Writes the bytes from `start` on, which were asked for, if they agree with those of `file`."""
-    first, total = bounds(answer)
+    first, total = content_range(answer)
     if total is not None and total > limit:
         raise ValueError(f"takes {total:,} bytes, more than the limit of {limit:,}")
     if answer.status == 206 and first != start:
         file.truncate(0)
-        raise Broken("another part of the file than was asked for")
+        raise DownloadError("another part of the file than was asked for")
     file.seek(first)
     overlap = file.read() if first else b""
     if not first:
         file.truncate(0)
         file.seek(0)
     done, began, shown = first, time.monotonic(), 0.0
-    for chunk in chunks(answer):
+    for chunk in read_chunks(answer):
         same, overlap = overlap[: len(chunk)], overlap[len(chunk) :]
         if not chunk.startswith(same):
             file.truncate(0)
-            raise Broken("the file changed between two attempts")
+            raise DownloadError("the file changed between two attempts")
         file.write(chunk[len(same) :])
         done += len(chunk)
         if done > limit:
@@ -125,35 +135,35 @@ def attempt(answer: Any, file: Any, start: int, *, name: str, limit: int) -> Non
         if sys.stderr.isatty() and (time.monotonic() - shown > 0.1 or done == total):
             shown = time.monotonic()
             pace = (done - first) / max(shown - began, 1e-3)
-            line = progress(name, done, total, pace=pace)
+            line = format_progress(name, done, total, pace=pace)
             print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
     if shown:
         print(file=sys.stderr)
     if total is not None and done != total:
-        raise Broken(f"cut off after {done:,} of {total:,} bytes")
+        raise DownloadError(f"cut off after {done:,} of {total:,} bytes")
 
 
-def receive(url: str, file: Any, *, path: pathlib.Path, limit: int) -> str | None:
+def download_with_retries(url: str, file: Any, *, path: pathlib.Path, limit: int) -> str | None:
     """Fills `file`, attempt after attempt, with what `url` holds; the sha256 if the hub tells it."""
     redirect = Redirect()
     opener = urllib.request.build_opener(redirect)
     failures = 0
     while True:
         have = file.seek(0, os.SEEK_END)
-        start = max(0, have - OVERLAP)
+        start = max(0, have - OVERLAP_BYTES)
         try:
-            with ask(opener, url, start) as answer:
-                attempt(answer, file, start, name=path.name, limit=limit)
+            with request(opener, url, start) as answer:
+                download_once(answer, file, start, name=path.name, limit=limit)
             return redirect.sha256
-        except Broken as error:
+        except DownloadError as error:
             if "answers 416" in str(error):  # more is here than there
                 file.truncate(0)
             came = file.seek(0, os.SEEK_END) > have
             failures = 1 if came else failures + 1
             cause = getattr(error.__cause__, "reason", error.__cause__)
             absent = isinstance(cause, socket.gaierror | ConnectionRefusedError) and not have
-            if absent or failures >= ATTEMPTS:
+            if absent or failures >= MAX_ATTEMPTS:
                 raise FileNotFoundError(
                     f"{url} cannot be fetched ({error}); bring it by other means and put it at {path}"
                 ) from error
-        time.sleep(PAUSE * 2 ** (failures - 1))
+        time.sleep(FIRST_PAUSE_SECONDS * 2 ** (failures - 1))

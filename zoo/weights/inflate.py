@@ -6,9 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import traverse_util
 
-from zoo.lookup import choose
+from zoo.lookup import lookup
 
-HOWS: dict[str, Any] = dict.fromkeys(("mean", "centre"))
+MODES: dict[str, Any] = dict.fromkeys(("mean", "centre"))
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,7 +16,9 @@ def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
     return dict(traverse_util.flatten_dict(dict(variables), sep="/"))
 
 
-def matched(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def match_shapes(
+    variables: Mapping[str, Any], like: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
     """Both by path, in pairs; ValueError in one line where a path is not of both."""
     ours, wanted = flatten(variables), flatten(like)
     odd = sorted(ours.keys() ^ wanted.keys())
@@ -26,7 +28,7 @@ def matched(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, 
 
 
 def inflate(
-    variables: Mapping[str, Any], like: Mapping[str, Any], *, how: str = "mean"
+    variables: Mapping[str, Any], like: Mapping[str, Any], *, mode: str = "mean"
 ) -> dict[str, Any]:
     """Kernels `[h, w, C, D] -> [t, h, w, C, D]`: variables of a 2-D network to those of a 3-D one.
 
@@ -44,21 +46,23 @@ def inflate(
     >>> inflate(flat, wide)["params"]["conv"]["kernel"].sum(0).ravel()[:2].tolist()
     [1.0, 1.0]
     """
-    choose(HOWS, how, what="way to inflate")
+    lookup(MODES, mode, kind="way to inflate")
     made = {}
-    for path, (kernel, wanted) in matched(variables, like).items():
+    for path, (kernel, wanted) in match_shapes(variables, like).items():
         if kernel.shape != wanted.shape:
             if wanted.ndim != 5 or kernel.shape != wanted.shape[1:]:
                 raise ValueError(f"{path} of {kernel.shape} is not inflated to {wanted.shape}")
             frames = wanted.shape[0]
             middle = jnp.arange(frames) == frames // 2
-            share = middle.astype(kernel.dtype) if how == "centre" else jnp.full(frames, 1 / frames)
+            share = (
+                middle.astype(kernel.dtype) if mode == "centre" else jnp.full(frames, 1 / frames)
+            )
             kernel = share.reshape(-1, 1, 1, 1, 1).astype(kernel.dtype) * kernel[None]
         made[path] = kernel
     return traverse_util.unflatten_dict(made, sep="/")
 
 
-def for_flow(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+def adapt_to_flow(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
     """First kernel `[h, w, 3, D] -> [h, w, 2 L, D]`: variables for colours to those for flow.
 
     The mean over the colours, for each of the channels. `like` are the variables of the same model for
@@ -69,11 +73,11 @@ def for_flow(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str,
 
     >>> colour = {"params": {"conv1": {"kernel": jnp.arange(3.0).reshape(1, 1, 3, 1)}}}
     >>> flow = {"params": {"conv1": {"kernel": jnp.zeros((1, 1, 4, 1))}}}
-    >>> for_flow(colour, flow)["params"]["conv1"]["kernel"].ravel().tolist()
+    >>> adapt_to_flow(colour, flow)["params"]["conv1"]["kernel"].ravel().tolist()
     [1.0, 1.0, 1.0, 1.0]
     """
     made, changed = {}, []
-    for path, (kernel, wanted) in matched(variables, like).items():
+    for path, (kernel, wanted) in match_shapes(variables, like).items():
         if kernel.shape != wanted.shape:
             changed.append(path)
             alike = kernel.shape[:-2] + kernel.shape[-1:] == wanted.shape[:-2] + wanted.shape[-1:]

@@ -9,26 +9,34 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from zoo.layers.residual import unstack
-from zoo.preprocess import METHODS, Preprocessing, with_channels
-from zoo.registry import create_model, images, variant_of
-from zoo.weights.adapt import Fitted, account, fit, flatten, frozen, shapes, unflatten
+from zoo.layers.residual import unstack_blocks
+from zoo.preprocess import JAX_METHODS, Preprocessing, with_channels
+from zoo.registry import create_model, input_spec, nearest_variant
+from zoo.weights.adapt import (
+    LoadedModel,
+    adapt_weights,
+    check_tensors,
+    flatten_variables,
+    to_tuples,
+    trace_shapes,
+    unflatten_variables,
+)
 from zoo.weights.formats import safetensors
-from zoo.weights.publishers import describe, locate
+from zoo.weights.publishers import fetch_preprocessing, locate_file
 from zoo.weights.readers import read_tensors
 
-FIELDS = Preprocessing._fields  # mean std size crop interpolation sides frames stride
-OF_CLIPS = dict(frames=0, stride=1)  # not written of images, so that older versions read those
-LARGEST_SIDE = 1 << 16  # pixels
+PREPROCESSING_FIELDS = Preprocessing._fields  # mean std size crop interpolation sides frames stride
+CLIP_DEFAULTS = dict(frames=0, stride=1)  # not written of images, so that older versions read those
+MAX_SIDE = 1 << 16  # pixels
 
 # Fields that say how a model is computed, not what it is: a file does not keep them.
-COMPUTED = ("axis_name", "dtype", "name", "parent", "remat", "scan")
+RUNTIME_FIELDS = ("axis_name", "dtype", "name", "parent", "remat", "scan")
 
 
-def find(source: str | pathlib.Path, name: str | None = None) -> pathlib.Path:
+def find_file(source: str | pathlib.Path, name: str | None = None) -> pathlib.Path:
     """A weights file, the folder of a run, or the address of published weights, to the file."""
     if "://" in str(source):
-        return locate(str(source), name=name)
+        return locate_file(str(source), name=name)
     path = pathlib.Path(source)
     if path.is_dir():
         path = path / "model.safetensors"
@@ -41,11 +49,11 @@ def find(source: str | pathlib.Path, name: str | None = None) -> pathlib.Path:
     return path
 
 
-def read(
+def read_weights(
     source: str | pathlib.Path, name: str | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What find takes, to arrays by name and the file's card (see read_tensors)."""
-    return read_tensors(find(source, name))
+    return read_tensors(find_file(source, name))
 
 
 def read_card(source: str | pathlib.Path, name: str | None = None) -> dict[str, Any]:
@@ -53,49 +61,53 @@ def read_card(source: str | pathlib.Path, name: str | None = None) -> dict[str, 
     fields, input [H, W, C], preprocessing, and what its `extra` added. Of published weights, of
     `name` for a tag of torchvision's, it says the preprocessing; of other files nothing: {}.
     """
-    if "://" in str(source) and (told := describe(str(source), name=name)):
+    if "://" in str(source) and (told := fetch_preprocessing(str(source), name=name)):
         return told
-    return read(source, name)[1]
+    return read_weights(source, name)[1]
 
 
-def is_preprocessing(told: Any) -> bool:
+def is_valid_preprocessing(content: Any) -> bool:
     """Whether a card's "preprocessing" is one: positive sizes, as many deviations as means."""
-    if not isinstance(told, dict) or not {"mean", "std", "size"} <= set(told) <= set(FIELDS):
+    if not isinstance(content, dict) or not {"mean", "std", "size"} <= set(content) <= set(
+        PREPROCESSING_FIELDS
+    ):
         return False
-    mean, std, size, crop = (told.get(key, 1.0) for key in FIELDS[:4])
-    sides = size if told.get("sides") is None else told["sides"]
+    mean, std, size, crop = (content.get(key, 1.0) for key in PREPROCESSING_FIELDS[:4])
+    sides = size if content.get("sides") is None else content["sides"]
     lists = all(isinstance(each, list | tuple) and each for each in (mean, std, size, sides))
     if not lists or len(mean) != len(std) or not len(size) == len(sides) == 2:
         return False
     numbers = all(type(value) in (int, float) for value in (*mean, *std, crop))
-    clips = {key: told.get(key, usual) for key, usual in OF_CLIPS.items()}
-    if not all(type(clips[key]) is int and clips[key] >= least for key, least in OF_CLIPS.items()):
+    clips = {key: content.get(key, usual) for key, usual in CLIP_DEFAULTS.items()}
+    if not all(
+        type(clips[key]) is int and clips[key] >= least for key, least in CLIP_DEFAULTS.items()
+    ):
         return False
     return (
         numbers
         and min(std) > 0
-        and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in (*size, *sides))
-        and LARGEST_SIDE**-1 < crop <= 1
-        and told.get("interpolation", "bilinear") in METHODS
+        and all(type(side) is int and 0 < side <= MAX_SIDE for side in (*size, *sides))
+        and MAX_SIDE**-1 < crop <= 1
+        and content.get("interpolation", "bilinear") in JAX_METHODS
     )
 
 
-def told_preprocessing(
+def card_preprocessing(
     name: str, source: str | pathlib.Path, card: Mapping[str, Any] | None = None
 ) -> Preprocessing | None:
     """What the file's card, else its publisher, says of preprocessing; None where neither does.
 
     `card` spares reading the file where it is at hand. ValueError for strange ones.
     """
-    described = describe(str(source), name=name) if "://" in str(source) else {}
+    described = fetch_preprocessing(str(source), name=name) if "://" in str(source) else {}
     if card is None:
-        card = described or read(source, name)[1]
+        card = described or read_weights(source, name)[1]
     told = {**described, **card}.get("preprocessing")
     if told is None:
         return None
-    if not is_preprocessing(told):
+    if not is_valid_preprocessing(told):
         raise ValueError(f"{source} tells a preprocessing that is none: {told!r:.200}")
-    fields: dict[str, Any] = {key: frozen(value) for key, value in told.items()}
+    fields: dict[str, Any] = {key: to_tuples(value) for key, value in told.items()}
     return Preprocessing(**fields)
 
 
@@ -114,39 +126,39 @@ def read_preprocessing(
     >>> read_preprocessing("resnet18", "torchvision://IMAGENET1K_V1", in_channels=1).size
     (224, 224)
     """
-    shape, own = images(name, image_size=image_size, in_channels=in_channels)
-    told = told_preprocessing(name, source)
+    shape, own = input_spec(name, image_size=image_size, in_channels=in_channels)
+    told = card_preprocessing(name, source)
     if told is None:
         return own
     told = told if image_size is None else told._replace(size=shape[-3:-1])
     return told if in_channels is None else with_channels(told, in_channels)
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """A field's value as JSON can hold it; ValueError where it cannot.
 
     A backbone is its variant's name, with {"name": ..., "fields": ...} where it has fields of its own.
     """
     if isinstance(value, nn.Module):
-        name, fields = variant_of(value)
-        own = {key: plain(each) for key, each in fields.items() if key not in COMPUTED}
+        name, fields = nearest_variant(value)
+        own = {key: to_json(each) for key, each in fields.items() if key not in RUNTIME_FIELDS}
         return name if own == {"num_classes": 0} else {"name": name, "fields": own}
     if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
+        return [to_json(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"a card cannot hold {value!r}: expected numbers, words and tuples of them")
 
 
-def differs(ours: Any, own: Any) -> bool:
+def is_different(ours: Any, own: Any) -> bool:
     """Whether a file has to keep a field: backbones are compared as it would hold them."""
-    return plain(ours) != plain(own) if isinstance(ours, nn.Module) else ours != own
+    return to_json(ours) != to_json(own) if isinstance(ours, nn.Module) else ours != own
 
 
-def told_of(preprocessing: Preprocessing) -> dict[str, Any]:
+def preprocessing_to_json(preprocessing: Preprocessing) -> dict[str, Any]:
     """Preprocessing to what a card says of it."""
     every = preprocessing._asdict().items()
-    return {key: each for key, each in every if each is not None and each != OF_CLIPS.get(key)}
+    return {key: each for key, each in every if each is not None and each != CLIP_DEFAULTS.get(key)}
 
 
 def save_model(
@@ -182,16 +194,16 @@ def save_model(
     if type(model) is not type(original):
         raise ValueError(f"{name} is a {type(original).__name__}, got a {type(model).__name__}")
     if getattr(model, "scan", False):
-        model, variables = model.clone(scan=False), unstack(variables)
+        model, variables = model.clone(scan=False), unstack_blocks(variables)
     fields = {
-        field.name: plain(getattr(model, field.name))
+        field.name: to_json(getattr(model, field.name))
         for field in dataclasses.fields(model)
-        if field.name not in COMPUTED
-        if differs(getattr(model, field.name), getattr(original, field.name))
+        if field.name not in RUNTIME_FIELDS
+        if is_different(getattr(model, field.name), getattr(original, field.name))
     }
     extra = dict(extra or {})
     own = extra.pop("preprocessing", None)
-    image, preprocessing = images(
+    image, preprocessing = input_spec(
         name,
         image_size=getattr(model, "image_size", None),
         backbone=getattr(model, "backbone", None) if "backbone" in fields else None,
@@ -200,14 +212,16 @@ def save_model(
     if own is not None:
         frames = (preprocessing.frames,) if len(image) == 4 and preprocessing.frames else image[:-3]
         image = (*frames, *preprocessing.size, len(preprocessing.mean))
-    tensors = {key: np.asarray(value) for key, value in flatten(variables).items()}
-    account(
+    tensors = {key: np.asarray(value) for key, value in flatten_variables(variables).items()}
+    check_tensors(
         tensors,
-        shapes(model, image),
+        trace_shapes(model, image),
         where=f"{name} with images of {image} (extra's preprocessing)",
     )
-    card = dict(input=image, preprocessing=told_of(preprocessing), **extra)
-    safetensors.write(pathlib.Path(path), tensors, {**card, "name": name, "fields": fields})
+    card = dict(input=image, preprocessing=preprocessing_to_json(preprocessing), **extra)
+    safetensors.write_safetensors(
+        pathlib.Path(path), tensors, {**card, "name": name, "fields": fields}
+    )
 
 
 def open_model(
@@ -216,27 +230,29 @@ def open_model(
     fields: Mapping[str, Any] | None = None,
     *,
     in_channels: int | None = None,
-) -> Fitted:
+) -> LoadedModel:
     """load_model with all that it learns on its way; a `name` of None is the file's own."""
     if name is not None:  # before the file: an unknown name is told with the nearest ones
-        images(name, in_channels=in_channels)
-    tensors, card = read(source, name)
+        input_spec(name, in_channels=in_channels)
+    tensors, card = read_weights(source, name)
     own = card.get("name", name)
     if own is None:
         raise ValueError(f"{source} does not say which model it is for: give its name")
     if own != (name or own) or not isinstance(own, str):
         raise ValueError(f"{source} holds {own!s:.80}, not {name}: load it by its own name")
-    return fit(own, tensors, card, fields or {}, in_channels=in_channels, source=str(source))
+    return adapt_weights(
+        own, tensors, card, fields or {}, in_channels=in_channels, source=str(source)
+    )
 
 
-def preprocessing_of(loaded: Fitted, source: str | pathlib.Path) -> Preprocessing:
+def loaded_preprocessing(loaded: LoadedModel, source: str | pathlib.Path) -> Preprocessing:
     """What open_model opened, to what its images go through: told, or the variant's own."""
     channels = loaded.image[-1]
-    told = told_preprocessing(loaded.name, source, loaded.card)
+    told = card_preprocessing(loaded.name, source, loaded.card)
     if told is not None:
         return with_channels(told, channels)
     size = getattr(loaded.model, "image_size", None)
-    return images(loaded.name, image_size=size, in_channels=channels)[1]
+    return input_spec(loaded.name, image_size=size, in_channels=channels)[1]
 
 
 def load_model(
@@ -261,4 +277,4 @@ def load_model(
     loaded = open_model(name, source, fields, in_channels=in_channels)
     if loaded.notes:
         warnings.warn(f"{name}: {'; '.join(loaded.notes)}", stacklevel=2)
-    return loaded.model, unflatten(loaded.variables)
+    return loaded.model, unflatten_variables(loaded.variables)

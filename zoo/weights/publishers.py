@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.lookup import choose
-from zoo.pretrained import ADDRESSES, SEEN, TORCHVISION
+from zoo.lookup import lookup
+from zoo.pretrained import ADDRESSES, IMAGENET_NORM, TORCHVISION
 from zoo.registry import FAMILIES
 from zoo.weights.cache import fetch
 from zoo.weights.names import akamaster, huggingface, pytorchvideo, timm, torchvision
@@ -21,11 +21,11 @@ SOURCES: dict[str, dict[str, list[Table]]] = {
     "huggingface": huggingface.NAMES,
     "pytorchvideo": pytorchvideo.NAMES,
 }
-OURS = ("params/", "batch_stats/")
-RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+PATH_PREFIXES = ("params/", "batch_stats/")
+PILLOW_RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
-MEASURES = {  # by what a tag begins with
+PREPROCESSING_BY_TAG = {  # by what a tag begins with
     "IMAGENET1K": "ImageNet top-1",
     "COCO_WITH_VOC_LABELS": "COCO val2017, VOC's classes: mean IoU",
     "COCO_V": "COCO val2017: box AP",
@@ -33,18 +33,18 @@ MEASURES = {  # by what a tag begins with
 }
 
 
-def published(name: str, tag: str) -> tuple[str, float, dict[str, Any]]:
+def published_row(name: str, tag: str) -> tuple[str, float, dict[str, Any]]:
     """A variant and torchvision's tag to (file, % as MEASURES say, preprocessing); ValueError if none."""
     if name not in TORCHVISION:
         raise ValueError(f"torchvision publishes no weights of {name}")
-    file, percent, *other = choose(TORCHVISION[name], tag, what=f"weights of {name}")
-    seen: dict[str, Any] = {**SEEN, **(other[0] if other else {})}
+    file, percent, *other = lookup(TORCHVISION[name], tag, kind=f"weights of {name}")
+    seen: dict[str, Any] = {**IMAGENET_NORM, **(other[0] if other else {})}
     side, short = seen.pop("side"), seen.pop("short")
     size = side if isinstance(side, tuple) else (side, side)
     return file, percent, {**seen, "size": size, "crop": min(size) / short}
 
 
-def locate(source: str, *, name: str | None = None) -> pathlib.Path:
+def locate_file(source: str, *, name: str | None = None) -> pathlib.Path:
     """`https://…`, `hf://ORG/REPO[/FILE]` or `torchvision://TAG` to the file, downloaded if need be.
 
     A tag is one of `name`'s, a variant. See zoo.weights.cache.fetch for the errors.
@@ -54,10 +54,10 @@ def locate(source: str, *, name: str | None = None) -> pathlib.Path:
         return fetch(source)
     if name is None:
         raise ValueError(f"{source} is a tag of a model's: say which model's")
-    return fetch(ADDRESSES["torchvision"] + published(name, rest)[0])
+    return fetch(ADDRESSES["torchvision"] + published_row(name, rest)[0])
 
 
-def from_timm(config: Mapping[str, Any]) -> dict[str, Any]:
+def timm_preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
     """What timm's config.json says of preprocessing, as zoo.preprocess.Preprocessing's fields."""
     seen = config["pretrained_cfg"]
     _, height, width = seen["input_size"]
@@ -70,7 +70,7 @@ def from_timm(config: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
+def transformers_preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers' preprocessor_config.json says of it."""
     size = config["size"]
     if isinstance(size, int):
@@ -87,43 +87,46 @@ def from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
         std=tuple(map(float, config["image_std"])),
         size=(int(height), int(width)),
         crop=float(crop),
-        interpolation=RESAMPLE[config["resample"]],
+        interpolation=PILLOW_RESAMPLING[config["resample"]],
     )
 
 
-STRANGE = (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError)
-CONFIGS = {"config.json": from_timm, "preprocessor_config.json": from_transformers}
+CONFIG_ERRORS = (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError)
+CONFIG_READERS = {
+    "config.json": timm_preprocessing,
+    "preprocessor_config.json": transformers_preprocessing,
+}
 
 
-def describe(source: str, *, name: str | None = None) -> dict[str, Any]:
+def fetch_preprocessing(source: str, *, name: str | None = None) -> dict[str, Any]:
     """What its publisher says of a source, as a card: {"preprocessing": {…}}, or {} for nothing.
 
-    >>> describe("torchvision://IMAGENET1K_V2", name="resnet50")["preprocessing"]["crop"] == 224 / 232
+    >>> fetch_preprocessing("torchvision://IMAGENET1K_V2", name="resnet50")["preprocessing"]["crop"] == 224 / 232
     True
     """
     scheme, _, rest = source.partition("://")
     if scheme == "torchvision" and name is not None:
-        _, percent, preprocessing = published(name, rest)
-        measure = next(text for tag, text in MEASURES.items() if rest.startswith(tag))
+        _, percent, preprocessing = published_row(name, rest)
+        measure = next(text for tag, text in PREPROCESSING_BY_TAG.items() if rest.startswith(tag))
         return {"preprocessing": preprocessing, "reported": f"{measure} {percent} %"}
     if scheme == "hf":
         repository = "/".join(rest.split("/")[:2])
-        for file, read in CONFIGS.items():
+        for file, read in CONFIG_READERS.items():
             try:
                 config = json.loads(fetch(f"hf://{repository}/{file}").read_bytes())
                 return {"preprocessing": read(config)}
-            except (FileNotFoundError, *STRANGE):
+            except (FileNotFoundError, *CONFIG_ERRORS):
                 continue
     return {}
 
 
-def tables(name: str) -> list[Table]:
+def name_tables(name: str) -> list[Table]:
     """Every source's tables of a variant's family."""
     family = next(key for key, family in FAMILIES.items() if name in family.VARIANTS)
     return [table for source in SOURCES.values() for table in source.get(family, [])]
 
 
-def rename(
+def rename_tensors(
     name: str, tensors: Mapping[str, np.ndarray], expected: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Tensors under their publisher's names to arrays by our paths; those without one keep theirs.
@@ -131,23 +134,25 @@ def rename(
     The source is told by the names: it is the one that brings most of them to paths that are
     `expected`. Tensors by path come back as they are.
     """
-    known = tables(name)
-    if not known or all(key.startswith(OURS) for key in tensors):
+    known = name_tables(name)
+    if not known or all(key.startswith(PATH_PREFIXES) for key in tensors):
         return dict(tensors)
     paths, unused = to_paths(tensors, choose_table(tensors, known, expected=expected))
     return paths | {key: tensors[key] for key in unused}
 
 
-def export(name: str, paths: Mapping[str, np.ndarray], *, source: str) -> dict[str, np.ndarray]:
+def export_tensors(
+    name: str, paths: Mapping[str, np.ndarray], *, source: str
+) -> dict[str, np.ndarray]:
     """Arrays by path to tensors as `source`, "torchvision" say, names and lays them out.
 
     ValueError where it has no such model, or no name for some path.
 
-    >>> export("lenet5", {}, source="timm")
+    >>> export_tensors("lenet5", {}, source="timm")
     Traceback (most recent call last):
     ValueError: timm has no names for lenet5
     """
-    choose(SOURCES, source, what="source")
+    lookup(SOURCES, source, kind="source")
     family = next(key for key, family in FAMILIES.items() if name in family.VARIANTS)
     known = [to_names(paths, table) for table in SOURCES[source].get(family, [])]
     if not known:

@@ -10,7 +10,7 @@ from zoo.weights.formats import darknet, npz, safetensors, torch_file
 from zoo.weights.formats.archive import open_archive
 
 # What a file that holds no weights begins with, and what it is. Text is compared without case.
-FOREIGN = {
+FOREIGN_FORMATS = {
     b"<!doctype html": "an HTML page: the download was answered by a web site",
     b"<html": "an HTML page: the download was answered by a web site",
     b"version https://git-lfs": "a git-lfs pointer, not the file: run `git lfs pull`",
@@ -26,31 +26,31 @@ FOREIGN = {
     b"%pdf": "a PDF document",
     b"{": "JSON text",
 }
-UNKNOWN = "nothing known"
-TAR = b"ustar", 257  # and where it stands
-PICKLE = b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"
-MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch_file.MAGIC, pickled
+UNKNOWN_FORMAT = "nothing known"
+TAR_MAGIC = b"ustar", 257  # and where it stands
+PICKLE_MAGIC = b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"
+TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch_file.MAGIC, pickled
 
 
-def describe(head: bytes) -> str:
+def describe_format(head: bytes) -> str:
     """The first 512 bytes of a file that no reader takes, to what it looks like.
 
-    >>> describe(b"version https://git-lfs.github.com/spec/v1")
+    >>> describe_format(b"version https://git-lfs.github.com/spec/v1")
     'a git-lfs pointer, not the file: run `git lfs pull`'
     """
     text = head.lstrip().lower()
-    for start, what in FOREIGN.items():
+    for start, what in FOREIGN_FORMATS.items():
         if text.startswith(start):
             return what
-    if head[TAR[1] :].startswith(TAR[0]):
+    if head[TAR_MAGIC[1] :].startswith(TAR_MAGIC[0]):
         return "a tar archive: unpack it first"
-    if head.startswith(PICKLE):
+    if head.startswith(PICKLE_MAGIC):
         return "a Python pickle that torch did not write: pickles of others are not read"
-    return f"{UNKNOWN}: it begins with {head[:8]!r}" if head else "empty"
+    return f"{UNKNOWN_FORMAT}: it begins with {head[:8]!r}" if head else "empty"
 
 
-def checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    tensors, beside = torch_file.read(path)
+def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    tensors, beside = torch_file.read_torch(path)
     return tensors, {"checkpoint": beside} if beside else {}
 
 
@@ -75,20 +75,20 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
     """
     with open(path, "rb") as file:
         head = file.read(512)
-    if MAGIC in head[:32]:
-        return checkpoint(path)
-    if safetensors.recognise(head):
-        return safetensors.read(pathlib.Path(path))
+    if TORCH_MAGIC in head[:32]:
+        return read_checkpoint(path)
+    if safetensors.is_safetensors(head):
+        return safetensors.read_safetensors(pathlib.Path(path))
     if head.startswith((b"PK\3\4", b"PK\5\6")):
         with open_archive(path) as archive:
             names = archive.namelist()
         if any(f"/{name}".endswith("/data.pkl") for name in names):
-            return checkpoint(path)
+            return read_checkpoint(path)
         if names and all(name.endswith(".npy") for name in names):
-            return npz.read(path)
+            return npz.read_npz(path)
         held = ", ".join(repr(name[:40]) for name in names[:3]) or "nothing"
         raise ValueError(f"{path} is a zip archive of neither torch nor numpy: it holds {held}")
-    what = describe(head)
-    if what.startswith(UNKNOWN) and darknet.recognise(path, head):
-        return darknet.read(path)
+    what = describe_format(head)
+    if what.startswith(UNKNOWN_FORMAT) and darknet.is_darknet(path, head):
+        return darknet.read_darknet(path)
     raise ValueError(f"{path} is {what}")

@@ -22,8 +22,8 @@ FUNCTIONS = {
     "elastic": partial(scene.elastic, deviation=3.0, visible=0.0),
     "crop": partial(scene.crop, size=(40, 80), visible=0.0),
     "scaled_crop": partial(scene.scaled_crop, size=(50, 40), visible=0.0),
-    "jitter": partial(zoom.jitter, visible=0.0),
-    "patch": zoom.patch,
+    "jitter": partial(zoom.jitter_crop, visible=0.0),
+    "patch": zoom.random_patch,
 }
 
 
@@ -100,7 +100,7 @@ def test_a_turned_box_is_the_hull_of_its_corners():
 def test_what_is_hardly_seen_is_no_longer_valid(visible, valid):
     found = np.array([[2, 2, 6, 6], [-3, 0, 1, 4], [9.9, 0, 19.9, 1], [30, 30, 40, 40]], np.float32)
     known = {"image": jnp.zeros((8, 10, 1)), "box_valid": jnp.array([True] * 4)}
-    out = boxes.settled(known, jnp.asarray(found), (8, 10), visible=visible)
+    out = boxes.keep_visible_boxes(known, jnp.asarray(found), (8, 10), visible=visible)
     assert np.asarray(out["box_valid"]).sum() == valid
     expected = np.array([[2, 2, 6, 6], [0, 0, 1, 4], [9.9, 0, 10, 1], [0, 0, 0, 0]], np.float32)
     expected[~np.asarray(out["box_valid"])] = 0
@@ -115,7 +115,7 @@ def ramps():
 
 @pytest.mark.parametrize("overlap", [0.1, 0.7])
 def test_patches_overlap_an_object(overlap):
-    out = moved(partial(zoom.patch, overlaps=(overlap,), probability=1.0), ramps(), count=40)
+    out = moved(partial(zoom.random_patch, overlaps=(overlap,), probability=1.0), ramps(), count=40)
     whole = 0
     for image, found, valid in zip(out["image"], out["boxes"], out["box_valid"], strict=True):
         inner = image[5:-5, 5:-5]  # the border's pixels are repeated
@@ -144,18 +144,18 @@ def test_patches_overlap_an_object(overlap):
 
 def test_a_patch_needs_no_objects_but_boxes():
     empty = ramps() | {"box_valid": np.zeros(4, bool)}
-    out = moved(partial(zoom.patch, probability=1.0), empty)
+    out = moved(partial(zoom.random_patch, probability=1.0), empty)
     assert (out["image"][:, 30, 38, 0] != empty["image"][30, 38, 0]).all()
     assert not out["box_valid"].any()
     with pytest.raises(ValueError, match="a patch is chosen by its overlap with boxes"):
-        zoom.patch(jax.random.key(0), {"image": jnp.zeros((4, 4, 1))})
+        zoom.random_patch(jax.random.key(0), {"image": jnp.zeros((4, 4, 1))})
     with pytest.raises(ValueError, match=r"expected box_valid \[B, N\] beside boxes, got none"):
         moved(scene.flip, {name: v for name, v in ramps().items() if name != "box_valid"})
 
 
 def test_jitter_is_yolos():
     """Scaled and moved by up to a fifth of the picture along each axis."""
-    out = moved(zoom.jitter, ramps(), count=100)
+    out = moved(zoom.jitter_crop, ramps(), count=100)
     row = out["image"][:, HEIGHT // 2, 30:40, 0] * WIDTH
     zooms = np.diff(row, axis=1).mean(1)
     assert 0.6 <= zooms.min() < 0.75 and 1.25 < zooms.max() <= 1.4

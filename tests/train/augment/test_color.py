@@ -44,7 +44,7 @@ def test_adjustments_of_one_channel():
 
 def test_smooth_is_pillows(photograph):
     theirs = np.asarray(Image.fromarray(photograph).filter(ImageFilter.SMOOTH), int)
-    ours = from_unit(color.smooth(to_unit(jnp.asarray(photograph))), jnp.dtype(jnp.uint8))
+    ours = from_unit(color.smooth_kernel(to_unit(jnp.asarray(photograph))), jnp.dtype(jnp.uint8))
     assert np.abs(np.asarray(ours, int) - theirs).max() <= 1
 
 
@@ -93,14 +93,14 @@ def test_pca_colour_lies_along_the_axes():
     np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=2e-4)
     keys = jax.random.split(jax.random.key(0), 4000)
     grey = jnp.full((2, 2, 3), 0.5)
-    drawn = jax.jit(jax.vmap(partial(color.pca_colour, image=grey, deviation=0.1)))(keys)
+    drawn = jax.jit(jax.vmap(partial(color.pca_color, image=grey, deviation=0.1)))(keys)
     added = np.asarray(drawn, np.float64) - 0.5
     np.testing.assert_array_equal(added, np.broadcast_to(added[:, :1, :1], added.shape))
     along = added[:, 0, 0] @ directions
     np.testing.assert_allclose(along.std(0), 0.1 * deviations, rtol=0.06)
     assert np.abs(np.corrcoef(along.T) - np.eye(3)).max() < 0.08
     with pytest.raises(ValueError, match="of 3 channels, got 1"):
-        color.pca_colour(jax.random.key(0), jnp.zeros((4, 4, 1)))
+        color.pca_color(jax.random.key(0), jnp.zeros((4, 4, 1)))
 
 
 def test_factors_are_uniform_in_their_range():

@@ -48,7 +48,7 @@ def test_chain_is_one_after_the_other():
         return {**batch, "image": 2 * batch["image"]}
 
     stamped = augment.images(STAMPS[0])
-    image = augment.chain(stamped, double, augment.nothing)(keys(), batch())["image"]
+    image = augment.chain(stamped, double, augment.identity)(keys(), batch())["image"]
     assert image.max() > 1.5
     twice = augment.chain(augment.images(STAMPS[0]), augment.images(STAMPS[1]))(keys(), batch())
     first, second = np.asarray(twice["image"])[:, 0, :2, 0].T
@@ -68,4 +68,4 @@ def test_one_of_needs_equal_entries():
         return {"label": batch["label"]}
 
     with pytest.raises(ValueError, match="one_of needs augmentations with the same entries"):
-        augment.one_of(augment.nothing, label_only)(keys(), batch())
+        augment.one_of(augment.identity, label_only)(keys(), batch())

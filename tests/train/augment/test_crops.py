@@ -49,7 +49,7 @@ def test_resized_crop_is_pillows(photograph, size):
     cut = jax.jit(partial(crops.resized_crop, size=size, **options))
     for seed in range(4):
         key = jax.random.key(seed)
-        y, x, height, width, _ = map(int, crops.draw_box(key, 24, 20, **options))
+        y, x, height, width, _ = map(int, crops.sample_crop_box(key, 24, 20, **options))
         box = (x, y, x + width, y + height)
         theirs = Image.fromarray(photograph).resize(size[::-1], Image.Resampling.BILINEAR, box)
         difference = np.asarray(cut(key, jnp.asarray(photograph)), int) - np.asarray(theirs, int)
@@ -58,9 +58,9 @@ def test_resized_crop_is_pillows(photograph, size):
 
 def test_boxes_keep_their_bounds_and_law():
     keys = jax.random.split(jax.random.key(0), 2000)
-    draw = partial(crops.draw_box, height=100, width=150, area=(0.1, 0.5), ratio=(0.5, 2.0))
+    draw = partial(crops.sample_crop_box, height=100, width=150, area=(0.1, 0.5), ratio=(0.5, 2.0))
     box = jax.tree.map(np.asarray, jax.jit(jax.vmap(draw))(keys))
-    assert np.all(box.drawn)
+    assert np.all(box.accepted)
     assert np.all((box.y >= 0) & (box.x >= 0))
     assert np.all((box.y + box.height <= 100) & (box.x + box.width <= 150))
     areas, ratios = box.height * box.width / 15_000, box.width / box.height
@@ -77,8 +77,8 @@ def test_boxes_keep_their_bounds_and_law():
 )
 def test_where_nothing_fits_the_middle_is_taken(shape, expected):
     """A box of more than the whole image fits nowhere."""
-    box = crops.draw_box(jax.random.key(0), *shape, area=(2.0, 2.0), ratio=(3 / 4, 4 / 3))
-    assert not box.drawn
+    box = crops.sample_crop_box(jax.random.key(0), *shape, area=(2.0, 2.0), ratio=(3 / 4, 4 / 3))
+    assert not box.accepted
     y, x, height, width = expected
     assert (int(box.height), int(box.width)) == (height, width)
     assert abs(int(box.y) - y) <= 1 and abs(int(box.x) - x) <= 1

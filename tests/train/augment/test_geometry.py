@@ -44,8 +44,8 @@ def test_warp_is_pillows(photograph, method, name):
 @pytest.mark.parametrize("degrees", [-135.0, -20.0, 7.0, 90.0])
 def test_turns_are_pillows(photograph, degrees):
     height, width, _ = photograph.shape
-    matrix = geometry.inverse_about_centre(
-        geometry.turned(jnp.deg2rad(degrees)), jnp.zeros(2), height=height, width=width
+    matrix = geometry.inverse_about_center(
+        geometry.rotation_matrix(jnp.deg2rad(degrees)), jnp.zeros(2), height=height, width=width
     )
     theirs = np.asarray(Image.fromarray(photograph).rotate(degrees, PILLOW["bilinear"]), int)
     difference = np.abs(np.asarray(warp["bilinear"](photograph, matrix), int) - theirs).max(-1)
@@ -54,7 +54,7 @@ def test_turns_are_pillows(photograph, degrees):
 
 def test_inverse_about_centre_undoes():
     linear, move = jnp.array([[1.1, 0.3], [-0.2, 0.7]]), jnp.array([3.0, -2.0])
-    matrix = geometry.inverse_about_centre(linear, move, height=24, width=20)
+    matrix = geometry.inverse_about_center(linear, move, height=24, width=20)
     centre, point = np.array([10.0, 12.0]), np.array([4.0, 7.0])
     moved = np.asarray(linear) @ (point - centre) + centre + np.asarray(move)
     np.testing.assert_allclose(matrix @ jnp.array([*moved, 1.0]), point, atol=1e-5)

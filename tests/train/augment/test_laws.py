@@ -26,7 +26,7 @@ FUNCTIONS = {
     "hue": partial(augment.hue, amount=0.5),
     "hsv": augment.hsv,
     "noise": partial(augment.noise, deviation=0.2),
-    "pca_colour": partial(augment.pca_colour, deviation=1.0),
+    "pca_colour": partial(augment.pca_color, deviation=1.0),
     "blur": augment.blur,
     "erase": augment.erase,
     "auto_augment": partial(augment.auto_augment, policy=augment.CIFAR10),

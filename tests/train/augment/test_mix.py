@@ -81,9 +81,9 @@ def test_cutmix_pastes_a_rectangle_anywhere():
 
 
 def test_mixing_again_mixes_the_target():
-    once = mix.mixed_target({"label": jnp.array([0, 1, 2])}, jnp.array([0.5, 1.0, 0.25]), classes=3)
+    once = mix.mix_targets({"label": jnp.array([0, 1, 2])}, jnp.array([0.5, 1.0, 0.25]), classes=3)
     np.testing.assert_allclose(once, [[0.5, 0, 0.5], [0, 1, 0], [0, 0.75, 0.25]])
-    twice = mix.mixed_target({"target": once}, jnp.array([0.5, 0.5, 0.0]), classes=3)
+    twice = mix.mix_targets({"target": once}, jnp.array([0.5, 0.5, 0.0]), classes=3)
     np.testing.assert_allclose(twice, [[0.25, 0.375, 0.375], [0.25, 0.5, 0.25], [0, 1, 0]])
 
 

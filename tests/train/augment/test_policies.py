@@ -9,10 +9,17 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from train.augment import policies
-from train.augment.policies import CIFAR10, IMAGENET, LEARNED, OPERATIONS, SIGNED, WIDE
+from train.augment.policies import (
+    AUTO_AUGMENT_RANGE,
+    CIFAR10,
+    IMAGENET,
+    OPERATIONS,
+    SIGNED,
+    TRIVIAL_AUGMENT_RANGE,
+)
 
 STRENGTHS = (-0.95, -0.4, 0.0, 0.3, 0.9)
-REACHES = {"learned": LEARNED, "wide": WIDE}
+REACHES = {"learned": AUTO_AUGMENT_RANGE, "wide": TRIVIAL_AUGMENT_RANGE}
 # The numbers of the papers, beside the code's own: shear, translation, turn, blend, bits lost.
 PUBLISHED = {
     "learned": (0.3, lambda side: 150 / 331 * side, 30.0, 0.9, 4),
@@ -55,7 +62,9 @@ def every_operation(image: jax.Array, strength: float, *, reach: str) -> jax.Arr
 
     def one(operation: jax.Array) -> jax.Array:
         strengths = jnp.full(1, strength, jnp.float32)
-        return policies.apply(image, operation[None], strengths, reach=REACHES[reach], fill=0.0)
+        return policies.apply_operations(
+            image, operation[None], strengths, reach=REACHES[reach], fill=0.0
+        )
 
     return jax.vmap(one)(jnp.arange(len(OPERATIONS)))
 
@@ -94,7 +103,7 @@ def test_in_turn_is_side_by_side(photograph):
     """What a CPU computes image by image is what a vmapped switch gives."""
 
     def side_by_side(operation: jax.Array) -> jax.Array:
-        branches = policies.branches(LEARNED, 0.0)
+        branches = policies.operation_branches(AUTO_AUGMENT_RANGE, 0.0)
         return jax.lax.switch(operation, branches, jnp.asarray(photograph), jnp.float32(0.3))
 
     switched = np.asarray(jax.jit(jax.vmap(side_by_side))(jnp.arange(len(OPERATIONS))), int)

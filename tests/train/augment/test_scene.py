@@ -109,10 +109,12 @@ def test_elastic_is_scipys(photograph, mode):
 def test_quarter_turns_are_exact(quarters):
     known = {name: value[:WIDTH] for name, value in known_scene().items()}
     known["image"] = (255 * known["image"]).astype(np.uint8)
-    turn = geometry.turned(jnp.asarray(quarters * jnp.pi / 2))
-    matrix = geometry.inverse_about_centre(turn, jnp.zeros(2), height=WIDTH, width=WIDTH)
+    turn = geometry.rotation_matrix(jnp.asarray(quarters * jnp.pi / 2))
+    matrix = geometry.inverse_about_center(turn, jnp.zeros(2), height=WIDTH, width=WIDTH)
     scene_of = {name: jnp.asarray(value) for name, value in known.items()}
-    turned = scene.sample(scene_of, *geometry.points(matrix, (WIDTH, WIDTH)), mode="constant")
+    turned = scene.sample_scene(
+        scene_of, *geometry.source_points(matrix, (WIDTH, WIDTH)), mode="constant"
+    )
     for name, value in known.items():
         expected = np.rot90(value, quarters)
         np.testing.assert_allclose(turned[name], expected, atol=0.01 if name == "weight" else 0)
@@ -165,7 +167,7 @@ def test_scaled_crop_draws_factors_and_places():
 def test_colours_change_the_image_alone(photograph):
     batch = {**batch_of({**known_scene(), "image": photograph}), "label": jnp.arange(KEYS)}
     dark = partial(augment.brightness, amount=0.5)
-    through = augment.scenes(scene.image_alone(dark))(keys(), batch)
+    through = augment.scenes(scene.image_only(dark))(keys(), batch)
     directly = augment.images(dark)(keys(), batch)
     for name in batch:
         np.testing.assert_array_equal(through[name], directly[name])

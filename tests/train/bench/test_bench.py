@@ -21,11 +21,11 @@ from tests.zoo.media.test_video_io import write
 from train import loop, parallel
 from train.bench import clock, programs, reference
 from train.bench.__main__ import main
-from train.bench.model import Settings, bench_model, check
+from train.bench.model import Settings, bench_model, check_outputs
 from train.bench.pipeline import measure_pipeline
 from train.data import eval_batches
 from zoo.ops import nms
-from zoo.profile import measure
+from zoo.profile import trace_macs
 
 TINY = dict(depths=(1, 1), num_classes=5)
 
@@ -35,7 +35,7 @@ def settings(**changes) -> Settings:
         batch=2,
         size=16,
         dtype="float32",
-        doing=("forward", "folded", "train"),
+        modes=("forward", "folded", "train"),
         rounds=2,
         torch=False,
         fields=TINY,
@@ -52,7 +52,7 @@ def test_turns():
         time.sleep(seconds)
 
     runs = dict(fast=partial(run, "fast", 0.05), slow=partial(run, "slow", 0.15))
-    times = clock.alternate(runs, rounds=3)
+    times = clock.time_interleaved(runs, rounds=3)
     assert order[-3:] == ["fast", "fast", "slow"]  # the faster one twice a sample
     assert times["fast"].median == pytest.approx(0.05, rel=0.5)
     assert times["slow"].median == pytest.approx(0.15, rel=0.5)
@@ -63,13 +63,13 @@ def test_turns():
     [([3.0, 1.0, 2.0], (2.0, 1.5, 2.5)), ([1.0, 1.0, 1.0, 9.0], (1.0, 1.0, 3.0))],
 )
 def test_timing(samples, expected):
-    assert tuple(clock.timing(samples)) == expected
+    assert tuple(clock.summarize_timing(samples)) == expected
 
 
 def test_rows_of_a_model():
     rows = bench_model("resnet20", settings())
     assert [row["what"] for row in rows] == ["forward", "folded", "train"]
-    _, _, macs = measure(zoo.create_model("resnet20", **TINY), (16, 16, 3))
+    _, _, macs = trace_macs(zoo.create_model("resnet20", **TINY), (16, 16, 3))
     for row, cost in zip(rows, (1, 1, 3), strict=True):
         assert row["compile_seconds"] > 0 and row["memory"] > 0 and row["images_per_second"] > 0
         assert row["macs_per_second"] == pytest.approx(cost * macs * row["images_per_second"])
@@ -84,7 +84,7 @@ def test_only_compiled_nothing_is_drawn(monkeypatch):
     monkeypatch.setattr(programs.Program, "__call__", drawn, raising=False)
     fields = dict(TINY, depths=(3, 3))
     kept, remat = (
-        bench_model("resnet20", settings(rounds=0, batch=64, doing=["train"], fields=f))[0]
+        bench_model("resnet20", settings(rounds=0, batch=64, modes=["train"], fields=f))[0]
         for f in (fields | dict(scan=True), fields | dict(scan=True, remat=True))
     )
     assert "images_per_second" not in kept
@@ -99,7 +99,7 @@ def test_a_step_is_momentum_on_the_cross_entropy():
     logits = np.asarray(model.apply(variables, image)["logits"], np.float64)
     logits -= logits.max(1, keepdims=True)
     right = (logits - np.log(np.exp(logits).sum(1, keepdims=True)))[np.arange(6), label]
-    program = programs.train(model, variables, image, label)
+    program = programs.train_program(model, variables, image, label)
     assert float(program.first) == pytest.approx(-right.mean(), rel=1e-5)
     later = [float(program.run()) for _ in range(50)]
     assert later[-1] < later[0]
@@ -118,9 +118,9 @@ def test_what_differs_is_not_timed(dtype, off, fails):
     theirs = np.linspace(-1, 1, 9)
     if fails:
         with pytest.raises(ValueError, match="not timed"):
-            check("resnet50", "forward", theirs + off, theirs, dtype=dtype)
+            check_outputs("resnet50", "forward", theirs + off, theirs, dtype=dtype)
     else:
-        check("resnet50", "forward", theirs + off, theirs, dtype=dtype)
+        check_outputs("resnet50", "forward", theirs + off, theirs, dtype=dtype)
 
 
 @final
@@ -138,7 +138,7 @@ class Crowd(nn.Module):
 
         def found(scores):
             index, valid = nms.batched_nms(
-                boxes, scores, labels, valid=scores > 0, threshold=0.5, count=50
+                boxes, scores, labels, valid=scores > 0, iou_threshold=0.5, max_outputs=50
             )
             return dict(boxes=boxes[index], scores=scores[index], labels=labels[index], valid=valid)
 
@@ -151,7 +151,7 @@ def test_a_detector_s_suppression(monkeypatch):
     card = dict(module=Crowd, task="detection", input=(8, 8, 3), paper="-", preprocessing=pixels)
     family = types.SimpleNamespace(CARD=card, VARIANTS={"crowd": {}})
     monkeypatch.setitem(zoo.registry.FAMILIES, "crowd", family)
-    (row,) = bench_model("crowd", settings(fields={}, size=8, doing=("forward", "train")))
+    (row,) = bench_model("crowd", settings(fields={}, size=8, modes=("forward", "train")))
     assert 0 <= row["nms_share"] < 1 and row["what"] == "forward"
     random = np.random.default_rng(0)
     image = random.normal(size=(2, 8, 8, 3)).astype(np.float32)
@@ -161,8 +161,8 @@ def test_a_detector_s_suppression(monkeypatch):
     best = [[row[label::4].max() for label in range(4)] for row in scores]
     expected = -np.sort(-np.array(best))
     with programs.without_suppression():
-        plain = programs.forward(Crowd(), variables, image).first
-    again = programs.forward(Crowd(), variables, image).first
+        plain = programs.forward_program(Crowd(), variables, image).first
+    again = programs.forward_program(Crowd(), variables, image).first
     assert plain["valid"].all() and np.diff(plain["scores"]).max() <= 0
     assert again["valid"].sum(1).tolist() == [4, 4]
     np.testing.assert_allclose(again["scores"][:, :4], expected, rtol=1e-5)
@@ -173,7 +173,7 @@ def test_a_detector_s_suppression(monkeypatch):
 def test_one_compilation_for_any_number_of_objects():
     """Pixels to boxes, and the measured rows: nothing, a few, as many as there is room for."""
     chosen = fake_detector.run()
-    layout = parallel.layout("jit", devices=jax.devices()[:1])
+    layout = parallel.create_layout("jit", devices=jax.devices()[:1])
     functions = loop.compile_run(chosen, layout)
     batch = next(iter(eval_batches(chosen.train, batch_size=8)))
     variables = {"params": {"weight": np.float32(1)}}
@@ -206,7 +206,7 @@ class Same:
 
 def test_a_reference_gives_the_weights_and_a_ratio(monkeypatch):
     monkeypatch.setattr("train.bench.model.Reference", Same)
-    row = bench_model("resnet20", settings(torch=True, doing=["forward"]))[0]
+    row = bench_model("resnet20", settings(torch=True, modes=["forward"]))[0]
     expected = row["images_per_second"] / row["torch_images_per_second"]
     assert row["ratio"] == pytest.approx(expected)
 
@@ -214,7 +214,7 @@ def test_a_reference_gives_the_weights_and_a_ratio(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["mlp", "--accumulate", "3"], "--batch 8"),
+        (["mlp", "--accumulation-steps", "3"], "--batch 8"),
         (["resnet21"], "resnet20"),
         (["mlp", "--fields", "widths"], "scan=True"),
         (["mlp", "--fields", "wdths=(3,)"], "widths"),
@@ -232,7 +232,8 @@ def test_micro_batches_are_the_same_step():
     image = jnp.asarray(np.random.default_rng(0).uniform(size=(6, 5, 5, 1)), jnp.float32)
     variables = model.init(jax.random.key(0), image)
     plain, split = (
-        programs.train(model, variables, image, jnp.arange(6) % 3, accumulate=n) for n in (1, 3)
+        programs.train_program(model, variables, image, jnp.arange(6) % 3, accumulation_steps=n)
+        for n in (1, 3)
     )
     for _ in range(3):
         assert float(plain.run()) == pytest.approx(float(split.run()), rel=1e-5)
@@ -261,12 +262,12 @@ def test_torch_is_named_where_it_lacks(kind, monkeypatch):
 
     monkeypatch.setattr(reference.importlib, "import_module", missing)
     with pytest.raises(ValueError, match=r"flax-zoo\[parity\]"):
-        reference.load()
+        reference.import_torch()
 
 
 def test_command_writes_and_adds(tmp_path, capsys):
     output = tmp_path / "bench.json"
-    words = ["mlp", "--batch", "4", "--rounds", "2", "--doing", "forward", "--output", str(output)]
+    words = ["mlp", "--batch", "4", "--rounds", "2", "--modes", "forward", "--output", str(output)]
     assert main(words) == 0
     assert main([*words[:1], "--rounds", "0", *words[5:]]) == 0
     rows = json.loads(output.read_text())

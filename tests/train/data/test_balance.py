@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from train.data import balance, inverse_frequency, split, train_batches
+from train.data import balance_classes, inverse_frequency, split_source, train_batches
 from train.data.source import Arrays, labels_of
 
 LABELS = np.repeat(np.int32([0, 1, 2, 4]), [50, 7, 20, 1])
@@ -23,7 +23,7 @@ def test_weights_are_scikit_learn_s_balanced_ones():
 
 
 def test_every_class_and_example_as_often_as_it_can():
-    even = balance(UNEVEN, seed=3)
+    even = balance_classes(UNEVEN, seed=3)
     assert np.bincount(labels_of(even)).tolist() == [50, 50, 50, 0, 50]
     assert len(even) == 200 and even.classes == UNEVEN.classes
     times = np.bincount(even.indices, minlength=78)
@@ -34,13 +34,13 @@ def test_every_class_and_example_as_often_as_it_can():
 
 
 def test_the_seed_draws_which_are_repeated():
-    first, same, other = (balance(UNEVEN, seed=seed).indices for seed in (0, 0, 1))
+    first, same, other = (balance_classes(UNEVEN, seed=seed).indices for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, same)
     assert (first != other).any()
 
 
 def test_batches_of_a_balanced_source_are_a_function_of_seed_and_number():
-    even = pickle.loads(pickle.dumps(balance(UNEVEN)))
+    even = pickle.loads(pickle.dumps(balance_classes(UNEVEN)))
     knobs = dict(batch_size=20, seed=5, stop=10)
     whole = list(train_batches(even, start=0, **knobs))
     seen = np.concatenate([batch["label"] for batch in whole])
@@ -50,7 +50,7 @@ def test_batches_of_a_balanced_source_are_a_function_of_seed_and_number():
 
 
 def test_split_then_balance_keeps_the_parts_apart():
-    rest, held = split(UNEVEN, 0.3, seed=0)
-    even = balance(rest)
+    rest, held = split_source(UNEVEN, 0.3, seed=0)
+    even = balance_classes(rest)
     shown = {int(even[i]["image"].item()) for i in range(len(even))}
     assert shown.isdisjoint(int(held[i]["image"].item()) for i in range(len(held)))

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from train.data import open_boxes
-from train.data.detection.tfds import find_tfds_boxes
+from train.data.detection.tfds import find_tfds_detection
 from zoo.canvas import Canvas
 
 CANVAS = Canvas((24, 40))  # twice the size of the images
@@ -236,8 +236,8 @@ def test_tfds(tmp_path, monkeypatch, caplog, name, version, crowd):
         objects[:] = [thing | {"pose": "left", "is_truncated": False} for thing in objects]
     prepared(tmp_path, name, version, crowd, {"train": some, "validation": some, "test": some[1:]})
     monkeypatch.setattr(
-        "train.data.detection.open.find_tfds_boxes",
-        lambda name, classes: find_tfds_boxes(name, classes, data_dir=str(tmp_path)),
+        "train.data.detection.open.find_tfds_detection",
+        lambda name, classes: find_tfds_detection(name, classes, data_dir=str(tmp_path)),
     )
     with caplog.at_level(logging.INFO, "train"):
         sources = open_boxes(f"tfds:{name}", canvas=CANVAS, objects=3)

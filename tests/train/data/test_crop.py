@@ -16,10 +16,10 @@ from PIL import Image
 
 import zoo
 from tests.train.data.test_tfds import RAGGED, example, prepared
-from train.data import Crop, balance, eval_batches, open_source, train_batches
-from train.data.image_files import draw_part, photograph
+from train.data import Crop, balance_classes, eval_batches, open_source, train_batches
+from train.data.image_files import read_image, sample_crop
 from train.data.tfds import open_tfds
-from train.step import init, train_step
+from train.step import init_state, train_step
 from train.tasks.classification import classification
 from zoo.preprocess import Preprocessing, preprocess
 
@@ -58,7 +58,7 @@ def furthest(a, b):
 def test_the_law_is_torchvision_s(shape):
     generator = np.random.default_rng(0)
     expected = np.array([reference(generator, *shape, CROP) for _ in NUMBERS])
-    found = np.array([draw_part(*shape, CROP, key=(4, n, 1)) for n in NUMBERS])
+    found = np.array([sample_crop(*shape, CROP, key=(4, n, 1)) for n in NUMBERS])
     left, top, w, h = found.T
     assert (found[:, :2] >= 0).all() and (w > 0).all() and (h > 0).all()
     assert (left + w <= shape[0]).all() and (top + h <= shape[1]).all()
@@ -70,7 +70,7 @@ def test_the_law_is_torchvision_s(shape):
 
 def test_areas_are_uniform_and_ratios_in_their_logarithm():
     crop = Crop(scale=(0.2, 0.4), ratio=(0.5, 2.0))  # in a square all of these fit
-    found = np.array([draw_part(500, 500, crop, key=(n,)) for n in NUMBERS])
+    found = np.array([sample_crop(500, 500, crop, key=(n,)) for n in NUMBERS])
     area = found[:, 2] * found[:, 3] / 500**2
     ratio = np.log(found[:, 2] / found[:, 3])
     quarters = np.linspace(0.25, 0.75, 3)
@@ -84,7 +84,7 @@ def test_areas_are_uniform_and_ratios_in_their_logarithm():
     [((100, 20), (36, 0, 27, 20)), ((20, 100), (0, 36, 20, 27)), ((90, 100), (0, 0, 90, 100))],
 )
 def test_where_nothing_fits_the_centre_is_taken(shape, expected):
-    assert draw_part(*shape, Crop(scale=(9.0, 9.0)), key=(0,)) == expected
+    assert sample_crop(*shape, Crop(scale=(9.0, 9.0)), key=(0,)) == expected
 
 
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
@@ -126,9 +126,9 @@ def test_the_part_is_where_it_was_drawn(name, size):
     """On a ramp a part's mean tells where it lies, whatever it is resized to."""
     file, pixels = FILES[name]
     for number in range(6):
-        got = photograph(file, size=(*size, 3), crop=CROP, key=(1, number))
+        got = read_image(file, size=(*size, 3), crop=CROP, key=(1, number))
         assert got.shape == (*size, 3) and got.dtype == np.uint8
-        left, top, w, h = draw_part(WIDTH, HEIGHT, CROP, key=(1, number))
+        left, top, w, h = sample_crop(WIDTH, HEIGHT, CROP, key=(1, number))
         part = pixels[top : top + h, left : left + w].astype(float)
         assert np.abs(got.mean((0, 1)) - part.mean((0, 1))).max() < 3
         for corner in (0, -1):
@@ -137,19 +137,19 @@ def test_the_part_is_where_it_was_drawn(name, size):
 
 def test_decoding_at_a_half_changes_little(monkeypatch):
     file = FILES["photograph"][0]
-    fast = [photograph(file, size=(32, 32, 3), crop=CROP, key=(n,)) for n in range(8)]
+    fast = [read_image(file, size=(32, 32, 3), crop=CROP, key=(n,)) for n in range(8)]
     asked = []
     monkeypatch.setattr(
         "PIL.JpegImagePlugin.JpegImageFile.draft", lambda self, mode, size: asked.append(size)
     )
-    slow = [photograph(file, size=(32, 32, 3), crop=CROP, key=(n,)) for n in range(8)]
+    slow = [read_image(file, size=(32, 32, 3), crop=CROP, key=(n,)) for n in range(8)]
     off = np.abs(np.subtract(fast, slow, dtype=float))
     assert asked and off.max() <= 6 and off.mean() < 1
     assert off.any(), "nothing was decoded smaller"
 
 
 def test_grey_is_delivered_too():
-    got = photograph(FILES["photograph"][0], size=(8, 8, 1), crop=CROP, key=(0,))
+    got = read_image(FILES["photograph"][0], size=(8, 8, 1), crop=CROP, key=(0,))
     assert got.shape == (8, 8, 1)
 
 
@@ -197,7 +197,7 @@ def test_every_pass_draws_anew_and_evaluation_sees_the_centre(folder):
             strict=True,
         ):
             np.testing.assert_array_equal(one["image"], other["image"])
-    even = balance(sources["train"])
+    even = balance_classes(sources["train"])
     first, second, other = (
         even.draw(0, number=n, seed=s)["image"] for n, s in ((0, 0), (16, 0), (0, 1))
     )
@@ -238,7 +238,7 @@ def test_evaluation_s_geometry_is_torchvision_s(shape):
     rows, columns = np.mgrid[:height, :width]
     waves = [np.sin(columns / 17), np.cos(rows / 23), np.sin((rows + columns) / 31)]
     image = Image.fromarray(np.uint8(127.5 + 120 * np.stack(waves, -1)))
-    opened = photograph(encoded(image, "PNG"), size=(256, 256, 3))
+    opened = read_image(encoded(image, "PNG"), size=(256, 256, 3))
     card = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, size=(224, 224), crop=0.875)
     found = np.asarray(preprocess(opened[None], card))[0] * 255
     expected = torchvision_s(image, 256, 224).astype(float)
@@ -264,7 +264,7 @@ def test_a_folder_of_odd_files_trains_and_says_what_it_replaced(tmp_path, caplog
     model = zoo.create_model("softmax_regression", num_classes=2)
     knobs = dict(model=model, task=task, optimizer=optax.sgd(0.1))
     batches = list(train_batches(sources["train"], batch_size=13, seed=0, start=0, stop=2))
-    state = init(jax.random.key(0), batches[0], **knobs)
+    state = init_state(jax.random.key(0), batches[0], **knobs)
     for batch in batches:
         state, sums = jax.jit(lambda state, batch: train_step(state, batch, **knobs))(state, batch)
         assert np.isfinite(sums["loss"])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from train.data import image_files
-from train.data.image_files import check_size, looks_readable, photograph
+from train.data.image_files import check_size, has_image_header, read_image
 
 GRADIENT = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3) * 3
 
@@ -25,26 +25,26 @@ def encoded(image, form="PNG", **options):
 def test_an_image_of_the_wanted_size_is_itself(form):
     options = {"lossless": True} if form == "WEBP" else {}
     file = encoded(Image.fromarray(GRADIENT), form, **options)
-    np.testing.assert_array_equal(photograph(file, size=(6, 4, 3)), GRADIENT)
+    np.testing.assert_array_equal(read_image(file, size=(6, 4, 3)), GRADIENT)
 
 
 def test_short_side_is_resized_and_the_centre_cut():
     # 20 x 60: thirds of 10, 100 and 200; at 10 x 10 only the middle third is left, halved.
     thirds = np.repeat(np.uint8([10, 100, 200]), 20) * np.ones([20, 1], np.uint8)
     for image in (thirds, thirds.T):
-        got = photograph(encoded(Image.fromarray(np.ascontiguousarray(image))), size=(10, 10, 1))
+        got = read_image(encoded(Image.fromarray(np.ascontiguousarray(image))), size=(10, 10, 1))
         assert got.shape == (10, 10, 1)
         np.testing.assert_array_equal(got[2:-2, 2:-2], 100)
     # Asked for 10 x 30 it is the whole of it.
-    whole = photograph(encoded(Image.fromarray(thirds)), size=(10, 30, 1))[5, :, 0]
+    whole = read_image(encoded(Image.fromarray(thirds)), size=(10, 30, 1))[5, :, 0]
     np.testing.assert_array_equal(whole[[0, 8, 11, 18, 21, 29]], [10, 10, 100, 100, 200, 200])
 
 
 def test_shrinking_is_antialiased_and_growing_interpolates():
     stripes = np.tile(np.uint8([[0, 255]]), [64, 32])
-    shrunk = photograph(encoded(Image.fromarray(stripes)), size=(8, 8, 1))
+    shrunk = read_image(encoded(Image.fromarray(stripes)), size=(8, 8, 1))
     assert np.abs(shrunk.astype(int) - 127).max() <= 8  # one stripe alone is 0 or 255
-    grown = photograph(encoded(Image.fromarray(np.uint8([[0, 255], [0, 255]]))), size=(8, 8, 1))
+    grown = read_image(encoded(Image.fromarray(np.uint8([[0, 255], [0, 255]]))), size=(8, 8, 1))
     assert (np.diff(grown[4, :, 0].astype(int)) >= 0).all() and len(set(grown[4, :, 0])) > 3
 
 
@@ -66,14 +66,14 @@ def test_exif_turns_the_image_upright(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = ORIENTATIONS[orientation](GRADIENT)
-    got = photograph(encoded(Image.fromarray(GRADIENT), exif=exif), size=upright.shape)
+    got = read_image(encoded(Image.fromarray(GRADIENT), exif=exif), size=upright.shape)
     np.testing.assert_array_equal(got, upright)
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0garbage", b"garbage"])
 def test_a_broken_exif_does_not_cost_the_image(exif):
     file = encoded(plain("L", 90), "JPEG", exif=exif)
-    np.testing.assert_array_equal(photograph(file, size=(8, 8, 1)), 90)
+    np.testing.assert_array_equal(read_image(file, size=(8, 8, 1)), 90)
 
 
 RED = (200, 40, 10)
@@ -108,16 +108,16 @@ MODES = {
 @pytest.mark.parametrize("case", MODES)
 def test_every_mode_becomes_grey_and_colour(case):
     image, options, colour = MODES[case]
-    got = photograph(encoded(image, **options), size=(4, 4, 3))
+    got = read_image(encoded(image, **options), size=(4, 4, 3))
     assert got.shape == (4, 4, 3) and got.dtype == np.uint8
     assert np.abs(got.astype(int) - colour).max() <= 1
-    got = photograph(encoded(image, **options), size=(4, 4, 1))
+    got = read_image(encoded(image, **options), size=(4, 4, 1))
     assert np.abs(got - np.dot(colour, [0.299, 0.587, 0.114])).max() <= 1.5
 
 
 def test_cmyk_jpeg_becomes_red():
     file = encoded(plain("CMYK", (0, 255, 255, 0)), "JPEG", quality=100)
-    red, green, blue = photograph(file, size=(4, 4, 3))[1, 1].tolist()
+    red, green, blue = read_image(file, size=(4, 4, 3))[1, 1].tolist()
     assert red > 200 and green < 60 and blue < 60
 
 
@@ -150,27 +150,27 @@ HOSTILE = {
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_hostile_files_end_with_one_line(case):
     with pytest.raises(ValueError) as caught:
-        photograph(io.BytesIO(HOSTILE[case]), size=(8, 8, 3))
+        read_image(io.BytesIO(HOSTILE[case]), size=(8, 8, 3))
     assert "\n" not in str(caught.value) and len(str(caught.value)) > 10
     if "bomb" in case:
         assert "pixels" in str(caught.value)
 
 
 def test_the_bound_on_pixels(monkeypatch):
-    monkeypatch.setattr(image_files, "LARGEST", 23)
+    monkeypatch.setattr(image_files, "MAX_IMAGE_PIXELS", 23)
     with pytest.raises(ValueError, match="4 x 6 pixels are more than 23$"):
-        photograph(encoded(Image.fromarray(GRADIENT)), size=(6, 4, 3))
-    monkeypatch.setattr(image_files, "LARGEST", 24)
-    photograph(encoded(Image.fromarray(GRADIENT)), size=(6, 4, 3))
+        read_image(encoded(Image.fromarray(GRADIENT)), size=(6, 4, 3))
+    monkeypatch.setattr(image_files, "MAX_IMAGE_PIXELS", 24)
+    read_image(encoded(Image.fromarray(GRADIENT)), size=(6, 4, 3))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
 def test_looks_readable_by_its_first_bytes(tmp_path, form):
     Image.fromarray(GRADIENT).save(tmp_path / "right", form)
-    assert looks_readable(str(tmp_path / "right"))
+    assert has_image_header(str(tmp_path / "right"))
     (tmp_path / "wrong").write_bytes(b"?" + (tmp_path / "right").read_bytes())
-    assert not looks_readable(str(tmp_path / "wrong"))
-    assert not looks_readable(str(tmp_path / "missing"))
+    assert not has_image_header(str(tmp_path / "wrong"))
+    assert not has_image_header(str(tmp_path / "missing"))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 8, 4), (0, 8, 3), (8, -8, 1), ()])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.data.permutation import permutation, stratified
+from train.data.permutation import permutation, stratified_split
 
 
 def test_permutation_is_the_same_for_ever():
@@ -20,7 +20,7 @@ def test_stratified_holds_each_class_to_its_share():
         labels = np.repeat(np.arange(7), draw.integers(1, 60, 7))
         draw.shuffle(labels)
         held = int(draw.integers(1, len(labels)))
-        rest, out = stratified(labels, held, seed=trial)
+        rest, out = stratified_split(labels, held, seed=trial)
         assert len(out) == held
         np.testing.assert_array_equal(np.sort(np.concatenate([rest, out])), np.arange(len(labels)))
         share = np.bincount(labels, minlength=7) * held / len(labels)
@@ -29,7 +29,7 @@ def test_stratified_holds_each_class_to_its_share():
 
 def test_stratified_draws_within_a_class_by_seed():
     labels = np.zeros(100, np.int32)
-    draws = [stratified(labels, 20, seed=s)[1] for s in (0, 0, 1)]
+    draws = [stratified_split(labels, 20, seed=s)[1] for s in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2])
     assert 30 < draws[0].mean() < 70  # not the first twenty, nor the last
@@ -38,5 +38,5 @@ def test_stratified_draws_within_a_class_by_seed():
 def test_stratified_leaves_a_lone_example_in_training():
     labels = np.int32([0] * 6 + [1] + [2] * 6)
     for seed in range(5):
-        rest, out = stratified(labels, 3, seed=seed)
+        rest, out = stratified_split(labels, 3, seed=seed)
         assert 6 in rest and len(out) == 3

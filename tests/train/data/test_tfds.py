@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from train.data.classification.open import split
+from train.data.classification.open import split_source
 from train.data.tfds import open_tfds
 
 
@@ -93,7 +93,7 @@ def test_a_set_of_one_shape_is_read_as_it_was_written(pets):
 
 
 def test_it_splits_by_label(pets):
-    rest, held = split(open_tfds("pets", size=None, data_dir=pets)["train"], 0.2, seed=0)
+    rest, held = split_source(open_tfds("pets", size=None, data_dir=pets)["train"], 0.2, seed=0)
     assert sorted(int(held[i]["label"]) for i in range(2)) == [0, 1]
     pixels = [int(part[i]["image"][1, 1, 0]) for part in (rest, held) for i in range(len(part))]
     assert sorted(pixels) == list(range(10))

@@ -37,7 +37,7 @@ def rows(*, detections, objects, **more):
             own = dict(truth_boxes=box, truth_labels=label, truth_valid=True, crowd=crowd)
             for name, value in own.items():
                 found[name][i, j] = value
-    return metrics.collected([{**found, "seen": np.ones(count, bool), **more}])
+    return metrics.collect_rows([{**found, "seen": np.ones(count, bool), **more}])
 
 
 A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (50, 50, 60, 60)
@@ -69,7 +69,7 @@ def test_by_hand(case):
     said, there, area, points = CASES[case]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = metrics.voc(rows(detections=[said], objects=[there]), classes=K)
+        found = metrics.voc_metrics(rows(detections=[said], objects=[there]), classes=K)
     np.testing.assert_allclose([found["ap50"], found["ap50_voc07"]], [area, points], rtol=1e-12)
 
 
@@ -135,14 +135,14 @@ def by_loops(detections, objects, label):
 def test_against_loops(seed):
     detections, objects = scenes(seed)
     given = rows(detections=detections, objects=objects)
-    judged = metrics.judge(given, classes=K)
+    judged = metrics.match_detections(given, classes=K)
     assert {-1, 0, 1} == set(np.unique(judged.verdict[given["valid"]]))
-    figures = metrics.per_class(given, judged)
+    figures = metrics.voc_per_class(given, judged)
     expected = np.array([by_loops(detections, objects, label) for label in range(K)])
     np.testing.assert_allclose(figures["ap50"], expected[:, 0], rtol=1e-12)
     np.testing.assert_allclose(figures["ap50_voc07"], expected[:, 1], rtol=1e-12)
     assert 0.05 < figures["ap50"].min() and figures["ap50"].max() < 0.9
-    means = metrics.voc(given, classes=K)
+    means = metrics.voc_metrics(given, classes=K)
     np.testing.assert_allclose([means["ap50"], means["ap50_voc07"]], expected.mean(0))
 
 
@@ -163,7 +163,7 @@ def test_batches_in_any_order_and_padding():
         padding = {name: np.ones_like(value[:3]) for name, value in part.items()}
         part = {name: np.concatenate([padding[name], value]) for name, value in part.items()}
         parts.append({**part, "seen": np.arange(13) >= 3})
-    found = metrics.collected(parts)
+    found = metrics.collect_rows(parts)
     for name, value in whole.items():
         np.testing.assert_array_equal(found[name], value)
 
@@ -176,7 +176,7 @@ def test_coco_is_pycocotools_s(areas):
         most = 1 + max(map(len, objects))
         more["area"] = np.random.default_rng(0).uniform(0, 20000, (len(objects), most))
     given = rows(detections=detections, objects=objects, **more)
-    found = metrics.coco(given, classes=K)
+    found = metrics.coco_metrics(given, classes=K)
     each = metrics.coco_per_class(given, classes=K)
     sides = lambda box: [*map(float, (box[0], box[1], box[2] - box[0], box[3] - box[1]))]
     told, said = [], []
@@ -212,8 +212,8 @@ def test_coco_is_pycocotools_s(areas):
 
 def test_coco_without_detections_or_objects(capfd):
     there = rows(detections=[[]], objects=[[(A, 0, 0)]])
-    found = metrics.coco(there, classes=K)
+    found = metrics.coco_metrics(there, classes=K)
     assert found["ap"] == 0 and found["ar_100"] == 0 and np.isnan(found["ap_large"])
-    nothing = metrics.coco(rows(detections=[[]], objects=[[]]), classes=K)
+    nothing = metrics.coco_metrics(rows(detections=[[]], objects=[[]]), classes=K)
     assert np.isnan(list(nothing.values())).all() and tuple(nothing) == metrics.COCO_NAMES
     assert capfd.readouterr() == ("", "")

@@ -345,8 +345,8 @@ def test_penalty_is_the_gradient_of_its_formula(l1, l2, dtype):
     w = {"kernel": jnp.array([[1.5, -2.0], [0.0, 4.0]]), "bias": jnp.array([3.0, -1.0])}
     g = jax.tree.map(lambda w: jnp.full_like(w, 0.25, dtype), w)
     links = (
-        optimizers.penalty(l1=l1, l2=l2),
-        optimizers.penalty(l1=l1, l2=l2, mask=param_groups.path_mask("bias")),
+        optimizers.add_penalty(l1=l1, l2=l2),
+        optimizers.add_penalty(l1=l1, l2=l2, mask=param_groups.path_mask("bias")),
     )
     for link, leaf in zip(links, ["kernel", "bias"], strict=True):
         updates, _ = jax.jit(link.update)(g, link.init(w), w)
@@ -432,7 +432,7 @@ def test_frozen_parameters_stay_bit_equal_and_have_no_state(name):
 
     whole = layers(stem=6, stage1_0=4, head=5)
     rest = {layer: whole[layer] for layer in ("stage1_0", "head")}
-    optimizer = param_groups.freeze(chain(["stem/.*", "stage1_.*"]), "stem/.*")
+    optimizer = param_groups.freeze_by_path(chain(["stem/.*", "stage1_.*"]), "stem/.*")
     state = {x.shape for x in jax.tree.leaves(optimizer.init(whole))}
     assert not state & {(2, 6), (6,)} and state >= {(2, 4), (4,), (2, 5), (5,)}
 
@@ -455,11 +455,11 @@ def test_frozen_parameters_stay_bit_equal_and_have_no_state(name):
         (lambda: create_optimizer("sgd", float("nan")), "learning rate: .* got nan"),
         (lambda: create_optimizer("sgd", 0.1, weight_decay=float("inf")), "weight decay: .* inf"),
         (
-            lambda: param_groups.freeze(optax.sgd(0.1), "layer/kernal").init(PARAMS),
+            lambda: param_groups.freeze_by_path(optax.sgd(0.1), "layer/kernal").init(PARAMS),
             "'layer/kernal': expected to match .* nearest: layer/kernel, layer/bias",
         ),
         (
-            lambda: param_groups.freeze(optax.sgd(0.1), "params/layer/.*").init(PARAMS),
+            lambda: param_groups.freeze_by_path(optax.sgd(0.1), "params/layer/.*").init(PARAMS),
             "without 'params/' in front",
         ),
         (

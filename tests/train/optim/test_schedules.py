@@ -12,15 +12,15 @@ RATE = 0.4
 MAIN = {
     "constant": (schedules.constant(RATE), lambda t: RATE),
     "step": (
-        schedules.step(RATE, boundaries=[30, 60]),
+        schedules.step_decay(RATE, boundaries=[30, 60]),
         lambda t: RATE * (1 if t < 30 else 0.1 if t < 60 else 0.01),
     ),
     "step by a half": (
-        schedules.step(RATE, boundaries=[30], factor=0.5),
+        schedules.step_decay(RATE, boundaries=[30], factor=0.5),
         lambda t: RATE if t < 30 else RATE / 2,
     ),
     "drops": (
-        schedules.drops(RATE, steps=90, after=(1 / 3, 2 / 3)),
+        schedules.decay_every(RATE, steps=90, after=(1 / 3, 2 / 3)),
         lambda t: RATE * (1 if t < 30 else 0.1 if t < 60 else 0.01),
     ),
     "cosine": (
@@ -83,13 +83,13 @@ def test_scaled_rate(batch_size, reference, expected):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: schedules.step(0.1, boundaries=[60, 30]), "expected rising steps.*60, 30"),
-        (lambda: schedules.step(0.1, boundaries=[30, 30]), "expected rising steps.*30, 30"),
-        (lambda: schedules.step(0.1, boundaries=[0]), "expected rising steps"),
+        (lambda: schedules.step_decay(0.1, boundaries=[60, 30]), "expected rising steps.*60, 30"),
+        (lambda: schedules.step_decay(0.1, boundaries=[30, 30]), "expected rising steps.*30, 30"),
+        (lambda: schedules.step_decay(0.1, boundaries=[0]), "expected rising steps"),
         (lambda: schedules.cosine(0.1, steps=0), "steps: expected at least 1, got 0"),
         (lambda: schedules.linear(0.1, steps=-1), "steps: expected at least 1, got -1"),
         (lambda: schedules.inverse_sqrt(0.1, hold=0), "hold: expected at least 1, got 0"),
-        (lambda: schedules.drops(RATE, steps=90, after=(0.3, 30)), "shares of the steps"),
+        (lambda: schedules.decay_every(RATE, steps=90, after=(0.3, 30)), "shares of the steps"),
         (lambda: schedules.warmup(MAIN["step"][0], -1), "warm-up: expected at least 0"),
         (lambda: schedules.scaled_rate(0.1, batch_size=0), "batch_size: expected at least 1"),
     ],

@@ -3,7 +3,7 @@
 import numpy as np
 
 from train.rcnn import box_regression
-from train.rcnn.svm import scale_of
+from train.rcnn.svm import feature_scale
 
 
 def offsets(box, anchor):
@@ -32,13 +32,13 @@ def test_the_closed_form():
     ):
         rows = np.flatnonzero(iou[:, label] >= 0.6) if label else rows
         wanted = offsets(target[rows].astype(float), box[rows].astype(float))
-        x = np.c_[features[rows] * scale_of(features), np.ones(len(wanted))].astype(float)
+        x = np.c_[features[rows] * feature_scale(features), np.ones(len(wanted))].astype(float)
         mean = wanted.mean(0)
         weight = np.linalg.solve(x.T @ x + 1000 * np.eye(7), x.T @ (wanted - mean))
         np.testing.assert_allclose(found.mean[label], mean, atol=1e-5)
         np.testing.assert_allclose(found.weight[label], weight.T, atol=1e-6)
-        predicted = box_regression.moved(found, features[:9], box[:9])[:, label]
-        ones = np.c_[features[:9] * scale_of(features), np.ones(9)]
+        predicted = box_regression.apply_regressor(found, features[:9], box[:9])[:, label]
+        ones = np.c_[features[:9] * feature_scale(features), np.ones(9)]
         np.testing.assert_allclose(
             offsets(predicted, box[:9]), ones @ weight + mean, rtol=1e-3, atol=1e-5
         )
@@ -51,7 +51,7 @@ def test_features_that_know_the_way_bring_boxes_there():
     found = box_regression.fit_boxes(
         features, box=box, iou=np.full((200, 1), 0.8), nearest=nearest[:, None]
     )
-    moved = box_regression.moved(found, features, box)[:, 0]
+    moved = box_regression.apply_regressor(found, features, box)[:, 0]
     assert (
         np.abs(moved - nearest).max() < 0.2 * np.abs(box - nearest).max()
     )  # the penalty holds back
@@ -63,5 +63,5 @@ def test_a_class_without_regions_leaves_boxes():
     found = box_regression.fit_boxes(
         features, box=box, iou=np.full((9, 1), 0.5), nearest=nearest[:, None]
     )
-    moved = box_regression.moved(found, features, box)[:, 0]
+    moved = box_regression.apply_regressor(found, features, box)[:, 0]
     np.testing.assert_allclose(moved, box, atol=1e-4)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from train.data.detection.selective_search import Proposed
+from train.data.detection.selective_search import SourceWithProposals
 from train.rcnn.detect import detections
-from train.rcnn.regions import Drawn, Warped, recall, regions_of
+from train.rcnn.regions import SampledRegions, WarpedRegions, collect_regions, recall
 
 OBJECTS = np.float32([[10, 10, 30, 30], [40, 10, 60, 40], [5, 35, 15, 45], [0, 0, 0, 0]])
 PROPOSALS = np.float32(
@@ -43,15 +43,15 @@ class Pictures:
 
 @pytest.fixture
 def source():
-    return Proposed(Pictures(), (PROPOSALS, PROPOSALS[3:]), 6)
+    return SourceWithProposals(Pictures(), (PROPOSALS, PROPOSALS[3:]), 6)
 
 
 def warped(source, regions):
-    return Warped(source, regions, size=8, context=1, fill=[1, 2, 3])
+    return WarpedRegions(source, regions, size=8, context=1, fill=[1, 2, 3])
 
 
 def test_what_regions_overlap(source):
-    regions = regions_of(source)
+    regions = collect_regions(source)
     assert regions.image.tolist() == [0] * 7 + [1] * 2
     assert regions.truth.tolist() == [1, 0, -1, -1, -1, -1, -1, -1, -1]
     np.testing.assert_array_equal(regions.box[:2], OBJECTS[:2])
@@ -61,7 +61,7 @@ def test_what_regions_overlap(source):
     np.testing.assert_array_equal(regions.nearest[2, 1], OBJECTS[0])
     np.testing.assert_array_equal(regions.nearest[4, 0], OBJECTS[1])
     assert regions.crowd.tolist() == [False] * 5 + [True] + [False] * 3
-    alone = regions_of(source, objects=False)
+    alone = collect_regions(source, objects=False)
     np.testing.assert_array_equal(alone.box, np.concatenate([PROPOSALS, PROPOSALS[3:]]))
     assert (alone.truth == -1).all()
 
@@ -72,7 +72,7 @@ def test_recall(iou, share, source):
 
 
 def test_regions_as_images(source):
-    images = warped(source, regions_of(source))
+    images = warped(source, collect_regions(source))
     assert images.classes == ("background", "a", "b", "c") and len(images) == 9
     assert [int(images[i]["label"]) for i in range(9)] == [2, 1, 2, 0, 1, 0, 0, 0, 0]
     assert images.labels.tolist() == [2, 1, 2, 0, 1, 0, 0, 0, 0]
@@ -82,7 +82,7 @@ def test_regions_as_images(source):
 
 
 def test_a_quarter_of_every_batch_has_an_object(source):
-    drawn = Drawn(warped(source, regions_of(source)), 64, 8)
+    drawn = SampledRegions(warped(source, collect_regions(source)), 64, 8)
     assert len(drawn) == 64 and drawn.classes[0] == "background"
     labels = np.array([drawn.draw(0, number=n, seed=3)["label"] for n in range(64)])
     assert ((labels.reshape(8, 8) > 0) == (np.arange(8) < 2)).all()
@@ -95,15 +95,15 @@ def test_a_quarter_of_every_batch_has_an_object(source):
 
 
 def test_nothing_to_draw(source):
-    empty = Proposed(Pictures(), (PROPOSALS[4:], PROPOSALS[4:]), 6)
-    regions = regions_of(empty, objects=False)
+    empty = SourceWithProposals(Pictures(), (PROPOSALS[4:], PROPOSALS[4:]), 6)
+    regions = collect_regions(empty, objects=False)
     with pytest.raises(ValueError, match=r"^pictures: no proposal overlaps an object"):
-        Drawn(warped(empty, regions), 8, 8)
+        SampledRegions(warped(empty, regions), 8, 8)
 
 
 def test_detections(source):
     """Best first, over classes; of a class what a better one overlaps by more than 0.3 is dropped."""
-    regions = regions_of(source, objects=False)
+    regions = collect_regions(source, objects=False)
     scores = np.full((7, 3), -1.0, np.float32)
     scores[:5, 1] = [2, 3, 0, 1, -np.inf]
     scores[2, 0] = 2.5

@@ -32,13 +32,13 @@ def clouds():
 
 
 def parts(clouds, label):
-    scaled = clouds["features"] * svm.scale_of(clouds["features"])
-    return scaled[clouds["truth"] == label], scaled[clouds["iou"][:, label] < svm.NEGATIVE]
+    scaled = clouds["features"] * svm.feature_scale(clouds["features"])
+    return scaled[clouds["truth"] == label], scaled[clouds["iou"][:, label] < svm.NEGATIVE_IOU]
 
 
 def test_a_fit_is_the_least_of_its_objective(clouds):
     positive, negative = parts(clouds, 0)
-    weight, bias = svm.fit(positive, negative)
+    weight, bias = svm.fit_svm(positive, negative)
     least = objective(weight, bias, positive, negative)
     generator = np.random.default_rng(1)
     for size in (1e-2, 1e-1, 1):
@@ -50,15 +50,15 @@ def test_a_fit_is_the_least_of_its_objective(clouds):
 
 @pytest.mark.parametrize("added", [5, 60, 2000])
 def test_mining_finds_what_all_negatives_would_give(added, clouds, monkeypatch):
-    monkeypatch.setattr(svm, "ADDED", added)
+    monkeypatch.setattr(svm, "MAX_ADDED", added)
     machines, kept = svm.train_svms(**clouds)
-    found = svm.scores(machines, clouds["features"])
+    found = svm.svm_scores(machines, clouds["features"])
     np.testing.assert_allclose(
         np.linalg.norm(clouds["features"] * machines.scale, axis=1).mean(), 20, rtol=1e-4
     )
     for label in (0, 1):
         positive, negative = parts(clouds, label)
-        whole = objective(*svm.fit(positive, negative), positive, negative)
+        whole = objective(*svm.fit_svm(positive, negative), positive, negative)
         mined = objective(machines.weight[label], machines.bias[label], positive, negative)
         assert mined < 1.05 * whole
         assert 0 < kept[label] < len(negative)
@@ -69,7 +69,7 @@ def test_mining_finds_what_all_negatives_would_give(added, clouds, monkeypatch):
 def test_what_overlaps_is_no_negative(clouds):
     """Regions of an IoU between 0.3 and 1 change nothing, wherever they lie."""
     clouds["features"][::7][clouds["truth"][::7] < 0] /= 1e3
-    scale = svm.scale_of(clouds["features"])
+    scale = svm.feature_scale(clouds["features"])
     before, _ = svm.train_svms(**clouds)
     odd = np.flatnonzero((clouds["iou"] == np.float32(0.4)).all(1) & (clouds["truth"] < 0))
     clouds["features"][odd] = np.roll(clouds["features"][odd], 1, 1)
@@ -81,5 +81,5 @@ def test_what_overlaps_is_no_negative(clouds):
 def test_a_class_without_objects_is_never_found(clouds):
     clouds["truth"] = np.where(clouds["truth"] == 1, -1, clouds["truth"])
     machines, _ = svm.train_svms(**clouds)
-    found = svm.scores(machines, clouds["features"])
+    found = svm.svm_scores(machines, clouds["features"])
     assert np.isneginf(found[:, 1]).all() and np.isfinite(found[:, 0]).all()

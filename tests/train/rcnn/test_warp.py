@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.rcnn.warp import warp
+from train.rcnn.warp import warp_region
 
 FILL = [7, 80, 200]
 
@@ -57,7 +57,7 @@ def oracle(image, box, *, size, context, fill):
 def test_against_the_definition(box, size, context, channels):
     image = np.random.default_rng(0).integers(0, 256, (32, 40, channels)).astype(np.uint8)
     fields = dict(size=size, context=context, fill=FILL[:channels])
-    found = warp(image, np.float32(box), **fields)
+    found = warp_region(image, np.float32(box), **fields)
     assert found.shape == (size, size, channels) and found.dtype == np.uint8
     # OpenCV blends bytes in fixed point
     assert np.abs(found - oracle(image, box, **fields)).max() <= 1.01
@@ -66,7 +66,7 @@ def test_against_the_definition(box, size, context, channels):
 def test_the_box_fills_all_but_the_context():
     image = np.zeros((300, 300, 1), np.uint8)
     image[100:165, 80:275] = 255  # 65 x 195 pixels: thirds of what is inside of the context
-    found = warp(image, (80, 100, 275, 165), fill=[0])[..., 0]
+    found = warp_region(image, (80, 100, 275, 165), fill=[0])[..., 0]
     assert found.shape == (227, 227)
     for across in (found[113], found[:, 113]):
         inside = np.flatnonzero(across > 127)
@@ -75,5 +75,7 @@ def test_the_box_fills_all_but_the_context():
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 5), (0, 0, 0, 9), (39.9, 31.9, 40, 32)])
 def test_boxes_of_no_size(box):
-    found = warp(np.full((32, 40, 3), 9, np.uint8), np.float32(box), size=8, context=1, fill=FILL)
+    found = warp_region(
+        np.full((32, 40, 3), 9, np.uint8), np.float32(box), size=8, context=1, fill=FILL
+    )
     assert found.shape == (8, 8, 3)

@@ -15,7 +15,14 @@ from train.recipes import RECIPES, fasterrcnn_bccd
 from zoo.models import faster_rcnn, resnet, vgg
 
 TRIED = ("fasterrcnn_bccd", "fasterrcnn_voc", "fasterrcnn_resnet50_fpn_coco")
-FEW = dict(hidden=8, width=8, before_nms=(20, 20), after_nms=(10, 10), roi_count=8, detections=5)
+FEW = dict(
+    hidden=8,
+    width=8,
+    rpn_pre_nms_top_n=(20, 20),
+    rpn_post_nms_top_n=(10, 10),
+    box_batch_size_per_image=8,
+    detections=5,
+)
 SEEN = dict(mean=(0.5,) * 3, std=(0.25,) * 3, size=(64, 96), sides=(60, 90))
 
 
@@ -35,7 +42,7 @@ def one_step_fits(run):
     """Traced alone: a step of the training, whose four losses are all there."""
     (batch,) = train_batches(run.train, batch_size=run.batch_size, seed=0, start=0, stop=1)
     parts = dict(model=run.model, task=run.task, optimizer=run.optimizer)
-    state = jax.eval_shape(partial(step.init, **parts), jax.random.key(0), batch)
+    state = jax.eval_shape(partial(step.init_state, **parts), jax.random.key(0), batch)
     _, sums = jax.eval_shape(partial(step.train_step, **parts), state, batch)
     assert {"rpn_objectness", "rpn_boxes", "roi_classes", "roi_boxes"} <= set(sums)
 

@@ -12,7 +12,7 @@ from tests.train.recipes.pictures import CLASSES, write_pictures
 from train.__main__ import main
 from train.optim import param_groups
 from train.recipes import finetune
-from train.step import holding
+from train.step import freeze_norm_statistics
 from zoo.layers.norm import BatchNorm
 from zoo.preprocess import Preprocessing
 from zoo.weights import read_card
@@ -81,7 +81,7 @@ def test_rates_and_frozen_parts_reach_the_optimizer(source, weights):
     for name, values in steps.items():
         found.setdefault(name[0].split("_")[0], set()).update(values)
     assert found == {"stem": {0.0}, "stage1": {-0.25}, "stage2": {-0.5}, "head": {-1.0}}
-    assert run.held == ("stem/.*",)
+    assert run.frozen_norms == ("stem/.*",)
 
 
 def test_from_scratch_at_another_size(source):
@@ -95,9 +95,13 @@ def test_from_scratch_at_another_size(source):
 
 
 def test_the_published_preprocessing_comes_with_the_weights():
-    seen, fields = finetune.expected("resnet50", "torchvision://IMAGENET1K_V2", image_size=None)
+    seen, fields = finetune.input_preprocessing(
+        "resnet50", "torchvision://IMAGENET1K_V2", image_size=None
+    )
     assert seen.crop == 224 / 232 and fields == {}
-    seen, fields = finetune.expected("vit_b_16", "torchvision://IMAGENET1K_V1", image_size=384)
+    seen, fields = finetune.input_preprocessing(
+        "vit_b_16", "torchvision://IMAGENET1K_V1", image_size=384
+    )
     assert seen.size == (384, 384) and fields == {"image_size": 384}
 
 
@@ -126,7 +130,10 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_layers_of_a_model(name):
-    assert param_groups.layers(zoo.create_model(name), (224, 224, 3)) == [*LAYERS[name], "head/.*"]
+    assert param_groups.count_layers(zoo.create_model(name), (224, 224, 3)) == [
+        *LAYERS[name],
+        "head/.*",
+    ]
 
 
 class TwoNorms(nn.Module):
@@ -139,7 +146,7 @@ def test_a_held_norm_is_computed_as_in_evaluation():
     x = jnp.arange(8.0).reshape(4, 2)
     model = TwoNorms()
     variables = model.init(jax.random.key(0), x)
-    with holding(["low/.*"]):
+    with freeze_norm_statistics(["low/.*"]):
         (low, high), new = model.apply(variables, x, train=True, mutable=["batch_stats"])
     (evaluated, _), (_, trained) = (
         model.apply(variables, x),

@@ -9,7 +9,7 @@ import zoo
 from tests.train.recipes.test_photographs import two_steps
 from train import parallel
 from train.recipes import RECIPES, fcn8s_voc, fcn_resnet50_camvid
-from zoo.media.colormap import voc_palette
+from zoo.media.colormap import voc_colormap
 from zoo.models import fcn, vgg
 
 SIDE = 40
@@ -28,7 +28,7 @@ def write_pair(image, mask, *, values, number, mode="L"):
     picture = Image.fromarray(np.array(values, np.uint8)[classes])
     if values == (0, 1) and mode == "RGB":
         picture = picture.convert("P")
-        picture.putpalette(voc_palette(256).tobytes())
+        picture.putpalette(voc_colormap(256).tobytes())
     picture.save(mask)
 
 
@@ -124,7 +124,7 @@ def test_fcn_by_stages(voc, tmp_path, monkeypatch):
     monkeypatch.setitem(vgg.VARIANTS["vgg16"], "widths", (2, 2, 2, 2, 2))
     for name in stages:
         monkeypatch.setitem(fcn.VARIANTS[name], "hidden", 4)
-    layout = parallel.layout("jit", devices=jax.devices()[:1])
+    layout = parallel.create_layout("jit", devices=jax.devices()[:1])
     fcn8s_voc.script(
         workdir=tmp_path,
         layout=layout,

@@ -65,7 +65,7 @@ def small_run(name, source, **knobs):
 
 def drawn(run, batch):
     """Variables from numpy, which need no compiling: kernels by He's rule, variances and scales 1."""
-    start = partial(step.init, model=run.model, task=run.task, optimizer=run.optimizer)
+    start = partial(step.init_state, model=run.model, task=run.task, optimizer=run.optimizer)
     state = jax.eval_shape(start, jax.random.key(0), batch)
     generator = np.random.default_rng(0)
 
@@ -84,7 +84,7 @@ def two_steps(run):
     parts = dict(model=run.model, task=run.task)
     batches = list(train_batches(run.train, batch_size=run.batch_size, seed=0, start=0, stop=2))
     variables = drawn(run, batches[0])
-    first = state = jax.jit(partial(step.init, **parts, optimizer=run.optimizer))(
+    first = state = jax.jit(partial(step.init_state, **parts, optimizer=run.optimizer))(
         jax.random.key(0), batches[0], variables=variables
     )
     train = jax.jit(partial(step.train_step, **parts, optimizer=run.optimizer))

@@ -10,7 +10,7 @@ from tests.train.recipes.test_photographs import two_steps
 from train import loop, parallel
 from train.augment import scene
 from train.augment.boxes import with_proposals
-from train.data.detection.selective_search import Search, selective_search
+from train.data.detection.selective_search import SearchParameters, selective_search
 from train.recipes import RECIPES, fast_rcnn_bccd, rcnn_bccd
 from zoo.canvas import Canvas
 
@@ -58,7 +58,7 @@ def small(tmp_path_factory, monkeypatch):
 
 
 def rcnn(blocks, workdir):
-    layout = parallel.layout("jit", devices=jax.devices()[:1])
+    layout = parallel.create_layout("jit", devices=jax.devices()[:1])
     rcnn_bccd.script(workdir=workdir, layout=layout, source=blocks, image_size=32, **KNOBS)
 
 
@@ -82,7 +82,7 @@ def test_rcnn_by_stages(blocks, tmp_path, monkeypatch):
     rcnn(blocks, tmp_path)
     assert calls == ["training_features", "fit_heads", "find"]
     first = figures(tmp_path)
-    ways = [f"{way}/ap50" for way in rcnn_bccd.WAYS]
+    ways = [f"{way}/ap50" for way in rcnn_bccd.VARIANTS]
     assert all(0 <= first[way] <= 1 for way in ways) and first["proposals/recall"] == 1
     assert first["svm/ap50"] > 0.5  # red and blue are told apart by any features
     assert min(first[f"{part}/seconds"] for part in ("proposals", "cnn", "heads")) > 0
@@ -100,7 +100,7 @@ def test_rcnn_by_stages(blocks, tmp_path, monkeypatch):
     second = figures(tmp_path)
     assert [first[way] for way in ways] == [second[way] for way in ways]
     with pytest.raises(ValueError, match=r"^[^\n]* holds another run \(image_size 32 there"):
-        layout = parallel.layout("jit", devices=jax.devices()[:1])
+        layout = parallel.create_layout("jit", devices=jax.devices()[:1])
         rcnn_bccd.script(workdir=tmp_path, layout=layout, source=blocks, **KNOBS)
 
 
@@ -115,9 +115,9 @@ def test_fast_rcnn(blocks):
     assert run.model.num_classes == 2 and len(run.train) == 3
     example = run.train[0]
     there = example["proposals"][example["proposal_valid"]]
-    np.testing.assert_array_equal(there, selective_search(example["image"], Search()))
+    np.testing.assert_array_equal(there, selective_search(example["image"], SearchParameters()))
     proposals_move_with_pixels(example)
-    two_steps(run._replace(model=run.model.clone(hidden=8, roi_count=8, pool=2)))
+    two_steps(run._replace(model=run.model.clone(hidden=8, box_batch_size_per_image=8, pool=2)))
 
 
 def proposals_move_with_pixels(before):

@@ -31,7 +31,7 @@ VIDEOS = (
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(moving_digits, "COUNTS", {"train": 40, "val": 20, "test": 20})
+    monkeypatch.setattr(moving_digits, "SPLIT_SIZES", {"train": 40, "val": 20, "test": 20})
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def traced(run):
     """The step of the run, and its evaluation, fit its data: nothing is computed."""
     (batch,) = train_batches(run.train, batch_size=2, seed=0, start=0, stop=1)
     parts = dict(model=run.model, task=run.task, optimizer=run.optimizer)
-    state = jax.eval_shape(partial(step.init, **parts), jax.random.key(0), batch)
+    state = jax.eval_shape(partial(step.init_state, **parts), jax.random.key(0), batch)
     _, sums = jax.eval_shape(partial(step.train_step, **parts), state, batch)
     assert {"loss", "weight", "accuracy"} <= set(sums)
     source = next(iter(run.evaluate.values()))
@@ -98,7 +98,7 @@ def test_two_streams_of_files(ucf, tmp_path):
 
 
 def test_small_networks_of_moving_digits(few, monkeypatch):
-    monkeypatch.setitem(slowfast_moving_digits.SMALL, "depths", (1, 1, 1))
+    monkeypatch.setitem(slowfast_moving_digits.SMALL_FIELDS, "depths", (1, 1, 1))
     assert traced(RECIPES["slowfast_moving_digits"](batch_size=20, epochs=1)) < 500_000
     assert traced(RECIPES["cnn3d_moving_digits"](batch_size=20, epochs=1)) == 295_458 + 7 * 128
 
@@ -114,7 +114,7 @@ def test_slowfast_s_schedule_and_parts(ucf):
     """34 of 196 epochs from 0.01 on, then half a cosine; sides of 256 to 320 for parts of 224."""
     recipe = RECIPES["slowfast_kinetics"]
     run = recipe(source=ucf, batch_size=2, epochs=196, model="slow_r50", image_size=28)
-    assert run.precise == 200 and run.model.zero_init and run.model.dropout == 0.5
+    assert run.precise_bn_batches == 200 and run.model.zero_init and run.model.dropout == 0.5
     assert run.train.sampling.sides == (32, 40) and run.train.sampling.size == (28, 28, 3)
     assert run.evaluate["test"][0]["video"].shape == (8, 32, 32, 3)
     traced(run)

@@ -12,7 +12,7 @@ from tests.train.recipes.test_photographs import steps_at, two_steps
 from train import step
 from train.data import train_batches
 from train.recipes import RECIPES, yolo_bccd, yolov1_voc
-from zoo.losses import yolo_v1
+from zoo.losses import yolo_v1_loss
 from zoo.models import yolo
 
 TRIED = ("yolo_digit_scenes", "yolo_bccd", "yolov1_voc")
@@ -22,7 +22,7 @@ def one_step_fits(run):
     """Traced alone: the step of the cells is taken."""
     (batch,) = train_batches(run.train, batch_size=2, seed=0, start=0, stop=1)
     parts = dict(model=run.model, task=run.task, optimizer=run.optimizer)
-    state = jax.eval_shape(partial(step.init, **parts), jax.random.key(0), batch)
+    state = jax.eval_shape(partial(step.init_state, **parts), jax.random.key(0), batch)
     _, sums = jax.eval_shape(partial(step.train_step, **parts), state, batch)
     assert {"box", "object", "background", "class"} <= set(sums)
 
@@ -79,5 +79,8 @@ def test_voc(cells, monkeypatch, tmp_path):
 
     outputs = {"grid": np.ones((1, 1, 1, 12), np.float32)}
     batch = {key: value[None] for key, value in run.train[1].items()}
-    whole, half = yolo_v1(outputs, batch, classes=2), yolov1_voc.half(outputs, batch, classes=2)
+    whole, half = (
+        yolo_v1_loss(outputs, batch, classes=2),
+        yolov1_voc.zero_loss_half(outputs, batch, classes=2),
+    )
     assert half == {name: part / 2 for name, part in whole.items()}

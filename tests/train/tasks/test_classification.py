@@ -235,7 +235,7 @@ def measured_rows(label, predicted):
 def test_the_table_of_classes_is_scikit_learn_s():
     label, predicted = RANDOM.integers(0, 4, (2, 200)).astype(np.int32)  # "e" never comes
     predicted[label == 2] = 0  # and "c" is never found
-    counts = metrics.confusion(np.append(predicted, 1), np.append(label, -1), classes=K)
+    counts = metrics.confusion_matrix(np.append(predicted, 1), np.append(label, -1), classes=K)
     np.testing.assert_array_equal(counts, confusion_matrix(label, predicted, labels=range(K)))
     outputs = {"logits": LOGITS}
     drawn = task().render(batch(), outputs, measured_rows(label, predicted))
@@ -256,7 +256,7 @@ def test_a_map_of_confusions_names_its_classes(classes):
     counts = np.diag(np.arange(1, classes + 1))
     counts[1, 0] = 777
     counts[0] = 0
-    figure = plots.confusion(counts, [f"class {number}" for number in range(classes)])
+    figure = plots.plot_confusion(counts, [f"class {number}" for number in range(classes)])
     axes = figure.axes[0]
     assert axes.get_title().startswith(f"{np.trace(counts)} of {counts.sum()} right")
     names = [label.get_text() for label in axes.get_xticklabels()]

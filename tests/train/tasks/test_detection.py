@@ -12,7 +12,7 @@ from train import loop, parallel, step
 from train.data import eval_batches
 from train.log import read_rows
 from train.metrics import detection as metrics
-from train.tasks.detection import rows_in
+from train.tasks.detection import prediction_rows
 
 
 def whole(source, **more):
@@ -37,7 +37,7 @@ def told(batch):
 
 
 def one_device():
-    return parallel.layout("jit", devices=jax.devices()[:1])
+    return parallel.create_layout("jit", devices=jax.devices()[:1])
 
 
 def test_it_trains_and_leaves_pictures(tmp_path):
@@ -61,13 +61,15 @@ def test_evaluation_counts_every_image_once(metric):
     """21 examples in batches of 8 on 8 devices, against what the images tell, all at once."""
     chosen = run(task=task(metric=metric))
     source = chosen.evaluate["val"]
-    layout = parallel.layout("jit")
+    layout = parallel.create_layout("jit")
     measure = parallel.compile_eval(
         layout, partial(step.eval_step, model=chosen.model, task=chosen.task)
     )
     variables = {"params": {"weight": np.float32(2)}}
     parts = [
-        parallel.gather(layout, measure(variables, parallel.put(layout, part, mapped=False)))
+        parallel.gather_to_host(
+            layout, measure(variables, parallel.put_batch(layout, part, mapped=False))
+        )
         for part in eval_batches(source, batch_size=8)
     ]
     found = chosen.task.summarize(parts)
@@ -82,8 +84,8 @@ def test_evaluation_counts_every_image_once(metric):
         truth_valid=seen["box_valid"],
         crowd=seen["crowd"],
     )
-    figures = metrics.voc if metric == "voc" else metrics.coco
-    expected = figures(metrics.collected([rows]), classes=3)
+    figures = metrics.voc_metrics if metric == "voc" else metrics.coco_metrics
+    expected = figures(metrics.collect_rows([rows]), classes=3)
     np.testing.assert_equal({name: found[name] for name in expected}, expected)
     assert found["much"] == pytest.approx(
         np.mean((510 * told(seen)["scores"].mean(-1)) ** 2) / 100, rel=1e-5
@@ -147,7 +149,7 @@ def test_pictures_show_the_hardest_first_and_what_is_wrong():
     outputs["labels"][5, 0] = 2
     outputs["valid"][:, 3], outputs["scores"][:, 3] = True, 0.3  # twice: wrong, and not drawn
     built = task()
-    rows = dict(rows_in(batch, outputs), seen=batch["valid"])
+    rows = dict(prediction_rows(batch, outputs), seen=batch["valid"])
     drawn = built.render(batch, outputs, [{"rows": rows, "parts": {}}])
     figure = drawn["predictions.png"]
     said = [text.get_text() for text in figure.axes[0].texts]
@@ -176,7 +178,7 @@ def test_pictures_of_nothing():
     batch["box_valid"][:] = False
     outputs = {**told(batch), "valid": np.zeros((2, 8), bool)}
     built = task()
-    rows = dict(rows_in(batch, outputs), seen=batch["valid"])
+    rows = dict(prediction_rows(batch, outputs), seen=batch["valid"])
     drawn = built.render(batch, outputs, [{"rows": rows, "parts": {}}])
     assert drawn["classes.csv"].splitlines()[1] == "ring,0,0,0,,"
     assert not drawn["precision_recall.png"].axes[0].lines

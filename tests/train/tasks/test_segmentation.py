@@ -16,7 +16,7 @@ from train import loop, parallel, step
 from train.data import eval_batches, train_batches
 from train.log import read_rows
 from train.metrics import classification
-from train.metrics.connected_components import instances_of
+from train.metrics.connected_components import connected_components
 from train.tasks.segmentation import segmentation
 from zoo.inference import tiling
 
@@ -51,7 +51,7 @@ def weights(*parts):
 
 
 def one_device():
-    return parallel.layout("jit", devices=jax.devices()[:1])
+    return parallel.create_layout("jit", devices=jax.devices()[:1])
 
 
 def test_it_learns_a_square_and_leaves_pictures(tmp_path):
@@ -70,17 +70,19 @@ def test_it_learns_a_square_and_leaves_pictures(tmp_path):
 @pytest.mark.parametrize("flips", [False, True])
 def test_evaluation_counts_every_pixel_once(flips):
     """21 examples in batches of 8 on 8 devices, against scikit-learn on all of them at once."""
-    chosen = run(task=dict(predict=tiling.flips if flips else None))
+    chosen = run(task=dict(predict=tiling.average_flips if flips else None))
     source = chosen.evaluate["val"]
     examples = [source[i] for i in range(len(source))]
     image, mask = (np.stack([e[name] for e in examples]) for name in ("image", "mask"))
     variables = jax.jit(chosen.model.init)(jax.random.key(1), np.zeros((1, 16, 16, 1), np.float32))
-    layout = parallel.layout("jit")
+    layout = parallel.create_layout("jit")
     measure = parallel.compile_eval(
         layout, partial(step.eval_step, model=chosen.model, task=chosen.task)
     )
     measured = [
-        parallel.gather(layout, measure(variables, parallel.put(layout, part, mapped=False)))
+        parallel.gather_to_host(
+            layout, measure(variables, parallel.put_batch(layout, part, mapped=False))
+        )
         for part in eval_batches(source, batch_size=8)
     ]
     found = chosen.task.summarize(measured)
@@ -162,24 +164,24 @@ def test_splits_of_a_batch_train_alike(layout):
 
     def trained(layout, accumulate=1):
         parts = dict(model=chosen.model, task=chosen.task, optimizer=chosen.optimizer)
-        start = partial(step.init, **parts)
+        start = partial(step.init_state, **parts)
         example = {"image": np.zeros((1, 16, 16, 1), np.uint8)}
-        places = parallel.shardings(layout, jax.eval_shape(start, jax.random.key(0), example))
+        places = parallel.state_shardings(layout, jax.eval_shape(start, jax.random.key(0), example))
         state = jax.jit(start, out_shardings=places)(jax.random.key(0), example)
-        one = partial(step.train_step, **parts, accumulate=accumulate, unroll=True)
+        one = partial(step.train_step, **parts, accumulation_steps=accumulate, unroll=True)
         one, rows = parallel.compile_train(layout, one, places), []
         batches = train_batches(chosen.train, batch_size=16, seed=0, start=0, stop=2)
-        for part in parallel.ahead(layout, batches):
+        for part in parallel.prefetch_to_device(layout, batches):
             state, sums = one(state, part)
-            rows.append(jax.tree.map(np.asarray, parallel.gather(layout, sums)))
-        return rows, parallel.gather(layout, state.params)
+            rows.append(jax.tree.map(np.asarray, parallel.gather_to_host(layout, sums)))
+        return rows, parallel.gather_to_host(layout, state.params)
 
     if "expected" not in trained_alone:
         trained_alone["expected"] = trained(one_device())
     if layout == "micro-batches":
         found = trained(one_device(), accumulate=4)
     else:
-        found = trained(parallel.layout(layout))
+        found = trained(parallel.create_layout(layout))
     jax.tree.map(
         partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, trained_alone["expected"]
     )
@@ -226,8 +228,8 @@ def test_membranes_are_scored_as_the_challenge_scores_them(membrane):
     built = segmentation(preprocessing=PREPROCESSING, classes=CLASSES, membrane=membrane)
     measured = jax.jit(partial(built.measure, lambda image: {"logits": logits}))(part)
     found = built.summarize([jax.tree.map(np.asarray, measured)])
-    truth = [instances_of(one == 1 - membrane) for one in mask[:2]]
-    expected = classification.isbi(shown[:2], truth)
+    truth = [connected_components(one == 1 - membrane) for one in mask[:2]]
+    expected = classification.isbi_scores(shown[:2], truth)
     assert found["rand"] == pytest.approx(expected["rand"], rel=1e-3)
     assert found["information"] == pytest.approx(expected["information"], rel=1e-3)
     assert 0.1 < found["rand"] < 1
@@ -259,7 +261,7 @@ def test_pictures_show_the_hardest_first_and_name_the_classes():
     assert {tuple(colour) for colour in palette.tolist()} <= colours
     table = list(csv.DictReader(io.StringIO(drawn["classes.csv"])))
     assert list(table[0]) == ["class", "support", "predicted", "accuracy", "iou", "dice"]
-    shares = classification.per_region(np.asarray(measured["confusion"]))
+    shares = classification.region_metrics(np.asarray(measured["confusion"]))
     np.testing.assert_allclose([float(row["iou"]) for row in table], shares["iou"], atol=6e-5)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.tasks.video import averaged, video
+from train.tasks.video import average_views, video
 from zoo.preprocess import Preprocessing
 
 PRE = Preprocessing(mean=(0.4,), std=(0.25,), size=(4, 4), crop=0.5)
@@ -98,7 +98,7 @@ def test_views_of_a_video_are_averaged_before_they_are_counted(classes):
         }
         apply = lambda clip, padded=padded: {"logits": jnp.asarray(logits[padded])}
         measured.append(jax.tree.map(np.asarray, built.measure(apply, batch)))
-    scores, labels, groups = averaged(measured)
+    scores, labels, groups = average_views(measured)
     np.testing.assert_allclose(scores, mean, rtol=1e-5)
     assert labels.tolist() == label.tolist() and groups.tolist() == [3 * v for v in range(40)]
     found = built.summarize(measured)

@@ -9,15 +9,15 @@ import zoo
 from tests.zoo.small_models import small
 from zoo.__main__ import main
 from zoo.weights import publishers, read_card
-from zoo.weights.adapt import flatten
+from zoo.weights.adapt import flatten_variables
 
 
 @pytest.fixture
 def theirs(tmp_path, draw):
     """A ResNet-20 as akamaster names it, and its variables by path."""
     model = zoo.create_model("resnet20")
-    variables = flatten(draw(model, (32, 32, 3)))
-    tensors = publishers.export("resnet20", variables, source="akamaster")
+    variables = flatten_variables(draw(model, (32, 32, 3)))
+    tensors = publishers.export_tensors("resnet20", variables, source="akamaster")
     tensors["bn1.num_batches_tracked"] = np.int64(3)
     path = tmp_path / "theirs.npz"
     np.savez(path, **tensors)
@@ -48,7 +48,7 @@ def test_there_and_back(theirs, tmp_path, capsys):
     with safe_open(back, "numpy") as file:
         assert file.metadata() == {"format": "pt"}
     _, again = zoo.load_model("resnet20", back)
-    again = flatten(again)
+    again = flatten_variables(again)
     assert all(np.array_equal(again[key], variables[key]) for key in again)
 
 

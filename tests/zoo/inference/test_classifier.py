@@ -15,8 +15,8 @@ from zoo import pretrained
 from zoo.__main__ import main
 from zoo.cli import predict as command
 from zoo.inference import classifier
-from zoo.inference.classifier import name_and_images, names_in, read_classes
-from zoo.media.image_io import photograph
+from zoo.inference.classifier import parse_class_names, read_class_names, split_name_and_files
+from zoo.media.image_io import read_image
 from zoo.preprocess import Preprocessing, preprocess
 
 RANDOM = np.random.default_rng(0)
@@ -41,19 +41,19 @@ def weights(tmp_path_factory, draw):
 
 @pytest.fixture(scope="module")
 def opened(weights):
-    return classifier.open_classifier(None, str(weights))
+    return classifier.load_classifier(None, str(weights))
 
 
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch, opened):
     """The commands below use this one, where they ask for the same."""
-    whole = command.opened
+    whole = command.open_predictor
 
     def again(name, given):
         same = name in (None, opened.name) and given.weights.endswith("/again")
         return opened if same and given.classes is None else whole(name, given)
 
-    monkeypatch.setattr(command, "opened", again)
+    monkeypatch.setattr(command, "open_predictor", again)
 
 
 def lines(capsys):
@@ -115,8 +115,8 @@ def test_images_of_every_kind(file, tmp_path, opened, capsys):
     image, options, shown, most = TABLE[file]
     image.save(tmp_path / file, **options)
     shown.save(tmp_path / "plain.png")
-    ours = photograph(str(tmp_path / file), SEEN)
-    plain = photograph(str(tmp_path / "plain.png"), SEEN)
+    ours = read_image(str(tmp_path / file), SEEN)
+    plain = read_image(str(tmp_path / "plain.png"), SEEN)
     assert ours.shape == (20, 16, 3) and ours.dtype == np.uint8
     assert np.abs(ours.astype(int) - plain).max() <= most
     assert (
@@ -132,9 +132,9 @@ def test_images_of_every_kind(file, tmp_path, opened, capsys):
 def test_transparent_is_white_and_colours_become_grey(tmp_path):
     clear = np.zeros((40, 40, 4), np.uint8)
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    assert (photograph(str(tmp_path / "clear.png"), SEEN) == 255).all()
+    assert (read_image(str(tmp_path / "clear.png"), SEEN) == 255).all()
     PLAIN.save(tmp_path / "a.png")
-    grey = photograph(str(tmp_path / "a.png"), Preprocessing((0.5,), (0.5,), (60, 60)))
+    grey = read_image(str(tmp_path / "a.png"), Preprocessing((0.5,), (0.5,), (60, 60)))
     luma = COLOURS[:, 15:75] @ [0.299, 0.587, 0.114]
     assert grey.shape == (60, 60, 1) and np.abs(grey[..., 0] - luma).max() < 1
 
@@ -152,7 +152,7 @@ def test_resized_and_cut(shape, interpolation, tmp_path):
     whole = np.asarray(Image.fromarray(pixels).resize(large[::-1], method))
     top, left = round((large[0] - 20) / 2), round((large[1] - 16) / 2)
     expected = whole[top : top + 20, left : left + 16].astype(int)
-    ours = photograph(str(tmp_path / "a.png"), seen)
+    ours = read_image(str(tmp_path / "a.png"), seen)
     np.testing.assert_array_equal(ours, expected)
 
 
@@ -160,7 +160,7 @@ def test_a_thread_of_an_image(tmp_path):
     """Resized it would be 25 x 25,000,000 pixels."""
     Image.new("L", (1_000_000, 1)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="a.png: 1000000 x 1 pixels are too long and thin"):
-        photograph(str(tmp_path / "a.png"), SEEN)
+        read_image(str(tmp_path / "a.png"), SEEN)
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -227,11 +227,11 @@ def test_class_names(tmp_path):
         [["n1", names[0]], ["n2", names[1]]],
     ]
     for form in forms:
-        assert names_in(form) == names
+        assert parse_class_names(form) == names
         (tmp_path / "a").write_text(json.dumps(form))
-        assert read_classes(tmp_path / "a") == names
+        assert read_class_names(tmp_path / "a") == names
     (tmp_path / "a").write_bytes("\ufefftench, Tinca tinca\r\ngoldfish\r\n\r\n".encode())
-    assert read_classes(tmp_path / "a") == names
+    assert read_class_names(tmp_path / "a") == names
 
 
 @pytest.mark.parametrize(
@@ -242,13 +242,13 @@ def test_class_names(tmp_path):
 def test_files_without_class_names(content, tmp_path):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(ValueError, match="holds no names of classes|is empty: exp") as told:
-        read_classes(tmp_path / "a")
+        read_class_names(tmp_path / "a")
     assert "\n" not in str(told.value) and len(str(told.value)) < 500
 
 
 def saved(folder, draw, name="lenet5_modern", **fields):
     model = zoo.create_model(name, **fields)
-    shape = zoo.registry.variant(name)[0]["input"]
+    shape = zoo.registry.variant_card(name)[0]["input"]
     zoo.save_model(name, folder / "model.safetensors", model, draw(model, shape))
     return str(folder)
 
@@ -257,29 +257,31 @@ def test_whose_names(tmp_path, draw, weights, monkeypatch):
     """The option's, the card's, the publisher's, the list of ImageNet, or numbers and a note."""
     own = tmp_path / "own.txt"
     own.write_text("\n".join("abcdefg"))
-    assert classifier.open_classifier(None, str(weights)).classes == CLASSES
-    assert classifier.open_classifier(None, str(weights), classes=str(own)).classes == list(
+    assert classifier.load_classifier(None, str(weights)).classes == CLASSES
+    assert classifier.load_classifier(None, str(weights), classes=str(own)).classes == list(
         "abcdefg"
     )
     ten = saved(tmp_path, draw)
-    silent = classifier.open_classifier("lenet5_modern", ten)
+    silent = classifier.load_classifier("lenet5_modern", ten)
     assert silent.classes[9] == "class 9" and "does not name its 10 classes: say" in silent.note
     with pytest.raises(ValueError, match=r"own.txt names 7 classes, where lenet5_modern has 10"):
-        classifier.open_classifier(None, ten, classes=str(own))
+        classifier.load_classifier(None, ten, classes=str(own))
     fitted = classifier.open_model(None, ten)
-    names, note = classifier.name_classes(fitted, pretrained.sources("resnet20")[0], None)
+    names, note = classifier.resolve_class_names(
+        fitted, pretrained.published_sources("resnet20")[0], None
+    )
     assert names[3] == "cat" and note == ""
 
     thousand = saved(tmp_path, draw, num_classes=1000)
     (tmp_path / "list").write_text("\n".join(f"name {n}" for n in range(1000)))
     monkeypatch.setattr(classifier, "fetch", lambda url, limit: tmp_path / "list")
-    assert classifier.open_classifier(None, thousand).classes[999] == "name 999"
+    assert classifier.load_classifier(None, thousand).classes[999] == "name 999"
 
     def offline(url, limit):
         raise FileNotFoundError(f"{url} cannot be fetched; put it at CACHE")
 
     monkeypatch.setattr(classifier, "fetch", offline)
-    alone = classifier.open_classifier(None, thousand)
+    alone = classifier.load_classifier(None, thousand)
     assert alone.classes[999] == "class 999"
     assert "put it at CACHE; or say --classes FILE" in alone.note
 
@@ -312,8 +314,8 @@ def test_mistakes(tmp_path, draw, weights, capsys, monkeypatch):
 
 def test_the_name_may_be_left_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert name_and_images(["absent.png", "b"]) == (None, ["absent.png", "b"])
+    assert split_name_and_files(["absent.png", "b"]) == (None, ["absent.png", "b"])
     (tmp_path / "photo").touch()
-    assert name_and_images(["photo"]) == (None, ["photo"])
+    assert split_name_and_files(["photo"]) == (None, ["photo"])
     (tmp_path / "lenet5").touch()
-    assert name_and_images(["lenet5", "photo"]) == ("lenet5", ["photo"])
+    assert split_name_and_files(["lenet5", "photo"]) == ("lenet5", ["photo"])

@@ -16,7 +16,7 @@ from PIL import Image
 import zoo
 from zoo import registry
 from zoo.__main__ import main
-from zoo.canvas import Canvas, canvas_of
+from zoo.canvas import Canvas, create_canvas
 from zoo.cli import predict
 from zoo.inference import detector
 from zoo.media import image_io, video_io
@@ -135,7 +135,7 @@ def test_compilations(tmp_path):
     plain = saved(tmp_path / "a.safetensors", classes=NAMES)
     kept = saved(tmp_path / "b.safetensors", classes=NAMES, preprocessing=SIDES)
     for weights, count in ((plain, 1), (kept, 2)):
-        model = detector.detector(open_model(None, weights), weights)
+        model = detector.create_detector(open_model(None, weights), weights)
         for size, names in (((50, 90), NAMES), ((90, 50), ["red"]), ((30, 30), []), ((1, 1), [])):
             found = detector.detect(model, painted(*size, *names)[0])
             assert sorted(model.classes[label] for label in found.labels) == sorted(names)
@@ -143,13 +143,13 @@ def test_compilations(tmp_path):
 
 
 def test_the_canvas_of_a_card(tmp_path):
-    assert canvas_of(SIDES) == Canvas((64, 128), "short", short=64, long=120)
+    assert create_canvas(SIDES) == Canvas((64, 128), "short", short=64, long=120)
     weights = saved(tmp_path / "w.safetensors", preprocessing=SIDES)
-    model = detector.detector(open_model(None, weights), weights)
-    assert model.canvas == canvas_of(SIDES) and model.classes[1] == "class 1"
+    model = detector.create_detector(open_model(None, weights), weights)
+    assert model.canvas == create_canvas(SIDES) and model.classes[1] == "class 1"
     assert "does not name its 3 classes: say --classes" in model.note
     plain = saved(tmp_path / "plain.safetensors")
-    assert detector.detector(open_model(None, plain), plain).canvas == Canvas((96, 96))
+    assert detector.create_detector(open_model(None, plain), plain).canvas == Canvas((96, 96))
 
 
 def test_a_picture_with_boxes():
@@ -157,12 +157,12 @@ def test_a_picture_with_boxes():
     image = np.full((60, 90, 1), 100, np.uint8)
     boxes = np.array([[10.0, 30, 50, 55], [20, 40, 80, 58]])
     colours = np.array([[200, 0, 0], [0, 0, 200]])
-    drawn = np.asarray(image_io.boxed(image, boxes, colours, ["a", "b " * 40]))
+    drawn = np.asarray(image_io.draw_boxes(image, boxes, colours, ["a", "b " * 40]))
     assert drawn.shape == (240, 360, 3)
     assert drawn[4 * 45, 40].tolist() == [200, 0, 0] and drawn[4 * 45, 39].tolist() == [100] * 3
     assert drawn[219, 100].tolist() == [200, 0, 0] and drawn[231, 300].tolist() == [0, 0, 200]
     assert drawn[4 * 40, 199].tolist() == [200, 0, 0]  # where they cross
-    plain = image_io.boxed(image, np.zeros((0, 4)), np.zeros((0, 3), int), [])
+    plain = image_io.draw_boxes(image, np.zeros((0, 4)), np.zeros((0, 3), int), [])
     assert (np.asarray(plain) == 100).all()
 
 
@@ -192,7 +192,7 @@ def test_a_video(tmp_path, capsys):
     for row in results:
         by_frame[row["image_id"]].append(NAMES[row["category_id"] - 1])
     assert {frame: sorted(names) for frame, names in by_frame.items()} == found
-    again = list(video_io.frames(str(made)))
+    again = list(video_io.iter_frames(str(made)))
     assert len(again) == 7 and again[0][0].shape == (180, 320, 3)
     np.testing.assert_allclose([second for _, second in again], np.arange(7) / 10, atol=1e-3)
     changed = np.abs(again[3][0].astype(int) - again[0][0]).max(-1) > 60
@@ -209,7 +209,7 @@ def test_a_turned_video(tmp_path):
     turned = [0, one, 0, (1 << 32) - one, 0, 0, 48 * one, 0, 1 << 30]
     content[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big") for value in turned)
     (tmp_path / "clip.mp4").write_bytes(content)
-    ((frame, second),) = video_io.frames(file)
+    ((frame, second),) = video_io.iter_frames(file)
     assert second == 0
     expected = np.rot90(painted(48, 80, "red")[0], -1).astype(int)
     assert frame.shape == expected.shape and np.abs(frame - expected).mean() < 20
@@ -279,10 +279,10 @@ def test_mistakes(tmp_path, capsys):
 
 
 def test_json_of_nothing_and_an_interruption(tmp_path):
-    with predict.results(str(tmp_path / "a")) as write:
+    with predict.coco_results_file(str(tmp_path / "a")) as write:
         write([])
     assert json.loads((tmp_path / "a").read_text()) == []
-    with pytest.raises(KeyboardInterrupt), predict.results(str(tmp_path / "b")) as write:
+    with pytest.raises(KeyboardInterrupt), predict.coco_results_file(str(tmp_path / "b")) as write:
         write([{"image_id": 1}])
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

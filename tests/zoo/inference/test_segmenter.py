@@ -13,9 +13,9 @@ import zoo
 from zoo import registry
 from zoo.__main__ import main
 from zoo.inference import segmenter
-from zoo.inference.classifier import name_classes
+from zoo.inference.classifier import resolve_class_names
 from zoo.media import colormap, image_io
-from zoo.pretrained import VOC
+from zoo.pretrained import VOC_CLASSES
 from zoo.weights.model_file import open_model
 
 RANDOM = np.random.default_rng(0)
@@ -78,7 +78,7 @@ def clear(mask: np.ndarray) -> np.ndarray:
     """Where 3 x 3 pixels are of one class, the image's borders left out: zeros lie beyond them."""
     inside = np.zeros(mask.shape, bool)
     inside[1:-1, 1:-1] = True
-    return inside & ~image_io.borders(mask)
+    return inside & ~image_io.mask_borders(mask)
 
 
 def lines(capsys):
@@ -111,7 +111,7 @@ def test_files_and_table(name, tmp_path, capsys):
     with Image.open(out / "a_mask.png") as written:
         assert written.mode == "P"
         mask, colours = np.asarray(written), np.reshape(written.getpalette(), (-1, 3))
-    np.testing.assert_array_equal(colours, colormap.voc_palette(256))
+    np.testing.assert_array_equal(colours, colormap.voc_colormap(256))
     assert mask.shape == truth.shape
     far = clear(truth) if name != "resized" else clear(truth) & clear(clear(truth))
     assert far.mean() > 0.5
@@ -125,10 +125,10 @@ def test_files_and_table(name, tmp_path, capsys):
 
 def test_one_compilation_for_images_of_every_size(tmp_path):
     weights = saved(tmp_path / "w.safetensors", classes=NAMES)
-    model = segmenter.segmenter(open_model(None, weights), weights)
+    model = segmenter.create_segmenter(open_model(None, weights), weights)
     for height, width in ((53, 71), (16, 24), (5, 90), (1, 1)):
         image, truth = street(height, width)
-        mask = segmenter.segment(model, image, finish=segmenter.classes_of)
+        mask = segmenter.segment(model, image, finish=segmenter.argmax_classes)
         assert mask.shape == (height, width, 1) and mask.dtype == np.uint8
         inner = clear(truth)
         np.testing.assert_array_equal(mask[..., 0][inner], truth[inner])
@@ -138,8 +138,8 @@ def test_one_compilation_for_images_of_every_size(tmp_path):
 def test_overlay():
     """Black classes leave the image, others mix with it, borders are their colour; small ones grow."""
     image, mask = street(40, 60)
-    colours = colormap.voc_palette(256)
-    drawn = image_io.overlay(
+    colours = colormap.voc_colormap(256)
+    drawn = image_io.draw_overlay(
         image, mask, colours, [(0, 0.5, "sky"), (1, 0.3, "road " * 30), (2, 0.2, "car")]
     )
     factor = 6  # 384 / 60
@@ -148,11 +148,11 @@ def test_overlay():
     seen = np.asarray(drawn)[: 40 * factor, left : left + 60 * factor].astype(int)
     large = mask.repeat(factor, 0).repeat(factor, 1)
     plain = image.repeat(factor, 0).repeat(factor, 1)
-    edge = image_io.borders(large)
+    edge = image_io.mask_borders(large)
     np.testing.assert_array_equal(seen[large == 0], plain[large == 0])
     np.testing.assert_array_equal(seen[edge & (large > 0)], colours[large[edge & (large > 0)]])
     inner = ~edge & (large > 0)
-    share = image_io.OPACITY / 255
+    share = image_io.OVERLAY_ALPHA / 255
     mixed = share * colours[large[inner]] + (1 - share) * plain[inner]
     assert np.abs(seen[inner] - mixed).max() <= 1
     legend = np.asarray(drawn)[40 * factor :]
@@ -164,7 +164,7 @@ def test_a_legend_of_many_classes_has_an_end():
     image = np.zeros((90, 90, 1), np.uint8)
     mask = (np.arange(8100) % 200).reshape(90, 90).astype(np.uint8)
     entries = [(number, 0.005, f"class {number}") for number in range(200)]
-    drawn = image_io.overlay(image, mask, colormap.voc_palette(256), entries)
+    drawn = image_io.draw_overlay(image, mask, colormap.voc_colormap(256), entries)
     assert drawn.size[1] < 1200
 
 
@@ -173,7 +173,7 @@ def test_a_mask_is_enlarged_by_its_probabilities():
     y, x = np.mgrid[:8, :8]
     slope = (x - y) / 8.0
     both = np.stack([slope, -slope, np.full_like(slope, -9.0)], -1).astype(np.float32)
-    mask = image_io.enlarged_mask(both, (32, 32))
+    mask = image_io.resize_probabilities(both, (32, 32))
     inner = (np.arange(32) + 0.5) / 4 - 0.5
     exact = inner[None] - inner[:, None]
     part = slice(4, 28)
@@ -189,23 +189,26 @@ def test_whose_names_and_colours(tmp_path, capsys):
     own = tmp_path / "own.txt"
     own.write_text("a\nb\nc\n")
     loaded = open_model(None, silent)
-    told = segmenter.segmenter(loaded, silent)
+    told = segmenter.create_segmenter(loaded, silent)
     assert told.classes[2] == "class 2" and "does not name its 3 classes: say" in told.note
-    assert segmenter.segmenter(loaded, silent, classes=str(own)).classes == ["a", "b", "c"]
+    assert segmenter.create_segmenter(loaded, silent, classes=str(own)).classes == ["a", "b", "c"]
     published = loaded._replace(model=Tiny(num_classes=21))
-    assert name_classes(published, "https://example.org/fcn.pth", None) == (list(VOC), "")
-    assert name_classes(published, "own.safetensors", None)[0][3] == "class 3"
+    assert resolve_class_names(published, "https://example.org/fcn.pth", None) == (
+        list(VOC_CLASSES),
+        "",
+    )
+    assert resolve_class_names(published, "own.safetensors", None)[0][3] == "class 3"
 
     red = [[255, 0, 0], [0, 0, 0], [1, 2, 3]]
     coloured = saved(tmp_path / "red.safetensors", palette=red, classes=NAMES)
-    colours = segmenter.segmenter(open_model(None, coloured), coloured).palette
+    colours = segmenter.create_segmenter(open_model(None, coloured), coloured).palette
     assert (
         colours[:3].tolist() == red
-        and colours[3:].tolist() == colormap.voc_palette(256)[3:].tolist()
+        and colours[3:].tolist() == colormap.voc_colormap(256)[3:].tolist()
     )
     for wrong in ([[0, 0, 0]], [[0, 0, 300]] * 3, [[0, 0], [1]], "red", [[0.5, 0, 0]] * 3):
         with pytest.raises(ValueError, match="palette that is none: expected 3 rows"):
-            segmenter.colours(wrong, 3, source="w")
+            segmenter.card_palette(wrong, 3, source="w")
 
 
 def test_mistakes(tmp_path, capsys):

@@ -142,15 +142,15 @@ def test_sliding_window_of_any_size(shape):
 def test_flips():
     """An even net stays; of any net the mean turns with the image; four times compiled is once."""
     net, image = Net(), picture(2, 15, 12)
-    mean = np.asarray(tiling.flips(net.predict, image))
+    mean = np.asarray(tiling.average_flips(net.predict, image))
     assert mean.shape == (2, 9, 6, 3) and len(net.shapes) == 1
     views = [np.flip(np.asarray(net.predict(np.flip(image, a))), a) for a in ((), 1, 2, (1, 2))]
     np.testing.assert_allclose(mean, np.mean(views, 0), atol=1e-6)
     for axis in (1, 2):
-        turned = tiling.flips(net.predict, np.flip(image, axis))
+        turned = tiling.average_flips(net.predict, np.flip(image, axis))
         np.testing.assert_allclose(np.flip(turned, axis), mean, atol=1e-6)
     with_tiles = tiling.overlap_tile(
-        functools.partial(tiling.flips, net.predict), image, tile=12, margin=3
+        functools.partial(tiling.average_flips, net.predict), image, tile=12, margin=3
     )
     assert with_tiles.shape == (2, 15, 12, 3)
 
@@ -158,7 +158,7 @@ def test_flips():
 def test_turns():
     """The mean over all eight pictures of a square, which turns with the image; one is compiled."""
     net, image = Net(padding="SAME"), picture(2, 12, 12)
-    mean = np.asarray(tiling.turns(net.predict, image))
+    mean = np.asarray(tiling.average_rotations(net.predict, image))
     assert len(net.shapes) == 1
     views = [
         np.rot90(
@@ -169,9 +169,9 @@ def test_turns():
     ]
     np.testing.assert_allclose(mean, np.mean(views, 0), atol=1e-6)
     for k in range(4):
-        turned = tiling.turns(net.predict, np.rot90(image, k, (1, 2)))
+        turned = tiling.average_rotations(net.predict, np.rot90(image, k, (1, 2)))
         np.testing.assert_allclose(np.rot90(turned, -k, (1, 2)), mean, atol=1e-6)
-    assert tiling.turns(net.predict, picture(1, 9, 12)).shape == (1, 9, 12, 3)
+    assert tiling.average_rotations(net.predict, picture(1, 9, 12)).shape == (1, 9, 12, 3)
 
 
 def test_mistakes():

@@ -44,7 +44,7 @@ def run(tmp_path_factory, draw):
 
 
 def write(path, count):
-    with video_io.writer(path) as frame:
+    with video_io.video_writer(path) as frame:
         for t in range(count):
             shifted = (X + t / 10) % 1
             pixels = np.stack([255 * shifted, 200 * Y, 255 * (Y + shifted) / 2.5], -1)
@@ -61,7 +61,7 @@ def test_probabilities_are_the_mean_over_clips(run, tmp_path, capsys):
     file, strip, *told = captured.out.splitlines()
     assert file == str(tmp_path / "a.mp4") and strip.strip() == str(tmp_path / "out/a_strip.jpg")
     model, variables = zoo.load_model("r3d_18", run)
-    whole = np.stack([pixels for pixels, _ in video_io.frames(file)])
+    whole = np.stack([pixels for pixels, _ in video_io.iter_frames(file)])
     clips = np.stack([whole[start : start + 8 : 2] for start in (0, 5, 10)])
     logits = jax.jit(model.apply)(variables, preprocess(clips, SEEN))["logits"]
     expected = np.asarray(jax.nn.softmax(logits).mean(0))
@@ -81,7 +81,7 @@ def test_a_model_of_grey_clips_sees_grey(tmp_path):
     write(tmp_path / "a.mp4", 4)
     seen = SEEN._replace(mean=(0.5,), std=(0.2,), frames=2, stride=1, size=(40, 60), crop=1.0)
     clips = read_clips(str(tmp_path / "a.mp4"), seen)
-    first = next(video_io.frames(str(tmp_path / "a.mp4")))[0].astype(float)
+    first = next(video_io.iter_frames(str(tmp_path / "a.mp4")))[0].astype(float)
     assert clips.shape == (3, 2, 40, 60, 1)
     np.testing.assert_allclose(clips[0, 0, ..., 0], first @ [0.299, 0.587, 0.114], atol=1)
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.layers.activation import ACTIVATIONS, activation
-from zoo.layers.initializer import INITIALIZERS, initializer
+from zoo.layers.activation import ACTIVATIONS, lookup_activation
+from zoo.layers.initializer import INITIALIZERS, lookup_initializer
 
 X = np.linspace(-3, 9, 25)
 
@@ -43,19 +43,19 @@ def test_each_is_tested():
 
 @pytest.mark.parametrize("name", CURVES)
 def test_activations(name):
-    y = activation(name)(jnp.asarray(X, jnp.float32))
+    y = lookup_activation(name)(jnp.asarray(X, jnp.float32))
     np.testing.assert_allclose(y, CURVES[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", DEVIATIONS)
 def test_initialisers(name):
-    kernel = initializer(name)(jax.random.key(0), (3, 3, 40, 60), jnp.float32)
+    kernel = lookup_initializer(name)(jax.random.key(0), (3, 3, 40, 60), jnp.float32)
     assert abs(kernel.mean()) <= 0.02 * DEVIATIONS[name]
     np.testing.assert_allclose(kernel.std(), DEVIATIONS[name], rtol=0.04)
 
 
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown activation 'tahn': did you mean tanh"):
-        activation("tahn")
+        lookup_activation("tahn")
     with pytest.raises(ValueError, match="unknown initialiser 'glorot': expected .*xavier"):
-        initializer("glorot")
+        lookup_initializer("glorot")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.layers.norm import NORMS, Affine, BatchNorm, norm
+from zoo.layers.norm import NORMS, Affine, BatchNorm, create_norm
 
 X = np.random.default_rng(0).normal(3.0, 2.0, (4, 5, 6, 8)).astype(np.float32)
 SCALE = np.linspace(0.5, 2.0, 8, dtype=np.float32)
@@ -41,7 +41,7 @@ class Normed(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train):
-        return norm(self.kind, dtype=self.dtype)(x, train=train)
+        return create_norm(self.kind, dtype=self.dtype)(x, train=train)
 
 
 def with_weights(variables):
@@ -73,7 +73,7 @@ def test_group_norm_of_few_and_many_channels():
 
 def test_unknown_norm():
     with pytest.raises(ValueError, match="unknown norm 'bacth': did you mean batch"):
-        norm("bacth")
+        create_norm("bacth")
 
 
 def test_batch_norm_in_evaluation():

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.layers.residual import StochasticDepth, drop_rates, pad_skip, stack, stage, unstack
+from zoo.layers.residual import (
+    StochasticDepth,
+    apply_stage,
+    drop_rates,
+    pad_skip,
+    stack_blocks,
+    unstack_blocks,
+)
 
 KEY = jax.random.key(0)
 
@@ -67,7 +74,7 @@ class Tower(nn.Module):
     def __call__(self, x):
         rates = [self.rate * (k + 1) for k in range(self.depth)]
         how = dict(train=False, remat=self.remat, scan=self.scan)
-        return stage(Block, Block, x, name="stage1", rates=rates, **how)
+        return apply_stage(Block, Block, x, name="stage1", rates=rates, **how)
 
 
 @pytest.mark.parametrize(("depth", "rate"), [(1, 0.0), (2, 0.1), (4, 0.0)])
@@ -88,12 +95,12 @@ def test_scanned_and_rematerialised_stages_are_the_same(depth, rate):
     for scan in (False, True):
         for remat in (False, True):
             model = Tower(depth, rate, remat=remat, scan=scan)
-            own = stack(variables) if scan else variables
+            own = stack_blocks(variables) if scan else variables
             shapes = jax.eval_shape(model.init, KEY, x)
             assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, own)
             np.testing.assert_allclose(model.apply(own, x), y, rtol=1e-6)
             theirs = jax.grad(loss)(own, model)
-            theirs = unstack(theirs) if scan else theirs
+            theirs = unstack_blocks(theirs) if scan else theirs
             jax.tree.map(
                 lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), grads, theirs
             )
@@ -112,10 +119,13 @@ def test_stack_and_unstack():
     blocks = {f"stage2_{k}": {"conv": {"kernel": np.full((2,), k)}} for k in range(12)}
     head = {"head": {"kernel": np.ones(3)}}
     variables = {"params": {"backbone": blocks, **head}, "batch_stats": blocks}
-    stacked = stack(variables)
+    stacked = stack_blocks(variables)
     assert set(stacked["batch_stats"]) == {"stage2_0", "stage2_rest"}
     kernel = stacked["params"]["backbone"]["stage2_rest"]["conv"]["kernel"]
     np.testing.assert_array_equal(kernel, np.arange(1, 12)[:, None].repeat(2, 1))
     assert stacked["params"]["head"] == head["head"]
-    jax.tree.map(np.testing.assert_array_equal, unstack(stacked), variables)
-    assert stack(stacked).keys() == stacked.keys() and unstack(variables).keys() == variables.keys()
+    jax.tree.map(np.testing.assert_array_equal, unstack_blocks(stacked), variables)
+    assert (
+        stack_blocks(stacked).keys() == stacked.keys()
+        and unstack_blocks(variables).keys() == variables.keys()
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from zoo.losses import binary_cross_entropy, distillation, multiclass_svm
+from zoo.losses import binary_cross_entropy, distillation_loss, multiclass_svm
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(0, 3, (6, 5)).astype(np.float32)
@@ -81,25 +81,25 @@ def test_binary_cross_entropy_of_sure_logits_is_finite():
 def test_distillation_is_the_scaled_divergence(temperature):
     s, t = (softmax(x.astype(np.float64) / temperature) for x in (LOGITS, TEACHER))
     expected = temperature**2 * (t * np.log(t / s)).sum(1)
-    found = distillation(jnp.asarray(LOGITS), jnp.asarray(TEACHER), temperature=temperature)
+    found = distillation_loss(jnp.asarray(LOGITS), jnp.asarray(TEACHER), temperature=temperature)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    loss = lambda x: distillation(x, jnp.asarray(TEACHER), temperature=temperature).sum()
+    loss = lambda x: distillation_loss(x, jnp.asarray(TEACHER), temperature=temperature).sum()
     gradient = jax.grad(loss)(jnp.asarray(LOGITS))
     np.testing.assert_allclose(gradient, temperature * (s - t), atol=1e-5)
 
 
 def test_distillation_from_oneself_is_nothing():
     logits = jnp.asarray(LOGITS)
-    value, gradient = jax.value_and_grad(lambda x: distillation(x, logits, temperature=3.0).sum())(
-        logits
-    )
+    value, gradient = jax.value_and_grad(
+        lambda x: distillation_loss(x, logits, temperature=3.0).sum()
+    )(logits)
     assert abs(float(value)) < 1e-5 and np.abs(gradient).max() < 1e-6
 
 
 LOSSES = {
     "svm": (multiclass_svm, LABEL),
     "binary": (binary_cross_entropy, TARGET),
-    "distillation": (lambda a, b: distillation(a, b, temperature=2.0), TEACHER),
+    "distillation": (lambda a, b: distillation_loss(a, b, temperature=2.0), TEACHER),
 }
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.losses import rcnn
+from zoo.losses import rcnn_losses
 
 RANDOM = np.random.default_rng(0)
 B, N, R, K = 2, 6, 5, 3
@@ -71,7 +71,7 @@ def by_loops(told, *, rpn_sigma, roi_sigma):
 @pytest.mark.parametrize(("roi_beta", "sigma"), [(1 / 9, 3.0), (1.0, 1.0)])
 def test_sums(roi_beta, sigma):
     told = outputs()
-    ours = rcnn(told, None, roi_beta=roi_beta)
+    ours = rcnn_losses(told, None, roi_beta=roi_beta)
     theirs = by_loops(told, rpn_sigma=3.0, roi_sigma=sigma)
     assert ours.keys() == theirs.keys()
     for name, values in theirs.items():
@@ -80,7 +80,7 @@ def test_sums(roi_beta, sigma):
 
 def test_without_proposals_of_its_own():
     told = {name: values for name, values in outputs().items() if name.startswith("roi")}
-    assert set(rcnn(told, {})) == {"roi_classes", "roi_boxes"}
+    assert set(rcnn_losses(told, {})) == {"roi_classes", "roi_boxes"}
 
 
 def test_nothing_sampled_is_nothing_lost():
@@ -90,7 +90,7 @@ def test_nothing_sampled_is_nothing_lost():
         told[f"{part}_valid"] = np.zeros_like(told[f"{part}_valid"])
 
     def total(logits):
-        parts = rcnn({**told, "roi_logits": logits}, {})
+        parts = rcnn_losses({**told, "roi_logits": logits}, {})
         return sum(jnp.sum(each) for each in parts.values())
 
     value, slope = jax.value_and_grad(total)(jnp.asarray(told["roi_logits"]))
@@ -102,4 +102,6 @@ def test_dtypes(dtype):
     told = {name: jnp.asarray(values) for name, values in outputs(np.float32).items()}
     logits = ("rpn_logits", "rpn_deltas", "roi_logits", "roi_deltas")
     told |= {name: told[name].astype(dtype) for name in logits}
-    assert all(each.shape == (B,) and np.isfinite(each).all() for each in rcnn(told, {}).values())
+    assert all(
+        each.shape == (B,) and np.isfinite(each).all() for each in rcnn_losses(told, {}).values()
+    )

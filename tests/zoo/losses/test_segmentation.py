@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.losses import dice, focal, lovasz_softmax, pixel_cross_entropy, pixel_weight
+from zoo.losses import dice_loss, focal_loss, lovasz_softmax, pixel_cross_entropy, pixel_weights
 
 RANDOM = np.random.default_rng(0)
 B, H, W, K = 3, 5, 4, 4
@@ -59,12 +59,12 @@ def lovasz_of_class(p, true):
 
 CASES = {
     "cross entropy": (pixel_cross_entropy, np.where(KEPT, -np.log(TRUE), 0)),
-    "focal": (focal, np.where(KEPT, -((1 - TRUE) ** 2) * np.log(TRUE), 0)),
+    "focal": (focal_loss, np.where(KEPT, -((1 - TRUE) ** 2) * np.log(TRUE), 0)),
     "focal 1/2": (
-        lambda x, m: focal(x, m, gamma=0.5),
+        lambda x, m: focal_loss(x, m, gamma=0.5),
         np.where(KEPT, -((1 - TRUE) ** 0.5) * np.log(TRUE), 0),
     ),
-    "dice": (dice, of_images(lambda p, g: 1 - 2 * (p * g).sum() / (p.sum() + g.sum()))),
+    "dice": (dice_loss, of_images(lambda p, g: 1 - 2 * (p * g).sum() / (p.sum() + g.sum()))),
     "lovasz": (lovasz_softmax, of_images(lovasz_of_class)),
 }
 
@@ -125,7 +125,7 @@ def test_sums_over_many_pixels_are_exact_in_bfloat16():
     mask = np.zeros((1, 1, 300), np.uint8)
     mask[0, 0, :150] = 1
     logits = jnp.zeros((1, 1, 300, 2), jnp.bfloat16)
-    for loss in (dice, lovasz_softmax):
+    for loss in (dice_loss, lovasz_softmax):
         np.testing.assert_allclose(jax.jit(loss)(logits, mask), 0.5, rtol=1e-6)
 
 
@@ -153,7 +153,7 @@ def test_the_weighted_mean_is_torch_s_cross_entropy():
     mask = T.copy()
     mask[..., -1] = 255
     logits = jnp.asarray(np.stack([-X, X / 2, 0 * X], -1))
-    weight = np.asarray(jax.jit(partial(pixel_weight, class_weights=(1.0, 2.0, 0.5)))(mask))
+    weight = np.asarray(jax.jit(partial(pixel_weights, class_weights=(1.0, 2.0, 0.5)))(mask))
     mean = np.sum(weight * jax.jit(pixel_cross_entropy)(logits, mask)) / np.sum(weight)
     np.testing.assert_allclose(mean, TORCH["cross entropy"], rtol=1e-6)
 
@@ -161,7 +161,7 @@ def test_the_weighted_mean_is_torch_s_cross_entropy():
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.6, 0.5)])
 def test_focal_is_torchvision_s_sigmoid_focal_loss(alpha, gamma):
     logits = jnp.asarray(np.stack([0 * X, X], -1))
-    each = np.asarray(jax.jit(partial(focal, gamma=gamma))(logits, T))
+    each = np.asarray(jax.jit(partial(focal_loss, gamma=gamma))(logits, T))
     found = np.sum(np.array([1 - alpha, alpha])[T] * each)
     np.testing.assert_allclose(found, TORCH[alpha, gamma], rtol=1e-5)
 
@@ -169,7 +169,7 @@ def test_focal_is_torchvision_s_sigmoid_focal_loss(alpha, gamma):
 def test_weights_are_of_class_times_the_map_and_0_where_ignored():
     own = RANDOM.uniform(0, 9, MASK.shape).astype(np.float32)
     scale = np.array([0.5, 1.0, 0.0, 7.0])
-    found = jax.jit(partial(pixel_weight, class_weights=scale))(MASK, own)
+    found = jax.jit(partial(pixel_weights, class_weights=scale))(MASK, own)
     expected = np.where(KEPT, own * scale[np.where(KEPT, MASK, 0)], 0)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_array_equal(jax.jit(pixel_weight)(MASK), KEPT)
+    np.testing.assert_array_equal(jax.jit(pixel_weights)(MASK), KEPT)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zoo.losses import yolo_v1
+from zoo.losses import yolo_v1_loss
 
 H, W, P, K, N = 3, 4, 2, 3, 7
 HIGH, WIDE = 96, 160  # pixels of the canvas
@@ -113,7 +113,7 @@ def batch_of(boxes, labels, valid, crowd, dtype: Any = np.float32) -> dict[str, 
 
 
 def total(grid, batch, **scales):
-    parts = yolo_v1({"grid": grid}, batch, classes=K, **scales)
+    parts = yolo_v1_loss({"grid": grid}, batch, classes=K, **scales)
     return sum(part.sum() for part in parts.values()), parts
 
 
@@ -168,4 +168,4 @@ def test_impossible_boxes_are_no_objects(value):
 def test_channels_that_are_none():
     grid, *truth = draw()
     with pytest.raises(ValueError, match=r"4 classes has 4 \+ 5 channels for each box.*, got 13"):
-        yolo_v1({"grid": jnp.zeros(grid.shape)}, batch_of(*truth), classes=K + 1)
+        yolo_v1_loss({"grid": jnp.zeros(grid.shape)}, batch_of(*truth), classes=K + 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zoo.media.colormap import voc_palette
+from zoo.media.colormap import voc_colormap
 
 PUBLISHED = {  # VOC 2012's class colours, and its 255
     1: (128, 0, 0),
@@ -15,10 +15,10 @@ PUBLISHED = {  # VOC 2012's class colours, and its 255
 
 
 def test_published_colours():
-    palette = voc_palette(256)
+    palette = voc_colormap(256)
     assert {number: tuple(palette[number].tolist()) for number in PUBLISHED} == PUBLISHED
 
 
 def test_no_more_than_a_byte_tells():
     with pytest.raises(ValueError, match="256"):
-        voc_palette(257)
+        voc_colormap(257)

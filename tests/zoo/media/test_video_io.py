@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from zoo.media.video_io import frames, jumping, read_frames, survey
+from zoo.media.video_io import index_frames, iter_frames, read_frames, seek_frames
 
 SIZE = (48, 64)
 CODECS = {"mp4": "libx264", "mkv": "libx264", "avi": "mpeg4", "webm": "libvpx", "mov": "mpeg4"}
@@ -53,9 +53,9 @@ def write(
 @pytest.mark.parametrize("ending", CODECS)
 def test_indices_are_those_of_decoding_all(tmp_path, ending):
     file = write(tmp_path / f"clip.{ending}", 70, codec=CODECS[ending])
-    every = [pixels for pixels, _ in frames(file)]
+    every = [pixels for pixels, _ in iter_frames(file)]
     assert [number_of(frame) for frame in every] == list(range(70))
-    assert survey(file).count == 70
+    assert index_frames(file).count == 70
     for wanted in ([0], [69], [3, 3, 4, 50, 51, 69, 69], range(1, 70, 11), [40, 41]):
         found = list(read_frames(file, wanted))
         np.testing.assert_array_equal(found, [every[n] for n in wanted])
@@ -65,18 +65,18 @@ def test_indices_are_exact_where_the_times_between_frames_vary(tmp_path):
     ticks = np.cumsum(np.random.default_rng(0).integers(5, 300, 60)) - 5
     for ending in ("mp4", "mkv"):
         file = write(tmp_path / f"uneven.{ending}", 60, ticks=ticks, gop=7, bf=2)
-        known = survey(file)
-        seconds = np.array([second for _, second in frames(file)])
+        known = index_frames(file)
+        seconds = np.array([second for _, second in iter_frames(file)])
         np.testing.assert_allclose(seconds - seconds[0], (ticks - ticks[0]) / 1000, atol=2e-3)
         wanted = [2, 17, 18, 33, 58]
-        found = [number_of(frame) for frame in read_frames(file, wanted, known=known)]
+        found = [number_of(frame) for frame in read_frames(file, wanted, frame_index=known)]
         assert found == wanted and known.count == 60 and len(known.keys) > 4
 
 
 def test_jumping_decodes_few_frames_and_holds_one(tmp_path):
     large = (240, 320)
     file = write(tmp_path / "long.mp4", 250, size=large, gop=10, preset="ultrafast")
-    known = survey(file)
+    known = index_frames(file)
     assert len(known.keys) >= 25
     decoded = []
     with av.open(file) as container:
@@ -90,10 +90,10 @@ def test_jumping_decodes_few_frames_and_holds_one(tmp_path):
 
             seek = staticmethod(container.seek)
 
-        found = list(jumping(Counted(), stream, [100, 245], known.times, known.keys))
+        found = list(seek_frames(Counted(), stream, [100, 245], known.times, known.keys))
     assert len(found) == 2 and len(decoded) <= 30
     tracemalloc.start()
-    seen = [number_of(frame) for frame in read_frames(file, range(250), known=known)]
+    seen = [number_of(frame) for frame in read_frames(file, range(250), frame_index=known)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert seen == list(range(250)) and peak < 20 * 240 * 320 * 3
@@ -111,7 +111,7 @@ SHAPES = {
 def test_sizes_and_colours(tmp_path, name):
     case = {"count": 9, **SHAPES[name]}
     file = write(tmp_path / f"clip.{case.pop('ending')}", case.pop("count"), **case)
-    last = survey(file).count - 1
+    last = index_frames(file).count - 1
     (frame,) = read_frames(file, [last])
     assert frame.shape == (*SHAPES[name]["size"], 3) and number_of(frame) == last
 
@@ -126,7 +126,7 @@ BROKEN = {
 def test_what_is_no_video_is_one_line_that_names_it(tmp_path, name):
     file = tmp_path / "broken.mp4"
     file.write_bytes(BROKEN[name])
-    for read in (survey, lambda f: list(read_frames(f, [0])), lambda f: list(frames(f))):
+    for read in (index_frames, lambda f: list(read_frames(f, [0])), lambda f: list(iter_frames(f))):
         with pytest.raises(ValueError, match=f"^{file}: ") as caught:
             read(str(file))
         assert "\n" not in str(caught.value)
@@ -142,7 +142,7 @@ def test_a_container_without_frames_is_one_line(tmp_path, ending, says):
         stream = container.add_stream("mpeg4", rate=25)
         stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
         container.start_encoding()
-    for read in (survey, lambda f: list(read_frames(f, [0])), lambda f: list(frames(f))):
+    for read in (index_frames, lambda f: list(read_frames(f, [0])), lambda f: list(iter_frames(f))):
         with pytest.raises(ValueError, match=f"^{file}: there is {says}$"):
             read(str(file))
 
@@ -162,8 +162,10 @@ def test_a_cut_file_gives_what_is_there_or_one_line(tmp_path, ending, share):
     file = tmp_path / f"cut.{ending}"
     file.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
     try:
-        known = survey(str(file))
-        found = [number_of(f) for f in read_frames(str(file), range(known.count), known=known)]
+        known = index_frames(str(file))
+        found = [
+            number_of(f) for f in read_frames(str(file), range(known.count), frame_index=known)
+        ]
     except ValueError as error:
         assert str(error).startswith(f"{file}: ") and "\n" not in str(error)
         return
@@ -177,7 +179,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
         with pytest.raises(ValueError, match=f"^{file}: .*{says}"):
             list(read_frames(file, wanted))
     with pytest.raises(ValueError, match="no file"):
-        survey(str(tmp_path / "none.mp4"))
+        index_frames(str(tmp_path / "none.mp4"))
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=16000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
@@ -185,4 +187,4 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with pytest.raises(ValueError, match="there is no video in it"):
-        survey(str(tmp_path / "sound.mp4"))
+        index_frames(str(tmp_path / "sound.mp4"))

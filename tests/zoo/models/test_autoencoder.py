@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import zoo
-from zoo.models.autoencoder import Autoencoder, assemble
+from zoo.models.autoencoder import Autoencoder, stack_autoencoders
 from zoo.models.conv_autoencoder import ConvAutoencoder
 
 RANDOM = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def test_assembled_from_greedy_parts(draw):
         parts.append(variables["params"])
         codes = jax.jit(model.apply)(variables, codes)["code"][:, None, None, :]
     whole = Autoencoder(widths)
-    params = assemble(parts)
+    params = stack_autoencoders(parts)
     fresh = jax.eval_shape(whole.init, jax.random.key(0), IMAGE)["params"]
     assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, params)
 

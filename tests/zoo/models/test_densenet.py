@@ -10,7 +10,7 @@ from flax import traverse_util
 
 import zoo
 from zoo.models.densenet import DenseLayer, DenseNet, Transition
-from zoo.weights.publishers import export
+from zoo.weights.publishers import export_tensors
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def test_both_spellings_of_torchvision(spelling, tmp_path, draw):
     fields = dict(depths=(2, 1, 1, 1), growth=4, width=6, num_classes=3)
     variables = draw(zoo.create_model("densenet121", **fields), (32, 32, 3))
     paths = traverse_util.flatten_dict(variables, sep="/")
-    tensors = export("densenet121", paths, source="torchvision")
+    tensors = export_tensors("densenet121", paths, source="torchvision")
     assert "features.denseblock1.denselayer2.norm1.running_var" in tensors
     if spelling == "norm.1":
         tensors = {

@@ -11,14 +11,14 @@ import zoo
 from tests.golden.compare import read
 from tests.golden.detection import EVALUATED
 from tests.zoo.test_models import COUNTS
-from zoo.heads.roi import roi_samples
-from zoo.heads.rpn import anchor_samples
-from zoo.losses import rcnn
+from zoo.heads.roi import sample_rois
+from zoo.heads.rpn import sample_anchors
+from zoo.losses import rcnn_losses
 from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
-from zoo.profile import measure
-from zoo.weights.adapt import shapes
-from zoo.weights.publishers import rename
+from zoo.profile import trace_macs
+from zoo.weights.adapt import trace_shapes
+from zoo.weights.publishers import rename_tensors
 
 H, W = 64, 96
 PICTURE = dict(size=jnp.array([[64, 96], [48, 64], [64, 96]]))
@@ -34,7 +34,13 @@ TRUTH = dict(  # two objects; none; of no size, outside of the picture, and not 
     box_valid=jnp.array([[True, True, False], [False] * 3, [True] * 3]),
     **PICTURE,
 )
-FEW = dict(before_nms=(40, 30), after_nms=(20, 10), anchor_count=32, roi_count=16, detections=7)
+FEW = dict(
+    rpn_pre_nms_top_n=(40, 30),
+    rpn_post_nms_top_n=(20, 10),
+    rpn_batch_size_per_image=32,
+    box_batch_size_per_image=16,
+    detections=7,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,9 @@ def case(request, draw):
         model = zoo.create_model("fasterrcnn_vgg16", **fields, **FEW)
     else:
         backbone = VGG(widths=(2, 3, 4, 5, 6), depths=(1, 1, 1, 1, 1))
-        fields = dict(backbone=backbone, num_classes=3, hidden=12, roi_count=16, detections=7)
+        fields = dict(
+            backbone=backbone, num_classes=3, hidden=12, box_batch_size_per_image=16, detections=7
+        )
         model = zoo.create_model("fast_rcnn_vgg16", **fields)
     image = np.random.default_rng(0).normal(size=(3, H, W, 3)).astype(np.float32)
     given = dict(
@@ -83,7 +91,7 @@ def test_training_is_sound_whatever_the_truth(case):
                 rngs={"sample": key, "dropout": key},
                 mutable=["batch_stats"],
             )
-            losses = rcnn(found, TRUTH)
+            losses = rcnn_losses(found, TRUTH)
             return sum(jnp.sum(each) for each in losses.values()), (found, losses)
 
         return jax.grad(total, has_aux=True)(params)
@@ -101,7 +109,7 @@ def test_training_is_sound_whatever_the_truth(case):
         positive = np.asarray(found["rpn_positive"])
         # all of the paper's anchors are larger than these pictures
         assert positive[0].any() == model.pyramid and not positive[1].any()
-        assert np.asarray(found["rpn_valid"]).sum(1).max() <= model.anchor_count
+        assert np.asarray(found["rpn_valid"]).sum(1).max() <= model.rpn_batch_size_per_image
         _, (other, _) = step(variables["params"], jax.random.key(1))
         same = np.array_equal(found["rpn_logits"], other["rpn_logits"])
         assert same != model.pyramid  # another key, other anchors
@@ -124,7 +132,7 @@ def test_boxes_lie_in_the_picture_best_first(case):
 
 @pytest.fixture(scope="module")
 def published():
-    return shapes(zoo.create_model("fasterrcnn_resnet50_fpn"), (64, 64, 3))
+    return trace_shapes(zoo.create_model("fasterrcnn_resnet50_fpn"), (64, 64, 3))
 
 
 def test_frozen_numbers_are_no_parameters(published):
@@ -159,7 +167,7 @@ def test_weights_by_hand():
 
 def test_over_another_backbone():
     other = zoo.create_model("faster_rcnn", backbone="mobilenet_v2_035", num_classes=3)
-    assert shapes(other, (64, 64, 3))["params/head/deltas/kernel"].shape == (256, 16)
+    assert trace_shapes(other, (64, 64, 3))["params/head/deltas/kernel"].shape == (256, 16)
 
 
 def test_levels_are_the_backbones():
@@ -167,7 +175,7 @@ def test_levels_are_the_backbones():
     with pytest.raises(
         ValueError, match="sizes are those of 1 to 4 stages, which the backbone has"
     ):
-        measure(model, (64, 64, 3))
+        trace_macs(model, (64, 64, 3))
 
 
 def test_the_file_of_2019_has_older_names(published):
@@ -183,15 +191,15 @@ def test_the_file_of_2019_has_older_names(published):
         name: np.broadcast_to(np.float32(0), tensor.shape)
         for name, tensor in zip(names, tensors, strict=True)
     }
-    assert rename("fasterrcnn_resnet50_fpn", given, published).keys() == published.keys()
+    assert rename_tensors("fasterrcnn_resnet50_fpn", given, published).keys() == published.keys()
 
 
 def test_inside_anchors_alone():
     """The one that reaches out is nobody's, not even where it is the best; the next one is."""
     anchors = jnp.array([[-2.0, 0, 29, 31], [4, 4, 33, 33], [40, 0, 60, 20], [50, 0, 64, 20]])
-    told = dict(boxes=jnp.array([[0.0, 0, 31, 31]]), valid=jnp.array([True]), plus=1.0)
+    told = dict(boxes=jnp.array([[0.0, 0, 31, 31]]), valid=jnp.array([True]), pixel_offset=1.0)
     fields = dict(high=0.9, low=0.3, count=4, share=0.5, inside=jnp.array([64, 64]))
-    draw = jax.jit(functools.partial(anchor_samples, **told, **fields))  # else op by op
+    draw = jax.jit(functools.partial(sample_anchors, **told, **fields))  # else op by op
     found = draw(jax.random.key(0), anchors)
     rows = np.asarray(found["indices"])[np.asarray(found["valid"])]
     assert sorted(rows) == [1, 2]  # the last one ends at pixel 64 of 0 to 63
@@ -202,8 +210,8 @@ def test_background_from_a_tenth_on():
     truth = dict(boxes=jnp.array([[0.0, 0, 9, 9]]), labels=jnp.array([1]))
     truth |= dict(box_valid=jnp.array([True]))
     rois = jnp.array([[0.0, 0, 9, 4], [0, 0, 9, 2], [0, 0, 4, 1], [50, 50, 60, 60]])
-    fields = dict(high=0.5, low=0.1, count=8, share=0.5, plus=1.0)
-    draw = jax.jit(functools.partial(roi_samples, truth=truth, **fields))
+    fields = dict(high=0.5, low=0.1, count=8, share=0.5, pixel_offset=1.0)
+    draw = jax.jit(functools.partial(sample_rois, ground_truth=truth, **fields))
     found = draw(jax.random.key(0), rois, jnp.ones(4, bool))
     kept = np.asarray(found["valid"])
     labels = dict(

@@ -11,7 +11,7 @@ import pytest
 
 import zoo
 from tests.zoo.test_models import COUNTS
-from zoo.models.fcn import FCN, DilatedFCN, convolutionalise
+from zoo.models.fcn import FCN, DilatedFCN, convert_classifier
 from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
 
@@ -187,7 +187,7 @@ def test_scores_of_a_classifier(name, draw):
     fields = dict(window=window, kernel=kernel)
     model = FCN(classifier.clone(num_classes=0), **NARROW, **fields, pad=None)
     fresh = draw(model, (224, 224, 3))
-    variables = convolutionalise(fresh, of_classifier)
+    variables = convert_classifier(fresh, of_classifier)
     assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, fresh)
     assert (variables["params"]["score"]["kernel"] == fresh["params"]["score"]["kernel"]).all()
     score = of_classifier["params"]["head"]
@@ -205,7 +205,7 @@ def test_weights_of_published_classifiers_fit():
     for name in ("vgg16", "vgg16_bn"):
         _, of_classifier = shapes(zoo.create_model(name), 224, 224)
         _, variables = shapes(zoo.create_model("fcn8s_vgg16", backbone=name), 64, 64)
-        made = jax.eval_shape(convolutionalise, variables, of_classifier)
+        made = jax.eval_shape(convert_classifier, variables, of_classifier)
         assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, variables)
 
 
@@ -213,7 +213,7 @@ def test_another_classifier():
     _, of_classifier = shapes(zoo.create_model("vgg11"), 224, 224)
     _, variables = shapes(zoo.create_model("fcn8s_vgg16"), 64, 64)
     with pytest.raises(ValueError, match="not the FCN's: .*params/stage1_1/conv/bias") as caught:
-        convolutionalise(variables, of_classifier)
+        convert_classifier(variables, of_classifier)
     assert "\n" not in str(caught.value)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.models.lenet import TABLE_I, LeNet5, SparseConv, Subsample, digit_codes
+from zoo.models.lenet import C3_CONNECTIONS, LeNet5, SparseConv, Subsample, digit_codes
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
@@ -46,9 +46,9 @@ def test_paths():
 
 def test_table_i():
     """Every map of S2 feeds ten of C3; three inputs six times, four nine times, six once."""
-    assert np.bincount(np.concatenate(TABLE_I)).tolist() == [10] * 6
-    assert [len(row) for row in TABLE_I] == [3] * 6 + [4] * 9 + [6]
-    assert len(set(TABLE_I)) == 16
+    assert np.bincount(np.concatenate(C3_CONNECTIONS)).tolist() == [10] * 6
+    assert [len(row) for row in C3_CONNECTIONS] == [3] * 6 + [4] * 9 + [6]
+    assert len(set(C3_CONNECTIONS)) == 16
 
 
 def test_sparse_convolution():
@@ -58,7 +58,7 @@ def test_sparse_convolution():
     assert kernel.shape == (5, 5, 60)
     expected = np.zeros((2, 4, 5, 16))
     edge = 0
-    for target, row in enumerate(TABLE_I):
+    for target, row in enumerate(C3_CONNECTIONS):
         for source in row:
             for i in range(4):
                 for j in range(5):

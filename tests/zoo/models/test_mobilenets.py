@@ -9,9 +9,9 @@ import pytest
 
 import zoo
 from zoo.layers.conv_norm import ConvNorm
-from zoo.layers.make_divisible import round_width
+from zoo.layers.make_divisible import make_divisible
 from zoo.models.mobilenet_v2 import InvertedResidual
-from zoo.profile import measure
+from zoo.profile import trace_macs
 
 KEY = jax.random.key(0, impl="rbg")
 
@@ -40,7 +40,7 @@ def shapes(model, side: int):
 )
 def test_any_width_and_resolution(name, width, side, millions):
     model = zoo.create_model(name, width=width)
-    _, _, macs = measure(model, (side, side, 3))
+    _, _, macs = trace_macs(model, (side, side, 3))
     assert macs / 1e6 == pytest.approx(millions, abs=1)
 
 
@@ -49,7 +49,7 @@ def test_round_width():
     for width in np.linspace(1, 400, 1000):
         near = sorted(range(8, 420, 8), key=lambda multiple: abs(multiple - width))
         kept = next(multiple for multiple in near if multiple >= 0.9 * width)
-        assert abs(round_width(width) - width) == abs(kept - width)
+        assert abs(make_divisible(width) - width) == abs(kept - width)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.layers.residual import stack, unstack
+from zoo.layers.residual import stack_blocks, unstack_blocks
 from zoo.models.preact_resnet import PreactBlock
 from zoo.models.resnet import Basic, Bottleneck, ResNet
 
@@ -181,7 +181,7 @@ def test_scanned_is_unrolled(name, draw):
     """Features, gradients and statistics, after stacking; with blocks recomputed, too."""
     model = zoo.create_model(name, act="tanh", **TINY[name])
     variables = draw(model, IMAGES.shape[1:])
-    scanned, stacked = model.clone(scan=True, remat=True), stack(variables)
+    scanned, stacked = model.clone(scan=True, remat=True), stack_blocks(variables)
     assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(
         jnp.shape, jax.eval_shape(scanned.init, KEY, IMAGES)
     )
@@ -195,8 +195,8 @@ def test_scanned_is_unrolled(name, draw):
     grads, (out, new) = learn(variables["params"], variables["batch_stats"], model)
     theirs, (out2, new2) = learn(stacked["params"], stacked["batch_stats"], scanned)
     close(out2, out)
-    close(unstack(new2), new)
-    close(unstack(theirs), grads)
+    close(unstack_blocks(new2), new)
+    close(unstack_blocks(theirs), grads)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "preact_resnet164"])
@@ -205,7 +205,7 @@ def test_files_know_no_scanning(name, draw, tmp_path):
     fields = dict(depths=(3,), width=4, num_classes=3)
     model = zoo.create_model(name, **fields)
     variables = draw(model, zoo.model_card(name).input)
-    scanned, stacked = model.clone(scan=True, remat=True), stack(variables)
+    scanned, stacked = model.clone(scan=True, remat=True), stack_blocks(variables)
     zoo.save_model(name, tmp_path / "one", model, variables)
     zoo.save_model(name, tmp_path / "other", scanned, stacked)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
@@ -229,7 +229,7 @@ def test_folding(name, draw):
     close(folded.apply(thinner, IMAGES), expected)
     norms = [path for path, _ in jax.tree.leaves_with_path(thinner) if path[-1].key == "scale"]
     assert len(norms) == (3 + 1 if name.startswith("preact") else 0)
-    folded, thinner = zoo.fold_batchnorm(model.clone(scan=True), stack(variables))
+    folded, thinner = zoo.fold_batchnorm(model.clone(scan=True), stack_blocks(variables))
     close(folded.apply(thinner, IMAGES), expected)
 
 
@@ -239,7 +239,7 @@ def test_stochastic_depth_and_dropout(scan, draw):
     model = zoo.create_model("resnet20", **TINY["resnet20"])
     variables = draw(model, IMAGES.shape[1:])
     model = model.clone(scan=scan, stochastic_depth=0.9, dropout=0.5)
-    variables = stack(variables) if scan else variables
+    variables = stack_blocks(variables) if scan else variables
 
     @jax.jit
     def draws(key):

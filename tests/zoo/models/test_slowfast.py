@@ -36,7 +36,7 @@ def test_the_fast_pathway_is_light():
     assert sum(card.pathways.values()) + 2304 * 400 == card.macs
     assert card.pathways["fast"] / card.macs == pytest.approx(0.2, abs=0.02)
     assert card.frame_strides["slow_stage4"] == 8 and card.frame_strides["fast_stage1"] == 1
-    text = show.facts(card)
+    text = show.format_card(card)
     assert "for one clip of 32x224x224x3" in text
     assert "pathways       slow 79.5 %, fast 19.1 %, lateral 1.4 % of the multiply-adds" in text
     assert "slow_stage4 stride 32 and 8 frames, 2048 channels" in text

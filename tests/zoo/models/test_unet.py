@@ -11,8 +11,8 @@ import pytest
 
 import zoo
 from tests.golden.compare import double_precision
-from zoo.models.unet import UNet, fitting_sides, margin
-from zoo.registry import variant
+from zoo.models.unet import UNet, nearest_valid_sizes, valid_margin
+from zoo.registry import variant_card
 from zoo.weights import adapt, model_file, read_card
 
 RANDOM = np.random.default_rng(0)
@@ -207,10 +207,13 @@ def test_which_sides_fit():
 
     for depth in (1, 2, 3, 4, 5):
         good = [side for side in range(700) if fits(side, depth)]
-        assert all(side - fits(side, depth) == 2 * margin(depth=depth) for side in good)
+        assert all(side - fits(side, depth) == 2 * valid_margin(depth=depth) for side in good)
         for side in range(600):
             below = max((n for n in good if n < side), default=None)
-            assert fitting_sides(side, depth=depth) == (below, min(n for n in good if n >= side))
+            assert nearest_valid_sizes(side, depth=depth) == (
+                below,
+                min(n for n in good if n >= side),
+            )
 
 
 @pytest.mark.parametrize(
@@ -294,7 +297,7 @@ def test_any_family_under_it(name):
     model = zoo.create_model("unet", backbone=backbone, num_classes=5)
     card = zoo.model_card("unet", backbone=backbone, num_classes=5)
     assert card.features == {f"stage{k}": stage for k, stage in enumerate(stages, 1)}
-    assert card.input == variant(name)[0]["input"] and card.preprocessing.crop == 1
+    assert card.input == variant_card(name)[0]["input"] and card.preprocessing.crop == 1
     image = jax.ShapeDtypeStruct((2, 67, 93, 3), jnp.float32)
     out, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     assert out["logits"].shape == (2, 67, 93, 5)
@@ -363,8 +366,8 @@ def test_an_assembly_is_saved_loaded_and_folded(assembly, tmp_path):
 
 
 def test_a_name_alone_is_saved_as_a_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(model_file, "shapes", lambda model, image: {})
-    monkeypatch.setattr(adapt, "shapes", lambda model, image: {})
+    monkeypatch.setattr(model_file, "trace_shapes", lambda model, image: {})
+    monkeypatch.setattr(adapt, "trace_shapes", lambda model, image: {})
     model = zoo.create_model("unet", backbone="resnet34", axis_name="data", remat=True)
     zoo.save_model("unet", tmp_path / "a", model, {})
     card = read_card(tmp_path / "a")

@@ -9,8 +9,8 @@ import pytest
 from flax import traverse_util
 
 import zoo
-from zoo.models.vit import Block, ViT, resize_positions, told
-from zoo.weights.publishers import export
+from zoo.models.vit import Block, ViT, infer_fields, resize_positions
+from zoo.weights.publishers import export_tensors
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
@@ -254,11 +254,11 @@ def test_positions_of_another_library_tell_the_image_size(source, tmp_path, draw
     model = zoo.create_model("vit_ti_16", image_size=96, **fields)
     variables = draw(model, (96, 96, 3))
     paths = traverse_util.flatten_dict(variables, sep="/")
-    np.savez(tmp_path / "a.npz", **export("vit_ti_16", paths, source=source))
+    np.savez(tmp_path / "a.npz", **export_tensors("vit_ti_16", paths, source=source))
     loaded, values = zoo.load_model("vit_ti_16", tmp_path / "a.npz", depth=2, width=12)
     assert loaded == model and jax.tree.all(jax.tree.map(np.array_equal, values, variables))
 
 
 def test_positions_of_no_square_tell_nothing():
-    assert told({"params/positions": np.zeros((1, 19, 12))}, model=ViT()) == {}
-    assert told({}, model=ViT()) == {}
+    assert infer_fields({"params/positions": np.zeros((1, 19, 12))}, model=ViT()) == {}
+    assert infer_fields({}, model=ViT()) == {}

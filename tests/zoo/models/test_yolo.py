@@ -11,16 +11,18 @@ import pytest
 
 import zoo
 from tests.golden.compare import QUICKLY
-from zoo.losses import yolo_v1
+from zoo.losses import yolo_v1_loss
 from zoo.models.resnet import ResNet
-from zoo.models.yolo import YOLO, YOLOGrid, detections
-from zoo.ops.yolo_grid import cells, grid_boxes
-from zoo.profile import measure
+from zoo.models.yolo import YOLO, YOLOGrid, postprocess_detections
+from zoo.ops.yolo_grid import decode_grid_boxes, split_grid
+from zoo.profile import trace_macs
 
 H, W, P, K = 3, 5, 2, 3
 HIGH, WIDE = 96, 200
-find = jax.jit(detections, static_argnames=("canvas", "classes", "threshold", "overlap", "count"))
-RULE: dict[str, Any] = dict(classes=K, threshold=0.05, overlap=0.5)
+find = jax.jit(
+    postprocess_detections, static_argnames=("canvas", "classes", "score_thresh", "nms_thresh", "detections_per_img")
+)
+RULE: dict[str, Any] = dict(classes=K, score_thresh=0.05, nms_thresh=0.5)
 SMALL: dict[str, Any] = dict(
     layers=((2, 3, 2), None, (3, 3, 1), None, (3, 1, 1)), hidden=4, num_classes=K
 )
@@ -70,7 +72,7 @@ def test_detections(count):
     """On a grid and a canvas that are no squares; more places than boxes, and fewer."""
     grid, size = drawn(), (80, 150)
     expected = found_by_hand(grid, size)
-    found = find(grid, jnp.array(size), canvas=(HIGH, WIDE), count=count, **RULE)
+    found = find(grid, jnp.array(size), canvas=(HIGH, WIDE), detections_per_img=count, **RULE)
     valid = np.asarray(found["valid"])
     assert 12 < len(expected) < 200 and valid.sum() == min(count, len(expected))
     expected = expected[:count]
@@ -94,9 +96,9 @@ def test_a_box_is_found_where_the_loss_wants_it():
         cell[K + P + 4 :] = x % 1, y % 1, ((x1 - x0) / WIDE) ** 0.5, ((y1 - y0) / HIGH) ** 0.5
     batch = dict(image=np.zeros((1, HIGH, WIDE, 3)), boxes=boxes[None], labels=labels[None])
     batch |= dict(box_valid=np.ones((1, 3), bool))
-    loss = jax.jit(functools.partial(yolo_v1, classes=K))({"grid": grid}, batch)
+    loss = jax.jit(functools.partial(yolo_v1_loss, classes=K))({"grid": grid}, batch)
     assert sum(float(part[0]) for part in loss.values()) == pytest.approx(0, abs=1e-9)
-    found = find(grid[0], jnp.array([HIGH, WIDE]), canvas=(HIGH, WIDE), count=3, **RULE)
+    found = find(grid[0], jnp.array([HIGH, WIDE]), canvas=(HIGH, WIDE), detections_per_img=3, **RULE)
     order = np.argsort(found["labels"])
     np.testing.assert_allclose(found["boxes"][order], boxes[[1, 2, 0]], atol=1e-3)
     np.testing.assert_allclose(found["scores"], np.ones(3), rtol=1e-6)
@@ -154,10 +156,10 @@ def test_the_grid_on_any_backbone(backbone, fields, stride, side):
     if fields:
         backbone = zoo.create_model(backbone, num_classes=0, **fields)
     model = zoo.create_model("yolo_grid", backbone=backbone, num_classes=3, boxes=3, stride=stride)
-    outputs, _, _ = measure(model, (64, 96, 3))
+    outputs, _, _ = trace_macs(model, (64, 96, 3))
     assert outputs["grid"].shape == (1, side, side * 3 // 2, 18)
     with pytest.raises(ValueError, match="stride 64 is none of the backbone's, which are"):
-        measure(model.clone(stride=64), (64, 96, 3))
+        trace_macs(model.clone(stride=64), (64, 96, 3))
 
 
 def test_the_grid_begins_in_the_middle_of_its_cells():
@@ -167,8 +169,8 @@ def test_the_grid_begins_in_the_middle_of_its_cells():
     def start(x):
         return model.init_with_output(jax.random.key(0), x, train=True)[0]["grid"]
 
-    ours = cells(jax.jit(start, compiler_options=QUICKLY)(image), classes=2)
-    boxes = np.asarray(grid_boxes(ours.places[0]))
+    ours = split_grid(jax.jit(start, compiler_options=QUICKLY)(image), classes=2)
+    boxes = np.asarray(decode_grid_boxes(ours.boxes[0]))
     row, column = np.mgrid[:8, :12]
     middle = np.stack([(column + 0.5) / 12, (row + 0.5) / 8], -1)[:, :, None]
     np.testing.assert_allclose((boxes[..., :2] + boxes[..., 2:]) / 2 - middle, 0, atol=0.02)
@@ -178,7 +180,7 @@ def test_the_grid_begins_in_the_middle_of_its_cells():
 
 def test_the_layers_of_the_paper():
     """24 convolutions, of which 20 are pretrained: half-way through the stage of stride 32."""
-    _, variables, macs = measure(zoo.create_model("yolov1"), (448, 448, 3))
+    _, variables, macs = trace_macs(zoo.create_model("yolov1"), (448, 448, 3))
     names = [name for name in variables["params"] if name.startswith("conv")]
     assert len(names) == 24
     kernels = [variables["params"][f"conv{n}"]["conv"]["kernel"].shape for n in range(1, 25)]

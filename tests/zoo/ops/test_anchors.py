@@ -5,7 +5,7 @@ import numpy as np
 
 from tests.golden import roi_fixtures
 from zoo.ops.anchors import cell_anchors, grid_anchors, paper_anchors
-from zoo.ops.boxes import area
+from zoo.ops.boxes import box_area
 
 NINE = [
     [-83, -39, 100, 56],
@@ -27,7 +27,7 @@ def test_the_nine_of_the_paper():
 
 def test_their_areas():
     """128², 256² and 512² by the paper, as near as the rounded sides of the base come."""
-    root = np.sqrt(jax.jit(lambda: area(paper_anchors(), plus=1.0))()).reshape(3, 3)
+    root = np.sqrt(jax.jit(lambda: box_area(paper_anchors(), pixel_offset=1.0))()).reshape(3, 3)
     np.testing.assert_allclose(root, [[128, 256, 512]] * 3, rtol=0.04)
 
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from tests.golden import roi_fixtures
-from zoo.ops.assign import match, sample
+from zoo.ops.assign import match_anchors, sample_balanced
 
 HIGH, LOW = roi_fixtures.SHARES
-matched = jax.jit(functools.partial(match, high=HIGH, low=LOW), static_argnames="low_quality")
+matched = jax.jit(
+    functools.partial(match_anchors, fg_iou_thresh=HIGH, bg_iou_thresh=LOW),
+    static_argnames="allow_low_quality_matches",
+)
 
 
 @pytest.mark.parametrize("low_quality", [False, True])
@@ -46,7 +49,9 @@ def test_as_numpy():
     iou = (rng.integers(0, 11, (3, 5, 60)) / 20).astype(np.float32)
     valid = rng.uniform(size=(3, 5)) < 0.6
     valid[2] = False
-    found = jax.jit(jax.vmap(functools.partial(match, high=HIGH, low=LOW)))(iou, valid)
+    found = jax.jit(
+        jax.vmap(functools.partial(match_anchors, fg_iou_thresh=HIGH, bg_iou_thresh=LOW))
+    )(iou, valid)
     np.testing.assert_array_equal(found, list(map(slow_match, iou, valid)))
 
 
@@ -57,13 +62,13 @@ def test_nothing_overlaps():
     assert matched(iou, jnp.ones(5, bool)).tolist() == [0] * 9 + [-1] * 51
     assert matched(iou - 1, jnp.zeros(5, bool)).tolist() == [-1] * 60
     with pytest.raises(ValueError, match="got low 0.7, high 0.3"):
-        match(iou, iou[:, 0] > 0, high=0.3, low=0.7)
+        match_anchors(iou, iou[:, 0] > 0, fg_iou_thresh=0.3, bg_iou_thresh=0.7)
 
 
-@functools.partial(jax.jit, static_argnames=("count", "share"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "positive_fraction"))
 @functools.partial(jax.vmap, in_axes=(0, None, None, None, None))
 def draw(key, positive, negative, count, share):
-    return sample(key, positive, negative, count=count, share=share)
+    return sample_balanced(key, positive, negative, batch_size=count, positive_fraction=share)
 
 
 KEYS = jax.random.split(jax.random.key(0), 200)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.golden import roi_fixtures
 from zoo.ops import boxes
-from zoo.ops.boxes import LARGEST, box_diou, box_giou, box_iou, decode, encode
+from zoo.ops.boxes import MAX_LOG_RATIO, box_diou, box_giou, box_iou, decode_boxes, encode_boxes
 
 GOLDEN = roi_fixtures.golden("boxes")
 OVERLAPS = {"box_iou": box_iou, "generalized_box_iou": box_giou, "distance_box_iou": box_diou}
@@ -24,7 +24,7 @@ WORST = np.array(  # with each other and with good ones
         [0, np.nan, 3, 4],
         [-np.inf, 0, np.inf, 9],
         [0, 0, np.inf, np.inf],
-        [-LARGEST, -LARGEST, LARGEST, LARGEST],
+        [-MAX_LOG_RATIO, -MAX_LOG_RATIO, MAX_LOG_RATIO, MAX_LOG_RATIO],
         [-3e38, 0, 3e38, 3e38],
         [1, 1, 1 + 1e-6, 1 + 1e-6],
         [1e-30, 1e-30, 2e-30, 2e-30],
@@ -41,16 +41,16 @@ def pair():
     return (jnp.asarray(roi_fixtures.boxes(name, 12)) for name in "ab")
 
 
-def slow_iou(a, b, plus):
+def slow_iou(a, b, pixel_offset):
     """Pixel by pixel of the arithmetic, one pair at a time."""
     found = np.zeros((len(a), len(b)))
     for i, (ax0, ay0, ax1, ay1) in enumerate(np.asarray(a, np.float64)):
         for j, (bx0, by0, bx1, by1) in enumerate(np.asarray(b, np.float64)):
-            width = max(min(ax1, bx1) - max(ax0, bx0) + plus, 0)
-            height = max(min(ay1, by1) - max(ay0, by0) + plus, 0)
-            whole = (ax1 - ax0 + plus) * (ay1 - ay0 + plus) + (bx1 - bx0 + plus) * (
-                by1 - by0 + plus
-            )
+            width = max(min(ax1, bx1) - max(ax0, bx0) + pixel_offset, 0)
+            height = max(min(ay1, by1) - max(ay0, by0) + pixel_offset, 0)
+            whole = (ax1 - ax0 + pixel_offset) * (ay1 - ay0 + pixel_offset) + (
+                bx1 - bx0 + pixel_offset
+            ) * (by1 - by0 + pixel_offset)
             found[i, j] = width * height / (whole - width * height)
     return found
 
@@ -69,40 +69,46 @@ def test_as_torchvision(name):
     np.testing.assert_allclose(gradient, GOLDEN[f"{name} gradient"], atol=2e-6)
 
 
-@pytest.mark.parametrize("plus", [0.0, 1.0])
-def test_iou_as_numpy(plus):
+@pytest.mark.parametrize("pixel_offset", [0.0, 1.0])
+def test_iou_as_numpy(pixel_offset):
     a, b = pair()
-    np.testing.assert_allclose(jitted(box_iou, plus=plus)(a, b), slow_iou(a, b, plus), atol=1e-6)
-    sides = np.asarray(b)[:, 2:] - np.asarray(b)[:, :2] + plus
-    np.testing.assert_allclose(jitted(boxes.area, plus=plus)(b), sides.prod(1), rtol=1e-6)
+    np.testing.assert_allclose(
+        jitted(box_iou, pixel_offset=pixel_offset)(a, b), slow_iou(a, b, pixel_offset), atol=1e-6
+    )
+    sides = np.asarray(b)[:, 2:] - np.asarray(b)[:, :2] + pixel_offset
+    np.testing.assert_allclose(
+        jitted(boxes.box_area, pixel_offset=pixel_offset)(b), sides.prod(1), rtol=1e-6
+    )
 
 
 def test_coder_as_torchvision():
     a, b = pair()
-    deltas = jitted(encode, weights=roi_fixtures.WEIGHTS)(a, b)
+    deltas = jitted(encode_boxes, weights=roi_fixtures.WEIGHTS)(a, b)
     np.testing.assert_allclose(deltas, GOLDEN["encode"], rtol=1e-5, atol=2e-5)
-    far = jitted(decode, weights=roi_fixtures.WEIGHTS)(GOLDEN["encode"] * 4, b)
+    far = jitted(decode_boxes, weights=roi_fixtures.WEIGHTS)(GOLDEN["encode"] * 4, b)
     np.testing.assert_allclose(far, GOLDEN["decode"], rtol=1e-4, atol=1e-3)
-    np.testing.assert_array_equal(jitted(boxes.clip, size=roi_fixtures.SIZE)(a), GOLDEN["clip"])
+    np.testing.assert_array_equal(
+        jitted(boxes.clip_boxes, size=roi_fixtures.SIZE)(a), GOLDEN["clip"]
+    )
 
 
-@pytest.mark.parametrize("plus", [0.0, 1.0])
-def test_decode_inverts_encode(plus):
+@pytest.mark.parametrize("pixel_offset", [0.0, 1.0])
+def test_decode_inverts_encode(pixel_offset):
     a, b = pair()
-    fields = dict(weights=roi_fixtures.WEIGHTS, plus=plus)
-    again = jax.jit(lambda a, b: decode(encode(a, b, **fields), b, **fields))(a, b)
-    # with plus, py-faster-rcnn's x1 is centre + width / 2, the pixel after the last
-    grown = np.asarray(a) + np.array([0, 0, plus, plus])
+    fields = dict(weights=roi_fixtures.WEIGHTS, pixel_offset=pixel_offset)
+    again = jax.jit(lambda a, b: decode_boxes(encode_boxes(a, b, **fields), b, **fields))(a, b)
+    # with pixel_offset, py-faster-rcnn's x1 is centre + width / 2, the pixel after the last
+    grown = np.asarray(a) + np.array([0, 0, pixel_offset, pixel_offset])
     np.testing.assert_allclose(again, grown, atol=1e-4)
 
 
 def test_growth_is_bounded():
     _, b = pair()
     sides = [
-        boxes.to_centres(jitted(decode, **fields)(jnp.full((12, 4), 50.0), b))[:, 2:]
+        boxes.to_center_form(jitted(decode_boxes, **fields)(jnp.full((12, 4), 50.0), b))[:, 2:]
         for fields in ({}, dict(clip=math.inf))
     ]
-    np.testing.assert_allclose(sides[0], boxes.to_centres(b)[:, 2:] * 62.5, rtol=1e-4)
+    np.testing.assert_allclose(sides[0], boxes.to_center_form(b)[:, 2:] * 62.5, rtol=1e-4)
     assert (sides[1] > 1e20).all()
 
 
@@ -110,22 +116,26 @@ def test_encode_by_hand():
     """R-CNN, appendix C, with pixels that count in: bbox_transform of py-faster-rcnn."""
     box, anchor = jnp.array([[10.0, 20, 29, 59]]), jnp.array([[5.0, 5, 14, 24]])
     expected = [(20 - 10) / 10, (40 - 15) / 20, math.log(2), math.log(2)]
-    np.testing.assert_allclose(jitted(encode, plus=1.0)(box, anchor)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        jitted(encode_boxes, pixel_offset=1.0)(box, anchor)[0], expected, rtol=1e-6
+    )
 
 
 def test_centres():
     a, _ = pair()
-    centres = boxes.to_centres(a)
+    centres = boxes.to_center_form(a)
     np.testing.assert_allclose(centres[:, 0], (a[:, 0] + a[:, 2]) / 2)
-    np.testing.assert_allclose(boxes.from_centres(centres), a, atol=1e-5)
+    np.testing.assert_allclose(boxes.from_center_form(centres), a, atol=1e-5)
 
 
 def test_clip_within_pixels():
-    found = boxes.clip(jnp.array([[[-5.0, -5.0, 500.0, 500.0]]]), jnp.array([30, 40]), plus=1.0)
+    found = boxes.clip_boxes(
+        jnp.array([[[-5.0, -5.0, 500.0, 500.0]]]), jnp.array([30, 40]), pixel_offset=1.0
+    )
     assert found.tolist() == [[[0, 0, 39, 29]]]
 
 
-@pytest.mark.parametrize("f", [functools.partial(box_iou, plus=1.0), box_giou, box_diou])
+@pytest.mark.parametrize("f", [functools.partial(box_iou, pixel_offset=1.0), box_giou, box_diou])
 def test_overlaps_of_the_worst(f):
     def total(a, b):
         y = f(a, b)
@@ -136,13 +146,17 @@ def test_overlaps_of_the_worst(f):
     assert y[0, 0] == 1 and np.abs(y[0, 1:]).max() < 1.5
 
 
-@pytest.mark.parametrize("f", [encode, functools.partial(encode, plus=1.0), decode])
+@pytest.mark.parametrize(
+    "f", [encode_boxes, functools.partial(encode_boxes, pixel_offset=1.0), decode_boxes]
+)
 def test_offsets_of_the_worst(f):
     usual = jnp.asarray(WORST[:1])
     offsets = jnp.array([[0.3, -0.2, 0.1, 4.0]] * len(WORST))
     one = jnp.repeat(usual, len(WORST), 0)
-    pairs = [(offsets, WORST)] if f is decode else [(one, WORST), (WORST, one), (WORST, WORST)]
-    if f is decode:
+    pairs = (
+        [(offsets, WORST)] if f is decode_boxes else [(one, WORST), (WORST, one), (WORST, WORST)]
+    )
+    if f is decode_boxes:
         pairs.append((offsets * 1e20, one))
 
     @jax.jit
@@ -154,12 +168,12 @@ def test_offsets_of_the_worst(f):
         y, slopes = both(a, b)
         assert np.isfinite(y).all()
         assert all(np.isfinite(each).all() for each in slopes)
-    if f is encode:
+    if f is encode_boxes:
         assert (y[1:8] == 0).all()
 
 
 def test_a_regressor_that_diverges_is_seen():
-    assert np.isnan(decode(jnp.full((1, 4), jnp.nan), jnp.asarray(WORST[:1]))).all()
+    assert np.isnan(decode_boxes(jnp.full((1, 4), jnp.nan), jnp.asarray(WORST[:1]))).all()
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
@@ -168,9 +182,9 @@ def test_types(dtype):
     with jax.enable_x64(dtype == jnp.float64):
         a, b = (jnp.asarray(roi_fixtures.boxes(name, 12), dtype) for name in "ab")
         assert jax.eval_shape(box_giou, a, b.astype(jnp.float32)).dtype == wide
-        deltas = jax.jit(encode)(a, b)
+        deltas = jax.jit(encode_boxes)(a, b)
         assert deltas.dtype == wide
-        again = jax.jit(decode)(deltas, b)
+        again = jax.jit(decode_boxes)(deltas, b)
         assert again.dtype == wide
         np.testing.assert_allclose(again, a.astype(wide), atol=1e-4)
 
@@ -179,7 +193,7 @@ def test_vmap():
     a, b = pair()
     many = jax.jit(jax.vmap(box_giou))(jnp.stack([a, b]), jnp.stack([b, a]))
     np.testing.assert_allclose(many[0], many[1].T, atol=1e-6)
-    per_class = jax.jit(decode)(jnp.zeros((12, 3, 4)), b[:, None])
+    per_class = jax.jit(decode_boxes)(jnp.zeros((12, 3, 4)), b[:, None])
     np.testing.assert_allclose(per_class, jnp.repeat(b[:, None], 3, 1), atol=1e-5)
 
 
@@ -187,4 +201,4 @@ def test_mistakes():
     with pytest.raises(AssertionError):
         box_iou(jnp.zeros((2, 5)), jnp.zeros((2, 4)))
     with pytest.raises(AssertionError):
-        decode(jnp.zeros((2, 3, 4)), jnp.zeros((2, 4)))
+        decode_boxes(jnp.zeros((2, 3, 4)), jnp.zeros((2, 4)))

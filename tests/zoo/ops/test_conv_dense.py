@@ -9,8 +9,8 @@ import pytest
 from jax import lax
 
 from tests.zoo.ops.assertions import close, gradients
-from zoo.ops.conv_dense import by_products, dense, is_large
-from zoo.ops.conv_spec import NHWC, Shape
+from zoo.ops.conv_dense import conv_dense, convolve_by_matmul, exceeds_cache
+from zoo.ops.conv_spec import NHWC, ConvSpec
 
 # Image [B, H, W, C], kernel [h, w, C, D], padding, dilation.
 CASES = {
@@ -37,22 +37,22 @@ def case(name):
         rhs_dilation=dilation,
         dimension_numbers=NHWC,
     )
-    return x, w, Shape((1, 1), padding, dilation, 1), xla
+    return x, w, ConvSpec((1, 1), padding, dilation, 1), xla
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients(name):
     x, w, shape, xla = case(name)
-    ours = functools.partial(by_products, shape=shape)
+    ours = functools.partial(convolve_by_matmul, shape=shape)
     both = (jax.jit(lambda x, w, f=f: (f(x, w), gradients(f, x, w)))(x, w) for f in (ours, xla))
     close(*both)
 
 
 @pytest.fixture(params=[True, False], ids=["products", "xla"])
 def convolve(request, monkeypatch):
-    """`dense` where the gradient is by products, and where it is XLA's."""
-    monkeypatch.setattr("zoo.ops.conv_dense.is_large", lambda *_: request.param)
-    return dense
+    """`conv_dense` where the gradient is by products, and where it is XLA's."""
+    monkeypatch.setattr("zoo.ops.conv_dense.exceeds_cache", lambda *_: request.param)
+    return conv_dense
 
 
 @pytest.mark.parametrize("name", ["3x3", "dilated"])
@@ -85,7 +85,7 @@ def test_every_derivative(name, convolve):
     ],
 )
 def test_who_takes_products(image, kernel, strides, dtype, large):
-    shape = Shape((strides, strides), ((1, 1), (1, 1)), (1, 1), 1)
+    shape = ConvSpec((strides, strides), ((1, 1), (1, 1)), (1, 1), 1)
     with jax.enable_x64(True):
         x, w = (jax.ShapeDtypeStruct(size, dtype) for size in (image, kernel))
-        assert is_large(x, w, shape) is large
+        assert exceeds_cache(x, w, shape) is large

@@ -12,7 +12,7 @@ from jax import lax
 
 from tests.zoo.ops.assertions import close, gradients
 from zoo.ops import convolution
-from zoo.ops.conv_spec import NHWC, Shape
+from zoo.ops.conv_spec import NHWC, ConvSpec
 from zoo.ops.convolution import conv_general_dilated
 
 # Image [B, H, W, C], kernel [h, w, C / groups, D], strides, padding, dilation, groups, lowering.
@@ -65,7 +65,7 @@ def test_the_table_tells_how(case):
     *_, padding, _dilation, groups, name = CASES[case]
     x, w, *_ = arguments(case)
     pads = () if isinstance(padding, str) else padding
-    found = convolution.lowering(x, w, Shape((1, 1), tuple(pads), (1, 1), groups))
+    found = convolution.choose_lowering(x, w, ConvSpec((1, 1), tuple(pads), (1, 1), groups))
     assert found.__name__ == name
 
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from zoo.ops.attention import dot_product_attention
 from zoo.ops.dense_general import dot_general, gelu
-from zoo.ops.fusion import computed_once
+from zoo.ops.fusion import fusion_barrier
 
 RANDOM = np.random.default_rng(0)
 LAST = (((2,), (0,)), ((), ()))
@@ -23,7 +23,7 @@ CASES = {  # shapes of the arguments, ours, jax's
     ),
     "attention": (((2, 5, 3, 8), (2, 7, 3, 8), (2, 7, 3, 8)), dot_product_attention, None),
     "gelu": (((3, 9),), gelu, functools.partial(jax.nn.gelu, approximate=False)),
-    "once": (((3, 9),), computed_once, lambda x: x),
+    "once": (((3, 9),), fusion_barrier, lambda x: x),
 }
 
 

@@ -14,20 +14,22 @@ from zoo.ops.nms import batched_nms, nms, soft_nms
 GOLDEN = roi_fixtures.golden("nms")
 
 
-def iou(one, many, plus=0.0):
+def iou(one, many, pixel_offset=0.0):
     low, high = np.maximum(one[:2], many[:, :2]), np.minimum(one[2:], many[:, 2:])
-    shared = np.maximum(high - low + plus, 0).prod(1)
-    whole = (one[2:] - one[:2] + plus).prod() + (many[:, 2:] - many[:, :2] + plus).prod(1)
+    shared = np.maximum(high - low + pixel_offset, 0).prod(1)
+    whole = (one[2:] - one[:2] + pixel_offset).prod() + (
+        many[:, 2:] - many[:, :2] + pixel_offset
+    ).prod(1)
     with np.errstate(invalid="ignore"):
         return shared / (whole - shared)
 
 
-def slow_nms(boxes, scores, threshold, plus):
+def slow_nms(boxes, scores, threshold, pixel_offset):
     left, kept = list(np.argsort(-scores, kind="stable")), []
     while left:
         best, rest = left[0], np.array(left[1:], int)
         kept.append(int(best))
-        left = list(rest[~(iou(boxes[best], boxes[rest], plus) > threshold)])
+        left = list(rest[~(iou(boxes[best], boxes[rest], pixel_offset) > threshold)])
     return kept
 
 
@@ -53,19 +55,21 @@ def crowd():
     return boxes, scores, labels, jnp.ones(len(boxes), bool)
 
 
-@functools.partial(jax.jit, static_argnames="plus")
-def alone(boxes, scores, valid, threshold, plus=0.0):
-    return nms(boxes, scores, valid, threshold=threshold, count=300, plus=plus)
+@functools.partial(jax.jit, static_argnames="pixel_offset")
+def alone(boxes, scores, valid, threshold, pixel_offset=0.0):
+    return nms(
+        boxes, scores, valid, iou_threshold=threshold, max_outputs=300, pixel_offset=pixel_offset
+    )
 
 
 @jax.jit
 def by_label(boxes, scores, labels, valid, threshold):
-    return batched_nms(boxes, scores, labels, valid=valid, threshold=threshold, count=300)
+    return batched_nms(boxes, scores, labels, valid=valid, iou_threshold=threshold, max_outputs=300)
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 64)  # several blocks, several parts of what is kept
+    monkeypatch.setattr(module, "BLOCK_SIZE", 64)  # several blocks, several parts of what is kept
 
 
 @pytest.mark.parametrize("threshold", roi_fixtures.THRESHOLDS)
@@ -78,16 +82,16 @@ def test_as_torchvision(threshold):
 
 def test_as_numpy(monkeypatch):
     """In a batch, one block, some rows padding, the last pixel counted in, fewer asked for."""
-    monkeypatch.setattr(module, "BLOCK", 256)
+    monkeypatch.setattr(module, "BLOCK_SIZE", 256)
     boxes, scores, _, valid = crowd()
     valid = valid.at[::3].set(False)
     both = [jnp.stack([each, each[::-1]]) for each in (boxes, scores, valid)]
-    suppressed = functools.partial(nms, threshold=0.4, count=40, plus=1.0)
+    suppressed = functools.partial(nms, iou_threshold=0.4, max_outputs=40, pixel_offset=1.0)
     indices, ours = jax.jit(jax.vmap(suppressed))(*both)
     for k in range(2):
         rows = np.flatnonzero(both[2][k])
         b, s = np.asarray(both[0][k])[rows], np.asarray(both[1][k])[rows]
-        expected = slow_nms(b, s, 0.4, plus=1.0)
+        expected = slow_nms(b, s, 0.4, pixel_offset=1.0)
         assert kept((indices[k], ours[k])) == rows[expected][:40].tolist()
 
 
@@ -133,7 +137,7 @@ WEIGHTS = {
 
 @functools.partial(jax.jit, static_argnames="method")
 def soft(boxes, scores, valid, method="gaussian"):
-    return soft_nms(boxes, scores, valid, count=30, method=method)
+    return soft_nms(boxes, scores, valid, max_outputs=30, method=method)
 
 
 @pytest.mark.parametrize("method", WEIGHTS)
@@ -155,4 +159,4 @@ def test_soft_nms_ends():
     assert some.tolist() == [True] + [False] * 29
     assert not lowered[1:].any() and not indices.any()
     with pytest.raises(ValueError, match="'hard'"):
-        soft_nms(boxes, boxes[:, 0], boxes[:, 0] > 0, count=2, method="hard")
+        soft_nms(boxes, boxes[:, 0], boxes[:, 0] > 0, max_outputs=2, method="hard")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.golden import roi_fixtures
 from tests.zoo.ops.test_nms import slow_nms
-from zoo.ops.proposals import proposals
+from zoo.ops.proposals import select_proposals
 
 
 def test_as_torchvision():
@@ -22,7 +22,7 @@ def test_as_torchvision():
         threshold=roi_fixtures.KEPT,
         smallest=1e-3,
     )
-    f = functools.partial(proposals, levels=roi_fixtures.LEVELS, **fields)
+    f = functools.partial(select_proposals, levels=roi_fixtures.LEVELS, **fields)
     boxes, scores, valid = jax.jit(f)(*roi_fixtures.levels(), size=jnp.array(roi_fixtures.SIZE))
     assert valid.sum() == len(golden["scores"])
     np.testing.assert_allclose(boxes[valid], golden["boxes"], atol=1e-4)
@@ -39,7 +39,7 @@ def slow_proposals(logits, deltas, anchors, size, before, after, threshold, smal
     large = ((boxes[:, 2:] - boxes[:, :2] + 1) >= smallest).all(1)
     boxes, logits = boxes[large], logits[large]
     best = np.argsort(-logits, kind="stable")[:before]
-    kept = slow_nms(boxes[best], logits[best], threshold, plus=1.0)[:after]
+    kept = slow_nms(boxes[best], logits[best], threshold, pixel_offset=1.0)[:after]
     return boxes[best][kept], logits[best][kept]
 
 
@@ -47,7 +47,9 @@ def test_as_in_the_paper():
     logits, deltas, anchors = roi_fixtures.levels()
     told = dict(before=40, after=20, threshold=0.5, smallest=12.0)
     expected, ranks = slow_proposals(logits, deltas, anchors, roi_fixtures.SIZE, **told)
-    f = functools.partial(proposals, plus=1.0, clip=math.inf, small_first=True, **told)
+    f = functools.partial(
+        select_proposals, pixel_offset=1.0, max_log_ratio=math.inf, filter_small_first=True, **told
+    )
     boxes, scores, valid = jax.jit(f)(logits, deltas, anchors, size=jnp.array(roi_fixtures.SIZE))
     assert valid.sum() == len(ranks)
     np.testing.assert_allclose(boxes[valid], expected, atol=1e-4)
@@ -59,7 +61,9 @@ def test_few_and_broken():
     logits, deltas, anchors = (each[-6:] for each in roi_fixtures.levels())
     deltas = deltas.copy()
     deltas[0] = np.nan
-    f = functools.partial(proposals, before=50, after=9, threshold=0.9, smallest=1e-3)
+    f = functools.partial(
+        select_proposals, pre_nms_top_n=50, post_nms_top_n=9, nms_thresh=0.9, min_size=1e-3
+    )
 
     def total(logits, deltas):
         boxes, scores, valid = f(logits, deltas, anchors, size=roi_fixtures.SIZE)
@@ -75,14 +79,14 @@ def test_few_and_broken():
 def test_mistakes():
     logits, deltas, anchors = roi_fixtures.levels()
     with pytest.raises(ValueError, match=r"\(3, 4\) have 7 anchors, got 126"):
-        proposals(
+        select_proposals(
             logits,
             deltas,
             anchors,
             size=(9, 9),
-            before=1,
-            after=1,
-            threshold=0.7,
-            smallest=1,
+            pre_nms_top_n=1,
+            post_nms_top_n=1,
+            nms_thresh=0.7,
+            min_size=1,
             levels=(3, 4),
         )

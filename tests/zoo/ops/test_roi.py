@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.golden import roi_fixtures
-from zoo.ops.conv_spec import wide
+from zoo.ops.conv_spec import accumulation_dtype
 from zoo.ops.roi import pyramid_roi_align, roi_align, roi_pool
 
 GOLDEN = roi_fixtures.golden("roi")
@@ -98,7 +98,7 @@ def test_as_numpy():
     x = np.random.default_rng(0).normal(size=(6, 7, 2)).astype(np.float32)
     boxes = np.array([[4, 4, 28, 20], [-12, 0, 60, 36], [20, 12, 21, 13], [0, 0, 56, 48]], float)
     fields = dict(size=(2, 5), scale=1 / 8)
-    align = functools.partial(roi_align, sampling=3, aligned=True, **fields)
+    align = functools.partial(roi_align, sampling_ratio=3, aligned=True, **fields)
     pool = functools.partial(roi_pool, **fields)
     ours = jax.jit(lambda *told: (align(*told), pool(*told)))(x, jnp.asarray(boxes, jnp.float32))
     slow = functools.partial(slow_align, sampling=3)
@@ -122,7 +122,9 @@ def test_equal_pixels_give_the_gradient_to_the_first():
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("f", [functools.partial(roi_align, sampling=-1, aligned=True), roi_pool])
+@pytest.mark.parametrize(
+    "f", [functools.partial(roi_align, sampling_ratio=-1, aligned=True), roi_pool]
+)
 def test_the_worst(f):
     """Not a number out of any box, and no gradient but zeros for the boxes themselves."""
     boxes = jnp.asarray(WORST, jnp.float32)
@@ -136,7 +138,7 @@ def test_the_worst(f):
     assert not slopes[1].any() and not y[:4].any()
 
 
-@pytest.mark.parametrize("f", [functools.partial(roi_align, sampling=-1), roi_pool])
+@pytest.mark.parametrize("f", [functools.partial(roi_align, sampling_ratio=-1), roi_pool])
 def test_a_batch(f):
     """vmap of the gradient is the gradients, though some boxes take more turns than others."""
     features, regions, slope = arguments("batch")
@@ -164,13 +166,15 @@ def test_pyramid():
 
     def apart(*maps):
         every = [
-            roi_align(x, boxes, size=(2, 2), scale=scale)
+            roi_align(x, boxes, output_size=(2, 2), spatial_scale=scale)
             for x, scale in zip(maps, scales, strict=True)
         ]
         return jnp.stack(every)[level, np.arange(len(boxes))]
 
     def together(*maps):
-        return pyramid_roi_align(maps, boxes, jnp.asarray(level), size=(2, 2), scales=scales)
+        return pyramid_roi_align(
+            maps, boxes, jnp.asarray(level), output_size=(2, 2), spatial_scales=scales
+        )
 
     def both(f, *maps):
         y, back = jax.vjp(f, *maps)
@@ -188,7 +192,9 @@ def test_types(dtype):
         f = computed(roi_align, sampling=2, aligned=False)
         y, gradient = f(given[0].astype(dtype), given[1], given[2].astype(dtype))
         assert y.dtype == gradient.dtype == dtype
-        np.testing.assert_allclose(y.astype(wide(dtype)), GOLDEN["align 2 False"], atol=tolerance)
+        np.testing.assert_allclose(
+            y.astype(accumulation_dtype(dtype)), GOLDEN["align 2 False"], atol=tolerance
+        )
         if dtype == jnp.float64:
             golden = GOLDEN["align 2 False gradient"]
             np.testing.assert_allclose(gradient, golden, atol=1e-6)

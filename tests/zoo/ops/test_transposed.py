@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from tests.zoo.ops.assertions import close
-from zoo.ops.transposed import by_phases, conv_transpose, phases
+from zoo.ops.transposed import conv_transpose, convolve_phases, split_phases
 
 # Image [B, H, W, C], D, kernel, strides, padding, transpose_kernel.
 CASES = {
@@ -86,14 +86,14 @@ def test_types(dtype):
 def test_phases_take_every_tap_once(kernel, stride, low):
     """Each tap falls to one place, and there meets the pixel that the definition says."""
     found = []
-    for part in phases(kernel, stride, low):
+    for part in split_phases(kernel, stride, low):
         for r in range(part.first, part.last):
             taps = [part.start - r + stride * j for j in range(part.taps)]
             for j, tap in enumerate(taps):
                 assert r + tap - low == stride * (j - part.offset)
             found += taps
     assert sorted(found) == list(range(kernel))
-    assert len(list(phases(kernel, stride, low))) <= min(stride, 3)
+    assert len(list(split_phases(kernel, stride, low))) <= min(stride, 3)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_bilinear_kernel_enlarges():
     ramp = 1 - np.abs(np.arange(4) - 1.5) / 2
     w = jnp.asarray(np.outer(ramp, ramp)[..., None, None], jnp.float32)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 6, 1)), jnp.float32)
-    y = by_phases(x, w, strides=(2, 2), padding=[(2, 2)] * 2)
+    y = convolve_phases(x, w, strides=(2, 2), padding=[(2, 2)] * 2)
     right = jax.image.resize(x, (1, 10, 12, 1), "linear")
     np.testing.assert_allclose(y[:, 1:-1, 1:-1], right[:, 1:-1, 1:-1], atol=1e-5)
 

@@ -10,9 +10,9 @@ from jax import lax
 
 from tests.zoo.ops.assertions import close
 from zoo.ops import volume
-from zoo.ops.conv_spec import Shape
+from zoo.ops.conv_spec import ConvSpec
 from zoo.ops.convolution import conv_general_dilated
-from zoo.ops.volume import NDHWC, meetings
+from zoo.ops.volume import NDHWC, tap_overlaps
 
 # Clip [B, T, H, W, C], kernel [t, h, w, C / groups, D], strides, padding, dilation, groups, lowering.
 CASES = {
@@ -69,8 +69,8 @@ def test_the_table_tells_how(case):
     _, _, strides, padding, _, groups, name = CASES[case]
     x, w, *_ = arguments(case)
     pads = [(k // 2, k // 2) for k in w.shape[:3]] if isinstance(padding, str) else padding
-    shape = Shape(triple(strides), tuple(pads), (1, 1, 1), groups)
-    found = volume.lowering(x, w, shape)
+    shape = ConvSpec(triple(strides), tuple(pads), (1, 1, 1), groups)
+    found = volume.choose_lowering_3d(x, w, shape)
     assert (None if found is None else found.__name__) == name
 
 
@@ -80,7 +80,7 @@ def test_the_table_tells_how(case):
 def test_every_frame_is_met_once_a_tap(frames, taps, stride, low, high, dilation):
     """The places where a tap meets frames, against all pairs of a tap and an output."""
     count = (frames + low + high - dilation * (taps - 1) - 1) // stride + 1
-    shape = Shape((stride,), ((low, high),), (dilation,), groups=1)
+    shape = ConvSpec((stride,), ((low, high),), (dilation,), groups=1)
     pairs = {
         (tap, n, n * stride + tap * dilation - low)
         for tap in range(taps)
@@ -89,11 +89,11 @@ def test_every_frame_is_met_once_a_tap(frames, taps, stride, low, high, dilation
     }
     found = [
         (at.tap, at.before + n, frame)
-        for at in meetings(frames, taps, shape)
+        for at in tap_overlaps(frames, taps, shape)
         for n, frame in enumerate(range(at.first, at.last, stride))
     ]
     assert len(found) == len(set(found)) and set(found) == pairs
-    for at in meetings(frames, taps, shape):
+    for at in tap_overlaps(frames, taps, shape):
         assert at.before + len(range(at.first, at.last, stride)) + at.after == count
 
 

@@ -9,8 +9,8 @@ import pytest
 from jax import lax
 
 from tests.zoo.ops.assertions import close, gradients
-from zoo.ops.conv_spec import NHWC, Shape
-from zoo.ops.winograd import OUTPUTS, PIXELS, TAPS, suits, winograd
+from zoo.ops.conv_spec import NHWC, ConvSpec
+from zoo.ops.winograd import KERNEL_SIZE, MIN_PIXELS, TILE_OUTPUTS, conv_winograd, supports_winograd
 
 # Image [B, H, W, C], kernel [h, 3, C, D], padding.
 CASES = {
@@ -37,7 +37,7 @@ def case(name, dtype="float32"):
         padding=padding,
         dimension_numbers=NHWC,
     )
-    return x, w, functools.partial(winograd, shape=Shape((1, 1), padding, (1, 1), 1)), xla
+    return x, w, functools.partial(conv_winograd, shape=ConvSpec((1, 1), padding, (1, 1), 1)), xla
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -67,7 +67,7 @@ def test_every_derivative():
 
 def test_minimal_filtering():
     """All twelve products of a pixel and a tap, each in its output and in no other."""
-    made = np.einsum("op,pi,pt->oit", OUTPUTS, PIXELS, TAPS)
+    made = np.einsum("op,pi,pt->oit", TILE_OUTPUTS, MIN_PIXELS, KERNEL_SIZE)
     outputs, taps = np.indices((4, 3))
     expected = np.zeros((4, 6, 3))
     expected[outputs, outputs + taps, taps] = 1
@@ -80,7 +80,7 @@ def test_rounding(channels):
     random = np.random.default_rng(0)
     x = random.normal(size=(1, 12, 12, channels))
     w = random.normal(size=(3, 3, channels, 32))
-    shape = Shape((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    shape = ConvSpec((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
     exact = sum(
         np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))[:, i : i + 12, j : j + 12] @ w[i, j]
         for i in range(3)
@@ -89,7 +89,7 @@ def test_rounding(channels):
     x, w = (jnp.asarray(a, jnp.float32) for a in (x, w))
     xla = lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC)
     ours, theirs = (
-        np.abs(y - exact).max() / np.abs(exact).max() for y in (winograd(x, w, shape), xla)
+        np.abs(y - exact).max() / np.abs(exact).max() for y in (conv_winograd(x, w, shape), xla)
     )
     assert ours < 5 * theirs and ours < 3e-6
 
@@ -111,8 +111,8 @@ def test_rounding(channels):
     ],
 )
 def test_who_takes_it(image, kernel, change, dtype, taken):
-    shape = Shape((1, 1), ((1, 1), (1, 1)), (1, 1), 1)._replace(**change)
+    shape = ConvSpec((1, 1), ((1, 1), (1, 1)), (1, 1), 1)._replace(**change)
     with jax.enable_x64(True):
         x, w = (jax.ShapeDtypeStruct(size, dtype) for size in (image, kernel))
-        assert suits(x, w, shape) is taken
-        assert suits(x, w, shape, back=True) is (taken and image[1] > 7)
+        assert supports_winograd(x, w, shape) is taken
+        assert supports_winograd(x, w, shape, is_backward=True) is (taken and image[1] > 7)

@@ -12,12 +12,12 @@ from safetensors.numpy import load_file, save_file
 import zoo
 from tests.zoo.small_models import SMALL, small
 from zoo.preprocess import Preprocessing
-from zoo.registry import images, variant
+from zoo.registry import input_spec, variant_card
 from zoo.weights import publishers, read_card, read_preprocessing
-from zoo.weights.adapt import flatten
+from zoo.weights.adapt import flatten_variables
 
 RANDOM = np.random.default_rng(0)
-CLASSIFIERS = [name for name in SMALL if variant(name)[0]["task"] == "classification"]
+CLASSIFIERS = [name for name in SMALL if variant_card(name)[0]["task"] == "classification"]
 
 
 def saved(name, path, draw, **fields):
@@ -25,7 +25,7 @@ def saved(name, path, draw, **fields):
     model, shape = small(name)
     model = model.clone(**fields)
     variables = draw(model, shape)
-    seen = images(name)[1]._replace(size=shape[:2])
+    seen = input_spec(name)[1]._replace(size=shape[:2])
     zoo.save_model(name, path, model, variables, extra={"preprocessing": seen})
     return model, variables, shape
 
@@ -44,7 +44,7 @@ def test_the_first_kernel_of_every_family(name, tmp_path, draw):
     """Six channels, each seen as one of the file's; every other tensor as it is in the file."""
     _, variables, shape = saved(name, tmp_path / "a", draw)
     _, values, said = loaded(name, tmp_path / "a", in_channels=6)
-    before, after = flatten(variables), flatten(values)
+    before, after = flatten_variables(variables), flatten_variables(values)
     (path,) = [path for path in before if not np.array_equal(before[path], after[path])]
     assert path in said and "in_channels=6" in said and f"file's {shape[-1]}" in said
     *sides, rows, width = before[path].shape
@@ -134,7 +134,7 @@ def torch_named(name, source, path, draw, channels=3):
     """A small model's tensors as `source` names them, in a file without a card."""
     model, shape = small(name)
     variables = draw(model, (*shape[:2], channels))
-    tensors = publishers.export(name, flatten(variables), source=source)
+    tensors = publishers.export_tensors(name, flatten_variables(variables), source=source)
     save_file({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, path)
     return model, variables, tensors
 
@@ -189,7 +189,9 @@ def test_positions_of_another_image_size(card, tmp_path, draw):
         assert read_card(tmp_path / "a")["input"] == [64, 64, 3]
         fields = {}
     else:
-        tensors = publishers.export("vit_ti_16", flatten(variables), source="timm")
+        tensors = publishers.export_tensors(
+            "vit_ti_16", flatten_variables(variables), source="timm"
+        )
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, tmp_path / "a")
     smaller, fitted = zoo.load_model("vit_ti_16", tmp_path / "a", image_size=48, **fields)
     assert (model.image_size, smaller.image_size) == (64, 48)
@@ -256,4 +258,4 @@ def test_preprocessing_is_the_files(tmp_path, draw):
     assert read_preprocessing("lenet5_modern", tmp_path / "c") == clip
     plain = load_file(tmp_path / "a")
     save_file(plain, tmp_path / "b")
-    assert read_preprocessing("lenet5_modern", tmp_path / "b") == images("lenet5_modern")[1]
+    assert read_preprocessing("lenet5_modern", tmp_path / "b") == input_spec("lenet5_modern")[1]

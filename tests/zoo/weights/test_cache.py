@@ -179,7 +179,7 @@ def test_the_next_process_goes_on(server, tmp_path):
 @pytest.mark.parametrize("held", [WHOLE, WHOLE + b"more" * 100, b"\0" * 5000, WHOLE[:30]])
 def test_whatever_part_was_left(held, server, tmp_path):
     """The whole of it, more than it, a hole of zeros as a crash leaves them, a few bytes."""
-    part = cache.place(server.url("whole"), tmp_path).with_name("net.pth.part")
+    part = cache.cache_path(server.url("whole"), tmp_path).with_name("net.pth.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(held)
     assert cache.fetch(server.url("whole"), cache=tmp_path).read_bytes() == WHOLE
@@ -234,7 +234,7 @@ def test_no_network(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=re.escape(url)) as told:
         cache.fetch(url, cache=tmp_path)
     assert time.monotonic() - began < 1  # nobody is there: no second attempt
-    place = cache.place(url, tmp_path)
+    place = cache.cache_path(url, tmp_path)
     assert str(told.value).endswith(f"put it at {place}") and "\n" not in str(told.value)
     place.write_bytes(WHOLE)
     assert cache.fetch(url, cache=tmp_path) == place
@@ -291,7 +291,7 @@ def test_cache_folder(settings, expected, monkeypatch):
     ],
 )
 def test_place(url, expected):
-    assert cache.place(url, "cache").as_posix() == f"cache/{expected}"
+    assert cache.cache_path(url, "cache").as_posix() == f"cache/{expected}"
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a.org/b", "https://a.org", "net.pth"])
@@ -310,7 +310,7 @@ def test_the_hub():
 def test_the_hub_is_asked(server, tmp_path, monkeypatch):
     """Its first answer sends on to another host and tells the sha256."""
     server.url("redirect", "whole")
-    monkeypatch.setattr(cache, "HUB", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(cache, "HUB_URL", f"http://127.0.0.1:{server.server_port}")
     path = cache.fetch("hf://org/repo", cache=tmp_path)
     assert path.read_bytes() == WHOLE
     assert path.as_posix().endswith("/org/repo/resolve/main/model.safetensors")
@@ -325,7 +325,7 @@ def test_no_sha256(sha256, tmp_path):
 @pytest.mark.parametrize(("publisher", "ending"), [("torchvision", "pth"), ("akamaster", "th")])
 def test_names_that_tell_their_sha256(publisher, ending, tmp_path):
     url = f"{ADDRESSES[publisher]}net-{SHA256[:8]}.{ending}"
-    path = cache.place(url, tmp_path)
+    path = cache.cache_path(url, tmp_path)
     path.parent.mkdir(parents=True)
     path.write_bytes(WHOLE)
     assert cache.fetch(url, cache=tmp_path) == path

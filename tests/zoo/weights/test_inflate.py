@@ -7,7 +7,7 @@ import pytest
 
 import zoo
 from tests.zoo.conftest import draw_variables
-from zoo.weights.inflate import for_flow, inflate
+from zoo.weights.inflate import adapt_to_flow, inflate
 
 RANDOM = np.random.default_rng(0)
 FLAT = zoo.create_model("resnet50", depths=(1, 1), width=4, num_classes=5)
@@ -26,7 +26,7 @@ def test_a_still_clip_gives_the_features_of_its_image(how):
     variables = draw_variables(FLAT, (24, 24, 3))
     expected = FLAT.apply(variables, image)
     clip = np.repeat(image[:, None], 5, 1)
-    deep = inflate(variables, shapes(DEEP, 5, 24, 24, 3), how=how)
+    deep = inflate(variables, shapes(DEEP, 5, 24, 24, 3), mode=how)
     found = jax.jit(DEEP.apply)(deep, clip)
     inside = slice(None) if how == "centre" else slice(2, 3)
     for stage in ("stage1", "stage2"):
@@ -41,7 +41,7 @@ def test_a_still_clip_gives_the_features_of_its_image(how):
 def test_weights_of_colours_for_flow():
     """Flow whose channels are alike is seen as grey is, as much stronger as it has more channels."""
     variables = draw_variables(FLAT, (24, 24, 3))
-    made = for_flow(variables, shapes(FLAT, 24, 24, 20))
+    made = adapt_to_flow(variables, shapes(FLAT, 24, 24, 20))
     kernel = np.asarray(variables["params"]["stem"]["conv"]["kernel"])
     flow = np.asarray(made["params"]["stem"]["conv"]["kernel"])
     assert flow.shape == (7, 7, 20, 4)
@@ -56,8 +56,8 @@ def test_weights_of_colours_for_flow():
     [
         (lambda v: inflate(v, shapes(DEEP.clone(depths=(1, 2)), 5, 24, 24, 3)), "other layers"),
         (lambda v: inflate(v, shapes(DEEP.clone(num_classes=4), 5, 24, 24, 3)), "not inflated"),
-        (lambda v: inflate(v, v, how="max"), "unknown way to inflate 'max'"),
-        (lambda v: for_flow(v, shapes(FLAT.clone(width=5), 24, 24, 20)), "first kernel alone"),
+        (lambda v: inflate(v, v, mode="max"), "unknown way to inflate 'max'"),
+        (lambda v: adapt_to_flow(v, shapes(FLAT.clone(width=5), 24, 24, 20)), "first kernel alone"),
     ],
 )
 def test_mistakes(call, message):

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 import zoo
 from tests.zoo.small_models import SMALL, small
 from zoo.preprocess import Preprocessing
-from zoo.registry import images, variant
+from zoo.registry import input_spec, variant_card
 from zoo.weights import adapt, model_file, read_card
 
 NAME = "lenet5_modern"
@@ -38,7 +38,7 @@ def saved(tmp_path, draw):
 def test_round_trip(name, tmp_path, draw):
     model, shape = small(name)
     variables = draw(model, shape)
-    extra = dict(preprocessing=images(name)[1]._replace(size=shape[:2]))
+    extra = dict(preprocessing=input_spec(name)[1]._replace(size=shape[:2]))
     zoo.save_model(name, tmp_path / "a", model, variables, extra=extra)
     loaded, values = zoo.load_model(name, tmp_path / "a")
     assert loaded == model and same(values, variables)
@@ -54,8 +54,8 @@ OTHER = dict(num_classes=3, image_size=64, act="silu", padding="SAME", dropout=0
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_every_variant_keeps_its_fields(name, tmp_path, monkeypatch):
     """Their card alone: values, of which some have gigabytes, are the test's above."""
-    monkeypatch.setattr(model_file, "shapes", lambda model, image: {})
-    monkeypatch.setattr(adapt, "shapes", lambda model, image: {})
+    monkeypatch.setattr(model_file, "trace_shapes", lambda model, image: {})
+    monkeypatch.setattr(adapt, "trace_shapes", lambda model, image: {})
     own = zoo.create_model(name)
     fields = {key: value for key, value in OTHER.items() if hasattr(own, key)}
     for model in (own, own.clone(**fields)):
@@ -66,7 +66,7 @@ def test_every_variant_keeps_its_fields(name, tmp_path, monkeypatch):
             zoo.save_model(name, tmp_path / "a", model.clone(remat=True), {})
             assert zoo.load_model(name, tmp_path / "a")[0] == model
         card = read_card(tmp_path / "a")
-        seen = variant(name)[0]["input"]
+        seen = variant_card(name)[0]["input"]
         seen = (64, 64, *seen[2:]) if getattr(model, "image_size", 0) == 64 else seen
         assert (*card["input"],) == seen
 

@@ -56,7 +56,7 @@ def test_a_file_of_others(tensors, tmp_path):
     )
     np.testing.assert_array_equal(params["f6"]["kernel"], tensors["fc1.weight"].T)
     paths = {f"params/{a}/{b}": np.asarray(x) for a, c in params.items() for b, x in c.items()}
-    back = publishers.export(NAME, paths, source="tutorial")
+    back = publishers.export_tensors(NAME, paths, source="tutorial")
     del tensors["more.weight"]
     assert back.keys() == tensors.keys()
     assert all(np.array_equal(back[name], tensors[name]) for name in back)
@@ -107,14 +107,14 @@ def test_a_model_that_has_but_ten_classes(tmp_path):
 
 def test_export_needs_names():
     with pytest.raises(ValueError, match="unknown source 'torchvison': did you mean torchvision"):
-        publishers.export(NAME, {}, source="torchvison")
+        publishers.export_tensors(NAME, {}, source="torchvison")
     with pytest.raises(ValueError, match="timm has no names for lenet5_modern"):
-        publishers.export(NAME, {}, source="timm")
+        publishers.export_tensors(NAME, {}, source="timm")
 
 
 def test_export_of_what_has_no_name(tensors):
     with pytest.raises(ValueError, match="tutorial has no names for params/c9/kernel of lenet5_m"):
-        publishers.export(NAME, {"params/c9/kernel": np.zeros(1)}, source="tutorial")
+        publishers.export_tensors(NAME, {"params/c9/kernel": np.zeros(1)}, source="tutorial")
 
 
 def test_published():
@@ -125,7 +125,7 @@ def test_published():
         for tag, (file, top1, *_) in tags.items():
             least = 30 if "rcnn" in name else 50  # box AP, and else accuracy or IoU
             assert file.startswith(name) and least < top1 < 90
-            card = publishers.describe(f"torchvision://{tag}", name=name)
+            card = publishers.fetch_preprocessing(f"torchvision://{tag}", name=name)
             Preprocessing(**card["preprocessing"])
 
 
@@ -168,11 +168,11 @@ def test_a_detectors_preprocessing():
 
 def test_tags_that_are_none():
     with pytest.raises(ValueError, match="unknown weights of resnet50 'IMAGENET1K_V3': did you me"):
-        publishers.locate("torchvision://IMAGENET1K_V3", name="resnet50")
+        publishers.locate_file("torchvision://IMAGENET1K_V3", name="resnet50")
     with pytest.raises(ValueError, match="torchvision publishes no weights of lenet5"):
         zoo.load_model("lenet5", "torchvision://IMAGENET1K_V1")
     with pytest.raises(ValueError, match="say which model's"):
-        publishers.locate("torchvision://IMAGENET1K_V1")
+        publishers.locate_file("torchvision://IMAGENET1K_V1")
 
 
 TIMM = {  # as timm writes config.json, less what does not matter here
@@ -230,7 +230,7 @@ def test_preprocessing_of_the_hub(files, expected, tmp_path, monkeypatch):
         return path
 
     monkeypatch.setattr(publishers, "fetch", fetch)
-    card = publishers.describe("hf://timm/resnet50.a1_in1k/model.safetensors")
+    card = publishers.fetch_preprocessing("hf://timm/resnet50.a1_in1k/model.safetensors")
     assert asked[0] == "hf://timm/resnet50.a1_in1k/config.json"
     if expected is None:
         assert card == {}
@@ -245,6 +245,6 @@ def test_addresses(tensors, tmp_path, monkeypatch):
     monkeypatch.setattr(publishers, "fetch", lambda url: asked.append(url) or path)
     for source in ("https://a.org/b.pth", "hf://org/repo", "torchvision://IMAGENET1K_V2"):
         name = "resnet50" if source.startswith("torchvision") else NAME
-        assert publishers.locate(source, name=name) == path
+        assert publishers.locate_file(source, name=name) == path
     assert asked[2] == "https://download.pytorch.org/models/resnet50-11ad3fa6.pth"
     assert zoo.load_model(NAME, "hf://org/repo")[0] == zoo.create_model(NAME)

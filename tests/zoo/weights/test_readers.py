@@ -122,7 +122,7 @@ def test_zip_bomb(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", bytes(2**27))
     with pytest.raises(ValueError, match="claims to hold 134,217,728 bytes in a file of"):
-        npz.read(path)
+        npz.read_npz(path)
 
 
 def test_no_file(tmp_path):

@@ -14,11 +14,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from train.data.permutation import stratified
+from train.data.permutation import stratified_split
 from train.data.source import Arrays
 
 VERSION = "1.0.0"
-HELD = {"test": 360, "val": 180}  # of 1,797; the other 1,257 train
+SPLIT_SIZES = {"test": 360, "val": 180}  # of 1,797; the other 1,257 train
 
 
 class UciDigits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -47,8 +47,8 @@ class UciDigits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         pixels, labels = load_digits(return_X_y=True)
         images = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
         rest, splits = np.arange(len(images)), {}
-        for split, held in HELD.items():
-            kept, out = stratified(labels[rest], held, seed=0)
+        for split, held in SPLIT_SIZES.items():
+            kept, out = stratified_split(labels[rest], held, seed=0)
             rest, splits[split] = rest[kept], rest[out]
         return {
             split: self._generate_examples(images, labels, indices)
@@ -79,11 +79,11 @@ def open_digits() -> dict[str, Arrays]:
     """
     folder = cache_folder() / f"uci_digits-{VERSION}"
     if not folder.exists():
-        prepare(folder)
+        prepare_digits(folder)
     try:
         builder = tfds.builder_from_directory(folder)
         splits: Any = builder.as_data_source()
-        return {split: enlarged(splits[split]) for split in ("train", "val", "test")}
+        return {split: enlarge(splits[split]) for split in ("train", "val", "test")}
     except Exception as error:  # whatever tfds, array_record and protobuf make of damaged files
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -91,7 +91,7 @@ def open_digits() -> dict[str, Arrays]:
         ) from error
 
 
-def enlarged(examples: Any) -> Arrays:
+def enlarge(examples: Any) -> Arrays:
     """Examples with an image [8, 8, 1] -> the same with [32, 32, 1]."""
     images, labels = [], []
     for example in examples:
@@ -106,7 +106,7 @@ def enlarged(examples: Any) -> Arrays:
     )
 
 
-def prepare(folder: pathlib.Path) -> None:
+def prepare_digits(folder: pathlib.Path) -> None:
     """Writes the digits into `folder`, whole or not at all.
 
     They are prepared beside it and renamed: of several processes that do so together the first

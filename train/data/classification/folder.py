@@ -12,24 +12,26 @@ from typing import Any
 import numpy as np
 
 from train.data.image_files import (
-    CROPS,
-    ENDINGS,
+    CROP_STREAM,
+    IMAGE_SUFFIXES,
     Crop,
     Size,
     check_size,
-    looks_readable,
-    photograph,
+    has_image_header,
+    read_image,
 )
-from train.data.permutation import stratified
+from train.data.permutation import stratified_split
 
-HELD = 0.2  # of the training images, for validation, where the folder has neither val nor test
+VALIDATION_FRACTION = (
+    0.2  # of the training images, for validation, where the folder has neither val nor test
+)
 SPLITS = ("train", "val", "test")
 
 logger = logging.getLogger("train")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Photographs:
+class ImageFolder:
     """Image files [N] and labels [N] int32, decoded when they are read to `size` = (H, W, C).
 
     In training a `crop` draws a part of them, afresh for each number in the run.
@@ -52,16 +54,16 @@ class Photographs:
         return self.read(i, crop=None)
 
     def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
-        return self.read(i, crop=self.crop, key=(seed, number, CROPS))
+        return self.read(i, crop=self.crop, key=(seed, number, CROP_STREAM))
 
     def read(self, i: int, **part: Any) -> dict[str, np.ndarray]:
-        """Example i, or its stand-in; `part`: what `photograph` takes besides file and size."""
+        """Example i, or its stand-in; `part`: what `read_image` takes besides file and size."""
         for stand_in in self.same_class(i):
             file = self.files[stand_in]
             if file in self.unreadable:
                 continue
             try:
-                image = photograph(file, size=self.size, **part)
+                image = read_image(file, size=self.size, **part)
                 return {"image": image, "label": self.labels[i]}
             except ValueError as error:
                 reason = str(error)
@@ -78,7 +80,7 @@ class Photographs:
         same = np.flatnonzero(self.labels == self.labels[i])
         yield from np.roll(same, -1 - int(np.searchsorted(same, i % len(self)))).tolist()
 
-    def select(self, indices: np.ndarray) -> "Photographs":
+    def select(self, indices: np.ndarray) -> "ImageFolder":
         """The part at `indices` [N], whose stand-ins come from that part alone."""
         files = tuple(self.files[i] for i in indices)
         return dataclasses.replace(self, files=files, labels=self.labels[indices])
@@ -86,13 +88,13 @@ class Photographs:
 
 def open_folder(
     path: str | pathlib.Path, *, size: Size | None, seed: int, crop: Crop | None = None
-) -> dict[str, Photographs]:
+) -> dict[str, ImageFolder]:
     """PATH/CLASS/IMAGE, or PATH/train/CLASS/IMAGE with val, test or both beside train.
 
     Where there is neither val nor test, a fifth of the images, stratified and drawn by `seed`,
     become "val", and the log says so. Class names are the folders', sorted; what begins with a
     dot is passed over. Files that are no images by their first bytes are left out and named in
-    the log; those that fail to decode later have a stand-in (`Photographs`).
+    the log; those that fail to decode later have a stand-in (`ImageFolder`).
 
     Raises FileNotFoundError for a missing folder, ValueError for an empty one, for a class folder
     without images, for fewer than two classes and for parts that differ in their classes.
@@ -105,21 +107,23 @@ def open_folder(
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: there is no folder {folder}")
     size = check_size(size, source=f"folder:{path}")
-    parts = {split: folder / split for split in SPLITS if subfolders(folder / split)}
+    parts = {split: folder / split for split in SPLITS if list_subfolders(folder / split)}
     if not parts:
         parts = {"train": folder}
     if "train" not in parts:
         raise ValueError(
             f"{folder} has {' and '.join(parts)} but no train folder with class folders"
         )
-    sources = {split: open_part(part, folder, size) for split, part in parts.items()}
+    sources = {split: open_split(part, folder, size) for split, part in parts.items()}
     sources["train"] = dataclasses.replace(sources["train"], crop=crop)
     for split, source in sources.items():
-        check_classes(source.classes, sources["train"].classes, part=parts[split])
+        check_same_classes(source.classes, sources["train"].classes, part=parts[split])
     if len(sources) > 1:
         return sources
     whole = sources["train"]
-    rest, out = stratified(whole.labels, max(1, round(HELD * len(whole))), seed=seed)
+    rest, out = stratified_split(
+        whole.labels, max(1, round(VALIDATION_FRACTION * len(whole))), seed=seed
+    )
     logger.info(
         "%s has no val or test folder: split by class and seed %d into %d training and %d "
         "validation images",
@@ -129,23 +133,23 @@ def open_folder(
     return {"train": whole.select(rest), "val": val}
 
 
-def check_classes(
+def check_same_classes(
     classes: tuple[str, ...], expected: tuple[str, ...], *, part: pathlib.Path
 ) -> None:
     """Raises ValueError that says what the classes of `part` lack and have besides."""
     if classes != expected:
         raise ValueError(
             f"{part}: its class folders are not those of train: it lacks "
-            f"{listed(set(expected) - set(classes))} and has {listed(set(classes) - set(expected))} "
+            f"{format_names(set(expected) - set(classes))} and has {format_names(set(classes) - set(expected))} "
             "besides"
         )
 
 
-def open_part(part: pathlib.Path, folder: pathlib.Path, size: Size) -> Photographs:
+def open_split(part: pathlib.Path, folder: pathlib.Path, size: Size) -> ImageFolder:
     """The class folders of one part, PATH itself or PATH/train and so on."""
-    classes = subfolders(part)
+    classes = list_subfolders(part)
     if not classes:
-        loose = sum(file.suffix.lower() in ENDINGS for file in part.iterdir())
+        loose = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in part.iterdir())
         raise ValueError(
             f"{part} has no class folders (PATH/CLASS/IMAGE), and {loose} loose images"
         )
@@ -153,16 +157,20 @@ def open_part(part: pathlib.Path, folder: pathlib.Path, size: Size) -> Photograp
         raise ValueError(f"{part} has one class folder, {classes[0].name}: two or more are needed")
     # Threads, because on a network's disk every first look at a file waits.
     with ThreadPoolExecutor(16) as pool:
-        files = list(pool.map(image_files, classes))
+        files = list(pool.map(list_images, classes))
     readable, unreadable = zip(*files, strict=True)
     for name, good, bad in zip(classes, readable, unreadable, strict=True):
         if not good:
-            unless = f", but {len(bad)} unreadable ones: {listed(bad)}" if bad else ""
-            raise ValueError(f"class folder {name} has no images ({', '.join(ENDINGS)}){unless}")
+            unless = f", but {len(bad)} unreadable ones: {format_names(bad)}" if bad else ""
+            raise ValueError(
+                f"class folder {name} has no images ({', '.join(IMAGE_SUFFIXES)}){unless}"
+            )
     bad = list(chain.from_iterable(unreadable))
     if bad:
-        logger.warning("%s: left out %d files that are no images: %s", part, len(bad), listed(bad))
-    return Photographs(
+        logger.warning(
+            "%s: left out %d files that are no images: %s", part, len(bad), format_names(bad)
+        )
+    return ImageFolder(
         files=tuple(chain.from_iterable(readable)),
         labels=np.repeat(np.arange(len(classes), dtype=np.int32), [len(f) for f in readable]),
         name=folder.resolve().name,
@@ -171,14 +179,14 @@ def open_part(part: pathlib.Path, folder: pathlib.Path, size: Size) -> Photograp
     )
 
 
-def subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
+def list_subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
     """Its folders, sorted by name, less those that begin with a dot; none where it is no folder."""
     if not folder.is_dir():
         return []
     return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
-def image_files(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+def list_images(folder: pathlib.Path) -> tuple[list[str], list[str]]:
     """Files with an image's ending at any depth, sorted: (those that look readable, the others)."""
     found = []
     for place, folders, files in os.walk(folder):
@@ -186,18 +194,18 @@ def image_files(folder: pathlib.Path) -> tuple[list[str], list[str]]:
         found += [
             os.path.join(place, name)
             for name in files
-            if name.lower().endswith(ENDINGS) and not name.startswith(".")
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         ]
     readable, unreadable = [], []
     for file in sorted(found):
-        (readable if looks_readable(file) else unreadable).append(file)
+        (readable if has_image_header(file) else unreadable).append(file)
     return readable, unreadable
 
 
-def listed(names: set[str] | list[str]) -> str:
+def format_names(names: set[str] | list[str]) -> str:
     """At most ten names in one line, sorted.
 
-    >>> listed({"b", "a"}), listed([])
+    >>> format_names({"b", "a"}), format_names([])
     ('a, b', 'nothing')
     """
     shown = ", ".join(sorted(names)[:10])

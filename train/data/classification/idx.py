@@ -9,8 +9,8 @@ import numpy as np
 
 from train.data.source import Arrays, check_labels
 
-LARGEST = 2**30  # bytes that a header may claim; MNIST's largest file holds 47,040,000
-PREFIXES = {"train": "train", "test": "t10k"}
+MAX_FILE_BYTES = 2**30  # bytes that a header may claim; MNIST's largest file holds 47,040,000
+SPLIT_PREFIXES = {"train": "train", "test": "t10k"}
 
 
 def open_idx(path: str | pathlib.Path) -> dict[str, Arrays]:
@@ -32,8 +32,11 @@ def open_idx(path: str | pathlib.Path) -> dict[str, Arrays]:
         raise FileNotFoundError(f"idx: there is no folder {folder}")
     classes = tuple("0123456789")
     files = {
-        split: (find(folder, f"{prefix}-images", 3), find(folder, f"{prefix}-labels", 1))
-        for split, prefix in PREFIXES.items()
+        split: (
+            find_idx_file(folder, f"{prefix}-images", 3),
+            find_idx_file(folder, f"{prefix}-labels", 1),
+        )
+        for split, prefix in SPLIT_PREFIXES.items()
     }
     sources = {}
     for split, (images_file, labels_file) in files.items():
@@ -49,7 +52,7 @@ def open_idx(path: str | pathlib.Path) -> dict[str, Arrays]:
     return sources
 
 
-def find(folder: pathlib.Path, stem: str, axes: int) -> pathlib.Path:
+def find_idx_file(folder: pathlib.Path, stem: str, axes: int) -> pathlib.Path:
     """The first of a file's usual names that exists in `folder`."""
     for name in (f"{stem}-idx{axes}-ubyte", f"{stem}.idx{axes}-ubyte"):
         for file in (folder / name, folder / f"{name}.gz"):
@@ -64,7 +67,7 @@ def find(folder: pathlib.Path, stem: str, axes: int) -> pathlib.Path:
 def read_idx(file: pathlib.Path, *, axes: int) -> np.ndarray:
     """An idx file of unsigned bytes, plain or gzip (told by content) -> uint8 with `axes` axes.
 
-    Reads at most one byte more than the header claims, and no more than `LARGEST`, whatever the
+    Reads at most one byte more than the header claims, and no more than `MAX_FILE_BYTES`, whatever the
     file would unpack to. Raises ValueError in one line: file, expected, got.
     """
     try:
@@ -80,9 +83,9 @@ def read_idx(file: pathlib.Path, *, axes: int) -> np.ndarray:
                     f"axes of bytes, got 0x{header[:4].hex()}"
                 )
             claimed = math.prod(shape) if len(shape) == axes else 0
-            if not 0 < claimed <= LARGEST:
+            if not 0 < claimed <= MAX_FILE_BYTES:
                 raise ValueError(
-                    f"{file}: expected a header that claims 1 to {LARGEST} bytes on {axes} axes, "
+                    f"{file}: expected a header that claims 1 to {MAX_FILE_BYTES} bytes on {axes} axes, "
                     f"got the shape {tuple(shape)}"
                 )
             values = stream.read(claimed + 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from train.data.classification.open import open_source
 from train.data.image_files import Crop
 from train.data.source import Source
-from zoo.preprocess import Preprocessing, uncropped
+from zoo.preprocess import Preprocessing, uncropped_size
 
 
 def open_cropped(
@@ -28,7 +28,7 @@ def open_cropped(
     sources = open_source(spec, size=shape, seed=seed, crop=Crop(scale=scale or (1.0, 1.0)))
     if getattr(sources["train"], "crop", None) is None:  # a set of one shape
         return sources
-    whole = {"size": uncropped(preprocessing)}
+    whole = {"size": uncropped_size(preprocessing)}
     changes = {"train": {} if scale else {"crop": None}}
     return {
         name: dataclasses.replace(source, **changes.get(name, whole))  # pyright: ignore[reportArgumentType]
@@ -36,13 +36,13 @@ def open_cropped(
     }
 
 
-def held_out(sources: Mapping[str, Source]) -> dict[str, Source]:
+def evaluation_split(sources: Mapping[str, Source]) -> dict[str, Source]:
     """Sources by part -> {"val": ...}, else {"test": ...}: what a training is measured on.
 
     Not both: the labels of a published test part, ImageNet's, are often hidden. Raises ValueError
     where there is neither.
 
-    >>> held_out({"train": "many", "test": "few"})
+    >>> evaluation_split({"train": "many", "test": "few"})
     {'test': 'few'}
     """
     for part in ("val", "test"):

@@ -10,11 +10,11 @@ from train.data.classification.digits import open_digits
 from train.data.classification.folder import open_folder
 from train.data.classification.idx import open_idx
 from train.data.image_files import Crop, Size
-from train.data.permutation import permutation, stratified
+from train.data.permutation import permutation, stratified_split
 from train.data.source import Source, Subset, labels_of
 from train.data.tfds import open_tfds
 
-FORMS = {
+SOURCE_FORMS = {
     "digits": "digits",
     "idx": "idx:PATH",
     "folder": "folder:PATH",
@@ -42,10 +42,10 @@ def open_source(
     ValueError: unknown source digit: did you mean digits?
     """
     scheme, _, where = spec.partition(":")
-    if scheme not in FORMS:
-        raise ValueError(f"unknown source {spec}: {suggestion(spec)}")
+    if scheme not in SOURCE_FORMS:
+        raise ValueError(f"unknown source {spec}: {suggest_source(spec)}")
     if bool(where) != (scheme != "digits"):
-        raise ValueError(f"source {spec}: expected the form {FORMS[scheme]}")
+        raise ValueError(f"source {spec}: expected the form {SOURCE_FORMS[scheme]}")
     match scheme:
         case "digits":
             return open_digits()
@@ -57,17 +57,17 @@ def open_source(
             return open_tfds(where.replace(":", "/"), size=size, crop=crop)
 
 
-def suggestion(spec: str) -> str:
+def suggest_source(spec: str) -> str:
     """What was likely meant by a source of no known form."""
     if os.path.isdir(os.path.expanduser(spec)):
         return f"for a folder of class folders write folder:{spec}"
-    near = difflib.get_close_matches(spec.partition(":")[0], FORMS, n=1)
+    near = difflib.get_close_matches(spec.partition(":")[0], SOURCE_FORMS, n=1)
     if near:
-        return f"did you mean {FORMS[near[0]]}?"
-    return f"choose one of {', '.join(FORMS.values())}"
+        return f"did you mean {SOURCE_FORMS[near[0]]}?"
+    return f"choose one of {', '.join(SOURCE_FORMS.values())}"
 
 
-def split(source: Source, fraction: float, *, seed: int) -> tuple[Source, Source]:
+def split_source(source: Source, fraction: float, *, seed: int) -> tuple[Source, Source]:
     """(the rest, the `fraction` held out), drawn by `seed`, stratified where there are labels.
 
     Raises ValueError where either part would be empty.
@@ -75,7 +75,7 @@ def split(source: Source, fraction: float, *, seed: int) -> tuple[Source, Source
     >>> import numpy as np
     >>> from train.data.source import Arrays
     >>> ten = Arrays(np.zeros([10, 2, 2, 1]), np.arange(10) // 5, "ten", ("a", "b"))
-    >>> rest, held = split(ten, 0.2, seed=0)
+    >>> rest, held = split_source(ten, 0.2, seed=0)
     >>> len(rest), [int(held[i]["label"]) for i in range(len(held))]
     (8, [0, 1])
     """
@@ -86,7 +86,7 @@ def split(source: Source, fraction: float, *, seed: int) -> tuple[Source, Source
             "both parts need at least one"
         )
     if "label" in source[0]:
-        rest, out = stratified(labels_of(source), held, seed=seed)
+        rest, out = stratified_split(labels_of(source), held, seed=seed)
     else:
         drawn = permutation(len(source), seed)
         rest, out = np.sort(drawn[held:]), np.sort(drawn[:held])

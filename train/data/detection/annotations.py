@@ -11,14 +11,14 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from train.data.image_files import FORMATS, ORIENTATION
+from train.data.image_files import EXIF_ORIENTATION, IMAGE_FORMATS
 
 logger = logging.getLogger("train")
 
 File = str | os.PathLike | IO[bytes]
 
 
-class Annotated(NamedTuple):
+class Annotation(NamedTuple):
     """An image and its objects, as the files have them.
 
     `size` are height and width of the image; `boxes` [n, 4] its pixels (x0, y0, x1, y1), counted
@@ -34,25 +34,25 @@ class Annotated(NamedTuple):
     area: np.ndarray | None = None
 
 
-class Found(NamedTuple):
+class AnnotatedImages(NamedTuple):
     """What a folder or a set holds: the parts' records, the names of the classes, its own name.
 
-    `images` are the parts' files, where they are not those that the records name; `told` are words
+    `images` are the parts' files, where they are not those that the records name; `log` are words
     on a part for the log.
     """
 
-    records: dict[str, list[Annotated]]
+    records: dict[str, list[Annotation]]
     classes: tuple[str, ...]
     name: str
     images: Mapping[str, Any] = {}
-    told: Mapping[str, Sequence[str]] = {}
+    log: Mapping[str, Sequence[str]] = {}
 
 
-def annotated(
+def annotate(
     image: str, size: tuple[int, int], objects: Sequence[tuple[Sequence[float], int, bool]]
-) -> Annotated:
+) -> Annotation:
     """The image and its objects, (box, label, crowd) each."""
-    return Annotated(
+    return Annotation(
         image,
         size,
         np.array([box for box, _, _ in objects], np.float32).reshape(-1, 4),
@@ -61,14 +61,18 @@ def annotated(
     )
 
 
-def mended(
-    records: Sequence[Annotated], *, objects: int | None = None, told: Sequence[str] = (), part: str
-) -> list[Annotated]:
+def clean_boxes(
+    records: Sequence[Annotation],
+    *,
+    objects: int | None = None,
+    log: Sequence[str] = (),
+    split: str,
+) -> list[Annotation]:
     """Records with sound boxes alone, and a line in the log that counts what was done to them.
 
     Boxes of no width or height, and those outside of the image, are dropped; the others are cut at
     the image's border. Of more than `objects` in an image the largest stay, crowds going first.
-    `part` and what has been `told` begin the line.
+    `split` and what has been `log` begin the line.
     """
     counts: collections.Counter[str] = collections.Counter()
     found, crowds, bare = [], 0, 0
@@ -92,33 +96,33 @@ def mended(
         area = None if record.area is None else record.area[keep]
         found.append(record._replace(**kept, area=area))
     total = sum(len(record.labels) for record in found)
-    words = [*told, f"{bare} without an object"] if bare else [*told]
+    words = [*log, f"{bare} without an object"] if bare else [*log]
     words += [f"{count} {what}" for what, count in counts.items() if count]
     logger.info(
         "%s: %d images, %d objects (%d difficult or crowds)%s",
-        *(part, len(found), total, crowds),
+        *(split, len(found), total, crowds),
         "".join(f"; {word}" for word in words),
     )
     return found
 
 
-def sizes_of(images: Sequence[str]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+def read_image_sizes(images: Sequence[str]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Of each file (height, width) of its pixels as they are stored, and as they stand upright.
 
     By their headers: nothing is decoded. Raises ValueError in one line that begins with the file.
     """
     # Threads, because on a network's disk every first look at a file waits.
     with ThreadPoolExecutor(16) as pool:
-        yield from pool.map(lambda image: size_of(image, name=image), images)
+        yield from pool.map(lambda image: read_image_size(image, name=image), images)
 
 
-def size_of(image: str | bytes, *, name: str) -> tuple[tuple[int, int], tuple[int, int]]:
+def read_image_size(image: str | bytes, *, name: str) -> tuple[tuple[int, int], tuple[int, int]]:
     """(height, width) of an image file's pixels as they are stored, and as they stand upright."""
     try:
         file: Any = io.BytesIO(image) if isinstance(image, bytes) else image
-        with Image.open(file, formats=list(FORMATS)) as opened:
+        with Image.open(file, formats=list(IMAGE_FORMATS)) as opened:
             height, width = opened.height, opened.width
-            turned = opened.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = opened.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except Exception as error:  # each of Pillow's decoders has its own: OSError, SyntaxError, ...
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{name} is unreadable as an image ({reason})") from error

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from train.data.detection.annotations import Annotated, Found, annotated
-from train.data.segmentation.coco import Record, find_coco
+from train.data.detection.annotations import AnnotatedImages, Annotation, annotate
+from train.data.segmentation.coco import Record, find_coco_masks
 
 
-def find_coco_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Found:
+def find_coco_detection(folder: pathlib.Path, classes: Sequence[str] | None) -> AnnotatedImages:
     """PATH/annotations/instances_{train,val,test}*.json -> what is found.
 
-    Where the images lie tells `find_coco`. Category ids, in order, become 0 to K - 1, or the places
+    Where the images lie tells `find_coco_masks`. Category ids, in order, become 0 to K - 1, or the places
     of their names in `classes`, which may hold more. Crowds stay crowds, segmentations are not read.
 
     Raises FileNotFoundError for a missing folder or image, ValueError for a malformed file and for
@@ -22,7 +22,7 @@ def find_coco_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Foun
 
     Source: Lin et al. 2014, Microsoft COCO, and the format page of cocodataset.org.
     """
-    found = find_coco(folder, instances=False, masks=False)
+    found = find_coco_masks(folder, instances=False, masks=False)
     names = found.classes[1:]
     if classes is None:
         classes = names
@@ -36,11 +36,13 @@ def find_coco_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Foun
     for part, of_part in found.records.items():
         reader = found.readers[part]
         labels = {identity: label[number - 1] for identity, number in reader.index.items()}
-        records[part] = [annotated_of(record, labels, reader.annotations) for record in of_part]
-    return Found(records, tuple(classes), folder.resolve().name)
+        records[part] = [
+            annotation_from_record(record, labels, reader.annotations) for record in of_part
+        ]
+    return AnnotatedImages(records, tuple(classes), folder.resolve().name)
 
 
-def annotated_of(record: Record, labels: dict[int, int], file: str) -> Annotated:
+def annotation_from_record(record: Record, labels: dict[int, int], file: str) -> Annotation:
     """The boxes of an image's annotations, (x, y, width, height) as they are in the file.
 
     What an annotation says of its area tells the small from the large; that of its box where it does
@@ -48,17 +50,17 @@ def annotated_of(record: Record, labels: dict[int, int], file: str) -> Annotated
     """
     objects, areas = [], []
     for annotation in record.annotations:
-        x, y, width, height = box_of(annotation, file)
+        x, y, width, height = box_from_annotation(annotation, file)
         label = labels[annotation["category_id"]]
         objects.append(((x, y, x + width, y + height), label, bool(annotation.get("iscrowd"))))
         area = annotation.get("area")
         told = isinstance(area, int | float) and math.isfinite(area) and area > 0
         areas.append(area if told else width * height)
-    found = annotated(record.file, (record.height, record.width), objects)
+    found = annotate(record.file, (record.height, record.width), objects)
     return found._replace(area=np.array(areas, np.float32))
 
 
-def box_of(annotation: dict[str, Any], file: str) -> list[float]:
+def box_from_annotation(annotation: dict[str, Any], file: str) -> list[float]:
     box: Any = annotation.get("bbox")
     try:
         numbers = [float(number) for number in box]

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.data.classification.digits import cache_folder
-from train.data.disk_cache import stored
+from train.data.disk_cache import cached_arrays
 from train.data.permutation import permutation
-from train.data.source import Source, Wrapper
+from train.data.source import Source, SourceWrapper
 
 VERSION = 1  # of what is computed: another one makes the files in the cache anew
 logger = logging.getLogger("train")
 
 
-class Search(NamedTuple):
+class SearchParameters(NamedTuple):
     """How proposals are searched.
 
     width: pixels to which pictures are brought (R-CNN: 500); no picture is enlarged.
@@ -41,10 +41,10 @@ class Search(NamedTuple):
     count: int = 600
 
 
-FAST = Search()
+FAST_SEARCH = SearchParameters()
 
 
-def selective_search(image: np.ndarray, search: Search = FAST) -> np.ndarray:
+def selective_search(image: np.ndarray, search: SearchParameters = FAST_SEARCH) -> np.ndarray:
     """Picture [h, w, 1 or 3] uint8 -> boxes [N, 4] float32 in its pixels, N up to `search.count`.
 
     The "fast mode": regions of two segmentations in two colour spaces, joined by two measures of
@@ -56,7 +56,7 @@ def selective_search(image: np.ndarray, search: Search = FAST) -> np.ndarray:
     Source: Uijlings et al. 2013, Selective Search for Object Recognition; van de Sande's
     selective_search_rcnn.m, whose scales of 50 and 100 these are, as OpenCV computes it.
     """
-    cv2 = contrib()
+    cv2 = import_contrib()
     shrink = min(1.0, search.width / image.shape[1])
     size = tuple(max(1, round(side * shrink)) for side in (image.shape[1], image.shape[0]))
     small = np.ascontiguousarray(np.broadcast_to(image[..., ::-1], (*image.shape[:2], 3)))
@@ -69,12 +69,12 @@ def selective_search(image: np.ndarray, search: Search = FAST) -> np.ndarray:
     found = found[(found[:, 2:] >= search.smallest).all(1)]
     found = found[permutation(len(found), 0)]
     corners = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], 1)
-    corners = corners[distinct(corners, search.distinct)[: search.count]]
+    corners = corners[suppress_duplicates(corners, search.distinct)[: search.count]]
     there = np.array([image.shape[1] / size[0], image.shape[0] / size[1]] * 2)
     return (corners * there).astype(np.float32)
 
 
-def contrib() -> Any:
+def import_contrib() -> Any:
     """OpenCV with its contrib; ValueError in one line without."""
     try:
         import cv2
@@ -92,10 +92,10 @@ def contrib() -> Any:
     return cv2
 
 
-def distinct(boxes: np.ndarray, iou: float) -> np.ndarray:
+def suppress_duplicates(boxes: np.ndarray, iou: float) -> np.ndarray:
     """Boxes [N, 4] -> indices of those that no box before them overlaps by more than `iou`.
 
-    >>> distinct(np.array([[0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 2, 2]]), 0.7).tolist()
+    >>> suppress_duplicates(np.array([[0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 2, 2]]), 0.7).tolist()
     [0, 2]
     """
     kept: list[int] = []
@@ -112,7 +112,7 @@ def distinct(boxes: np.ndarray, iou: float) -> np.ndarray:
 
 
 def cached_search(
-    image: np.ndarray, search: Search = FAST, *, folder: pathlib.Path | None = None
+    image: np.ndarray, search: SearchParameters = FAST_SEARCH, *, folder: pathlib.Path | None = None
 ) -> np.ndarray:
     """`selective_search`, of each picture and each way to search once: boxes [N, 4] float32.
 
@@ -120,12 +120,12 @@ def cached_search(
     of the pixels and of `search`. A file that is damaged is made anew. Raises ValueError where the
     folder cannot be written.
     """
-    cv2 = contrib()
+    cv2 = import_contrib()
     told = [VERSION, cv2.__version__, list(image.shape), search._asdict()]
     key = hashlib.sha256(json.dumps(told).encode() + np.ascontiguousarray(image).tobytes())
     file = (folder or cache_folder() / "selective_search") / f"{key.hexdigest()[:40]}.npz"
     try:
-        return stored(file, lambda: {"boxes": selective_search(image, search)})["boxes"]
+        return cached_arrays(file, lambda: {"boxes": selective_search(image, search)})["boxes"]
     except OSError as error:
         raise ValueError(
             f"proposals cannot be kept in {file.parent} ({error}): name another folder in the "
@@ -134,7 +134,7 @@ def cached_search(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Proposed(Wrapper):
+class SourceWithProposals(SourceWrapper):
     """A detection `source` whose examples have "proposals" [P, 4] float32, "proposal_valid" [P] too.
 
     `proposals` are those of each picture, [n, 4]; P = `count`, n or more.
@@ -152,12 +152,12 @@ class Proposed(Wrapper):
         }
 
 
-def propose(source: Source, search: Search = FAST) -> Proposed:
+def attach_proposals(source: Source, search: SearchParameters = FAST_SEARCH) -> SourceWithProposals:
     """A detection source -> the same with proposals, searched on all cores, or read from the cache.
 
     Each picture is searched as it lies on its canvas, without what is beyond it.
     """
-    contrib()  # before the first picture is decoded
+    import_contrib()  # before the first picture is decoded
     began = time.monotonic()
 
     def of_one(i: int) -> np.ndarray:
@@ -170,4 +170,4 @@ def propose(source: Source, search: Search = FAST) -> Proposed:
     each = np.mean([len(boxes) for boxes in found])
     seconds = time.monotonic() - began
     logger.info("%s: %.0f proposals a picture (%.0f s)", source.name, each, seconds)
-    return Proposed(source, found, search.count)
+    return SourceWithProposals(source, found, search.count)

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from train.data.detection.annotations import Annotated, Found, size_of
-from train.data.tfds import SPLITS, find, prepare, records
+from train.data.detection.annotations import AnnotatedImages, Annotation, read_image_size
+from train.data.tfds import SPLIT_NAMES, find_builder, open_records, prepare_set
 
-FROM_ONE = ("voc",)  # sets whose boxes are shares of pixels that are counted from 1
-CROWDS = ("is_crowd", "is_difficult")
+LABELS_FROM_ONE = ("voc",)  # sets whose boxes are shares of pixels that are counted from 1
+CROWD_KEYS = ("is_crowd", "is_difficult")
 
 logger = logging.getLogger("train")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """The images of prepared `records` [N], each as an open file."""
+class RecordImages:
+    """The images of prepared `open_records` [N], each as an open file."""
 
     records: Any
 
@@ -28,9 +28,9 @@ class ImageFiles:
         return io.BytesIO(self.records[i]["image"])
 
 
-def find_tfds_boxes(
+def find_tfds_detection(
     name: str, classes: Sequence[str] | None, *, data_dir: str | None = None
-) -> Found:
+) -> AnnotatedImages:
     """NAME or NAME/CONFIG -> what is found.
 
     Objects that are difficult or crowds become crowds. TFDS has boxes as shares of the image; those
@@ -41,20 +41,20 @@ def find_tfds_boxes(
     Raises ValueError where it cannot be, for a set without "image" and objects with "bbox" and
     "label", for a label out of range, and for classes that are not the set's.
     """
-    builder = find(name, data_dir)
+    builder = find_builder(name, data_dir)
     if not (builder.data_path / "dataset_info.json").exists():
-        prepare(builder, name)
+        prepare_set(builder, name)
     full = f"{builder.info.full_name} (TFDS)"
-    objects, own = objects_of(builder.info.features, name)
+    objects, own = find_objects_feature(builder.info.features, name)
     if classes is not None and tuple(classes) != own:
         raise ValueError(f"tfds:{name} knows its classes itself: leave classes out")
-    from_one = name.split("/")[0] in FROM_ONE
+    from_one = name.split("/")[0] in LABELS_FROM_ONE
     found, images = {}, {}
-    for part, names in SPLITS.items():
+    for part, names in SPLIT_NAMES.items():
         for known in (known for known in names if known in builder.info.splits):
-            data = records(builder, known, "image")
+            data = open_records(builder, known, "image")
             of_part = [
-                annotated_of(
+                annotation_from_record(
                     data[i], objects, own, name=f"{full}: image of example {i}", from_one=from_one
                 )
                 for i in range(len(data))
@@ -62,15 +62,15 @@ def find_tfds_boxes(
             if not any(len(record.labels) for record in of_part):
                 logger.info("tfds:%s %s: nothing is annotated, left out", name, part)
                 continue
-            found[part], images[part] = of_part, ImageFiles(data)
+            found[part], images[part] = of_part, RecordImages(data)
     if "train" not in found:
         raise ValueError(
             f"tfds:{name} has nothing to train on, but {', '.join(builder.info.splits)}"
         )
-    return Found(found, own, full, images)
+    return AnnotatedImages(found, own, full, images)
 
 
-def objects_of(features: Any, name: str) -> tuple[str, tuple[str, ...]]:
+def find_objects_feature(features: Any, name: str) -> tuple[str, tuple[str, ...]]:
     """The name of the feature that holds the objects, and the names of their classes."""
     image = isinstance(dict(features).get("image"), tfds.features.Image)
     for key, feature in dict(features).items():
@@ -86,11 +86,11 @@ def objects_of(features: Any, name: str) -> tuple[str, tuple[str, ...]]:
     )
 
 
-def annotated_of(
+def annotation_from_record(
     record: Any, objects: str, classes: tuple[str, ...], *, name: str, from_one: bool
-) -> Annotated:
+) -> Annotation:
     """A record -> its objects in pixels of the image as it is stored."""
-    height, width = size_of(record["image"], name=name)[0]
+    height, width = read_image_size(record["image"], name=name)[0]
     things = record[objects]
     shares = np.asarray(things["bbox"], np.float32).reshape(-1, 4)[:, [1, 0, 3, 2]]
     boxes = shares * np.array([width, height, width, height], np.float32)
@@ -104,8 +104,8 @@ def annotated_of(
             f"but {len(classes)} classes are 0 to {len(classes) - 1}"
         )
     crowd = np.zeros(len(labels), bool)
-    for key in CROWDS:
+    for key in CROWD_KEYS:
         if key in things:
             crowd |= np.asarray(things[key], bool).reshape(-1)
     area = np.asarray(things["area"], np.float32).reshape(-1) if "area" in things else None
-    return Annotated(name, (height, width), boxes, labels, crowd, area)
+    return Annotation(name, (height, width), boxes, labels, crowd, area)

@@ -8,17 +8,17 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from train.data.detection.annotations import Found, annotated, sizes_of
-from train.data.image_files import ENDINGS
-from train.data.segmentation.voc import CLASSES, LISTS, listed_names
+from train.data.detection.annotations import AnnotatedImages, annotate, read_image_sizes
+from train.data.image_files import IMAGE_SUFFIXES
+from train.data.segmentation.voc import VOC_CLASSES, VOC_LISTS, read_name_list
 
-NAMES = CLASSES[1:]  # of the challenge's objects
-LONGEST = 2**23  # bytes of an annotation
-DEEPEST = 32  # elements in one another
-EDGES = ("xmin", "ymin", "xmax", "ymax")
+OBJECT_CLASSES = VOC_CLASSES[1:]  # of the challenge's objects
+MAX_LIST_BYTES = 2**23  # bytes of an annotation
+MAX_XML_DEPTH = 32  # elements in one another
+BOX_EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
-class Object(NamedTuple):
+class VocObject(NamedTuple):
     """An object of an annotation: its name, its box in pixels counted from 0, if it is difficult."""
 
     name: str
@@ -26,7 +26,7 @@ class Object(NamedTuple):
     difficult: bool
 
 
-def find_voc_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Found:
+def find_voc_detection(folder: pathlib.Path, classes: Sequence[str] | None) -> AnnotatedImages:
     """PATH/Annotations/NAME.xml and PATH/JPEGImages/NAME.jpg -> what is found.
 
     The parts are those of PATH/ImageSets/Main/{train,val,test}.txt; only trainval.txt, where there
@@ -43,9 +43,11 @@ def find_voc_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Found
 
     Source: Everingham et al. 2010, The Pascal Visual Object Classes Challenge; the development kit.
     """
-    names = part_names(folder)
+    names = list_split_names(folder)
     images = {
-        path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if is_image(path)
+        path.stem: path
+        for path in sorted((folder / "JPEGImages").iterdir())
+        if has_image_suffix(path)
     }
     every = dict.fromkeys(name for of_part in names.values() for name in of_part)
     for name in every:
@@ -53,18 +55,20 @@ def find_voc_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Found
             raise FileNotFoundError(
                 f"{folder}: {name} has no image {folder / 'JPEGImages' / name}.jpg"
             )
-        if not annotation(folder, name).is_file():
-            raise FileNotFoundError(f"{images[name]} has no annotation {annotation(folder, name)}")
+        if not annotation_path(folder, name).is_file():
+            raise FileNotFoundError(
+                f"{images[name]} has no annotation {annotation_path(folder, name)}"
+            )
     with ThreadPoolExecutor(16) as pool:
-        read = list(pool.map(lambda name: read_annotation(annotation(folder, name)), every))
+        read = list(pool.map(lambda name: read_annotation(annotation_path(folder, name)), every))
     if classes is None:
         said = {thing.name for objects, _ in read for thing in objects}
-        classes = NAMES if said <= set(NAMES) else sorted(said)
+        classes = OBJECT_CLASSES if said <= set(OBJECT_CLASSES) else sorted(said)
     index = {name: label for label, name in enumerate(classes)}
     records = {}
-    sizes = sizes_of([str(images[name]) for name in every])
+    sizes = read_image_sizes([str(images[name]) for name in every])
     for name, (objects, said), (stored, upright) in zip(every, read, sizes, strict=True):
-        file = annotation(folder, name)
+        file = annotation_path(folder, name)
         if said not in (None, stored, upright):
             raise ValueError(
                 f"{file} says that its image has {said[1]} x {said[0]} pixels, but "
@@ -76,21 +80,21 @@ def find_voc_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Found
                 f"{file} names the class {unknown[0]!r:.80}, which is none of {', '.join(classes)}"
             )
         things = [(thing.box, index[thing.name], thing.difficult) for thing in objects]
-        records[name] = annotated(str(images[name]), upright if said == upright else stored, things)
+        records[name] = annotate(str(images[name]), upright if said == upright else stored, things)
     found = {part: [records[name] for name in of_part] for part, of_part in names.items()}
-    return Found(found, tuple(classes), folder.resolve().name)
+    return AnnotatedImages(found, tuple(classes), folder.resolve().name)
 
 
-def part_names(folder: pathlib.Path) -> dict[str, list[str]]:
+def list_split_names(folder: pathlib.Path) -> dict[str, list[str]]:
     """{part: names of its images}."""
     lists = folder / "ImageSets" / "Main"
-    files = {part: lists / f"{part}.txt" for part in LISTS}
+    files = {part: lists / f"{part}.txt" for part in VOC_LISTS}
     if not files["train"].is_file():
         files["train"] = lists / "trainval.txt"
         files.pop("val")
     if files["train"].is_file():
-        names = {part: listed_names(file) for part, file in files.items() if file.is_file()}
-        if "test" in names and not annotation(folder, names["test"][0]).is_file():
+        names = {part: read_name_list(file) for part, file in files.items() if file.is_file()}
+        if "test" in names and not annotation_path(folder, names["test"][0]).is_file():
             del names["test"]  # kept back by the challenge
         return names
     if lists.is_dir():
@@ -101,21 +105,21 @@ def part_names(folder: pathlib.Path) -> dict[str, list[str]]:
     return names
 
 
-def annotation(folder: pathlib.Path, name: str) -> pathlib.Path:
+def annotation_path(folder: pathlib.Path, name: str) -> pathlib.Path:
     return folder / "Annotations" / f"{name}.xml"
 
 
-def is_image(path: pathlib.Path) -> bool:
-    return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+def has_image_suffix(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def read_annotation(file: pathlib.Path) -> tuple[list[Object], tuple[int, int] | None]:
+def read_annotation(file: pathlib.Path) -> tuple[list[VocObject], tuple[int, int] | None]:
     """An annotation -> its objects, and (height, width) that it says, None for none or 0.
 
     Raises ValueError in one line that begins with the file.
     """
     try:
-        root = parsed(file)
+        root = parse_xml(file)
         if root.tag != "annotation":
             raise ValueError(f"it holds <{root.tag[:40]}>, expected <annotation>")
         told = [float(root.findtext(f"size/{side}") or 0) for side in ("height", "width")]
@@ -127,38 +131,38 @@ def read_annotation(file: pathlib.Path) -> tuple[list[Object], tuple[int, int] |
     return objects, (int(height), int(width)) if height and width else None
 
 
-def read_object(element: Element) -> Object:
+def read_object(element: Element) -> VocObject:
     name = " ".join((element.findtext("name") or "").split())
     if not name:
         raise ValueError("an object has no name")
-    texts = [element.findtext(f"bndbox/{edge}") for edge in EDGES]
+    texts = [element.findtext(f"bndbox/{edge}") for edge in BOX_EDGES]
     if any(text is None for text in texts):
-        raise ValueError(f"an object {name[:40]!r} has no bndbox of {', '.join(EDGES)}")
+        raise ValueError(f"an object {name[:40]!r} has no bndbox of {', '.join(BOX_EDGES)}")
     edges = [float(text or "") for text in texts]
     if not all(math.isfinite(edge) for edge in edges):
         raise ValueError(f"the box of an object {name[:40]!r} is not finite")
     x0, y0, x1, y1 = edges
     # A box without an extent stays without: else a click would be an object of one pixel.
     box = (x0 - 1, y0 - 1, x1, y1) if x1 > x0 and y1 > y0 else (x0, y0, x0, y0)
-    return Object(name, box, (element.findtext("difficult") or "0").strip() not in ("", "0"))
+    return VocObject(name, box, (element.findtext("difficult") or "0").strip() not in ("", "0"))
 
 
-def parsed(file: pathlib.Path) -> Element:
+def parse_xml(file: pathlib.Path) -> Element:
     """An XML file -> its root. Declarations of types, and so of entities, are refused.
 
     An entity can be made to expand to gigabytes, or to another file.
     """
     with file.open("rb") as opened:
-        content = opened.read(LONGEST + 1)
-    if len(content) > LONGEST:
-        raise ValueError(f"it is longer than {LONGEST} bytes")
+        content = opened.read(MAX_LIST_BYTES + 1)
+    if len(content) > MAX_LIST_BYTES:
+        raise ValueError(f"it is longer than {MAX_LIST_BYTES} bytes")
     builder, parser, depth = TreeBuilder(), expat.ParserCreate(), 0
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
         depth += 1
-        if depth > DEEPEST:
-            raise ValueError(f"its elements are nested more than {DEEPEST} deep")
+        if depth > MAX_XML_DEPTH:
+            raise ValueError(f"its elements are nested more than {MAX_XML_DEPTH} deep")
         builder.start(tag, attributes)
 
     def end(tag: str) -> None:

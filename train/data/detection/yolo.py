@@ -7,54 +7,54 @@ from typing import Any
 
 import yaml
 
-from train.data.detection.annotations import Annotated, Found, annotated, sizes_of
-from train.data.image_files import ENDINGS
-from train.data.segmentation.mask_folder import natural, stems
+from train.data.detection.annotations import AnnotatedImages, Annotation, annotate, read_image_sizes
+from train.data.image_files import IMAGE_SUFFIXES
+from train.data.segmentation.mask_folder import files_by_stem, natural_key
 
-PARTS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-LISTS = ("classes.txt", "obj.names", "classes.names")
-YAMLS = ("data.yaml", "data.yml", "dataset.yaml")
-LONGEST = 2**23  # bytes of a file of labels or names
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+LIST_FILES = ("classes.txt", "obj.names", "classes.names")
+YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+MAX_FILE_BYTES = 2**23  # bytes of a file of labels or names
 LAYOUTS = (
     "PATH/images/train + PATH/labels/train, PATH/train/images + PATH/train/labels, or "
     "PATH/images + PATH/labels"
 )
 
 
-def find_yolo_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Found:
+def find_yolo_detection(folder: pathlib.Path, classes: Sequence[str] | None) -> AnnotatedImages:
     """images/ and labels/ in one of LAYOUTS -> what is found.
 
     A line of a label file is "class x y width height", the box's centre and size as shares of the
     upright image's. The names of the classes are those of PATH/classes.txt, a line each, or `names`
     of PATH/data.yaml, else their numbers. An image without a label file has no objects, as in
-    darknet; `told` counts those.
+    darknet; `log` counts those.
 
     Raises FileNotFoundError or ValueError in one line: no label file at all, one without an image,
     a line of another form, a class out of range, names that cannot be read.
 
     Source: the training pages of darknet (pjreddie.com/darknet/yolo) and of its successors.
     """
-    parts = dict(parts_of(folder))
+    parts = dict(find_splits(folder))
     if not parts:
         raise ValueError(f"{folder} has no images beside labels: expected {LAYOUTS}")
-    named = classes or names_of(folder)
-    records: dict[str, list[Annotated]] = {}
+    named = classes or find_class_names(folder)
+    records: dict[str, list[Annotation]] = {}
     told: dict[str, list[str]] = {}
     for part, (images, labels) in parts.items():
-        of_image, of_label = stems(images, ENDINGS), stems(labels, (".txt",))
+        of_image, of_label = files_by_stem(images, IMAGE_SUFFIXES), files_by_stem(labels, (".txt",))
         if lonely := sorted(of_label.keys() - of_image.keys() - {"classes"}):
             raise FileNotFoundError(f"{of_label[lonely[0]]} has no image of its name in {images}")
         if not of_image:
-            raise FileNotFoundError(f"{images} has no images ({', '.join(ENDINGS)})")
+            raise FileNotFoundError(f"{images} has no images ({', '.join(IMAGE_SUFFIXES)})")
         bare = len(of_image.keys() - of_label.keys())
         if bare == len(of_image):
             raise FileNotFoundError(
                 f"{labels} has no label file, NAME.txt, of an image in {images}"
             )
-        names = sorted(of_image, key=natural)
-        sizes = sizes_of([of_image[name] for name in names])
+        names = sorted(of_image, key=natural_key)
+        sizes = read_image_sizes([of_image[name] for name in names])
         records[part] = [
-            annotated(of_image[name], upright, read_labels(of_label.get(name), upright, named))
+            annotate(of_image[name], upright, read_labels(of_label.get(name), upright, named))
             for name, (_, upright) in zip(names, sizes, strict=True)
         ]
         told[part] = [f"{bare} without a label file"] if bare else []
@@ -63,12 +63,12 @@ def find_yolo_boxes(folder: pathlib.Path, classes: Sequence[str] | None) -> Foun
         named = [
             str(number) for number in range(max(labels.max(initial=0) for labels in every) + 1)
         ]
-    return Found(records, tuple(named), folder.resolve().name, told=told)
+    return AnnotatedImages(records, tuple(named), folder.resolve().name, log=told)
 
 
-def parts_of(folder: pathlib.Path) -> Iterator[tuple[str, tuple[pathlib.Path, pathlib.Path]]]:
+def find_splits(folder: pathlib.Path) -> Iterator[tuple[str, tuple[pathlib.Path, pathlib.Path]]]:
     """(part, (folder of its images, folder of its labels)) as far as there are."""
-    for part, names in PARTS.items():
+    for part, names in SPLIT_FOLDERS.items():
         for name in names:
             for of_both in (
                 (("images", name), ("labels", name)),
@@ -90,7 +90,7 @@ def read_labels(
         return []
     height, width = size
     objects = []
-    for number, line in enumerate(text_of(pathlib.Path(file)).split("\n"), start=1):
+    for number, line in enumerate(read_text(pathlib.Path(file)).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -117,21 +117,21 @@ def read_labels(
     return objects
 
 
-def names_of(folder: pathlib.Path) -> list[str] | None:
+def find_class_names(folder: pathlib.Path) -> list[str] | None:
     """The names of the classes as the folder's file of names has them; None without one."""
-    for file in (folder / name for name in LISTS):
+    for file in (folder / name for name in LIST_FILES):
         if file.is_file():
-            names = [line.strip() for line in text_of(file).split("\n") if line.strip()]
-            return checked(names, file)
-    for file in (folder / name for name in YAMLS):
+            names = [line.strip() for line in read_text(file).split("\n") if line.strip()]
+            return check_class_names(names, file)
+    for file in (folder / name for name in YAML_FILES):
         if file.is_file():
-            return checked(yaml_names(file), file)
+            return check_class_names(read_yaml_names(file), file)
     return None
 
 
-def yaml_names(file: pathlib.Path) -> list[str]:
+def read_yaml_names(file: pathlib.Path) -> list[str]:
     """`names` of a YAML file: a list, or numbers from 0 to names."""
-    text = text_of(file)
+    text = read_text(file)
     try:
         # A few lines of aliases of aliases can stand for more names than memory holds.
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
@@ -150,7 +150,7 @@ def yaml_names(file: pathlib.Path) -> list[str]:
     return [str(name).strip() for name in names]
 
 
-def checked(names: list[str], file: pathlib.Path) -> list[str]:
+def check_class_names(names: list[str], file: pathlib.Path) -> list[str]:
     """The names, if there are some and none is there twice."""
     if not names or len(set(names)) != len(names):
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -160,13 +160,13 @@ def checked(names: list[str], file: pathlib.Path) -> list[str]:
     return names
 
 
-def text_of(file: pathlib.Path) -> str:
+def read_text(file: pathlib.Path) -> str:
     """A text file of a reasonable length; raises ValueError in one line otherwise."""
     try:
         with file.open("rb") as opened:
-            content = opened.read(LONGEST + 1)
-        if len(content) > LONGEST:
-            raise ValueError(f"longer than {LONGEST} bytes")
+            content = opened.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ValueError(f"longer than {MAX_FILE_BYTES} bytes")
         return content.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise ValueError(

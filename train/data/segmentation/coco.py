@@ -9,11 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as pycocotools
 
-from train.data.image_files import LARGEST
-from train.data.segmentation.mask_files import IGNORED, MOST, Pair, check_equal, read_image
+from train.data.image_files import MAX_IMAGE_PIXELS
+from train.data.segmentation.mask_files import (
+    IGNORE_LABEL,
+    MAX_CLASSES,
+    ImageMask,
+    check_same_size,
+    read_image,
+)
 
 rle: Any = pycocotools  # whose stubs know a part of what it takes
-PARTS = ("train", "val", "test")
+SPLIT_FOLDERS = ("train", "val", "test")
 
 
 class Record(NamedTuple):
@@ -26,7 +32,7 @@ class Record(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Instances:
+class InstanceReader:
     """Reads a `Record` as a Pair; `index` is the class of a category's id, `annotations` the file.
 
     Where instances overlap the smaller lies on top; crowds are ignored where no instance lies.
@@ -36,25 +42,27 @@ class Instances:
     index: dict[int, int]
     instances: bool
 
-    def __call__(self, record: Record) -> Pair:
+    def __call__(self, record: Record) -> ImageMask:
         shape = record.height, record.width
         image = read_image(record.file, of=shape, name=record.file)
-        check_equal(image.size[::-1], shape, name=record.file, mask=self.annotations)
+        check_same_size(image.size[::-1], shape, name=record.file, mask=self.annotations)
         mask, numbers = np.zeros(shape, np.uint8), np.zeros(shape, np.int32)
         parts = []
         for number, annotation in enumerate(record.annotations, start=1):
-            region = decoded(annotation, shape, name=self.annotations) != 0
+            region = decode_segmentation(annotation, shape, name=self.annotations) != 0
             if annotation.get("iscrowd"):
-                mask[region] = IGNORED
+                mask[region] = IGNORE_LABEL
             else:
                 parts.append((int(region.sum()), number, annotation, region))
         for _, number, annotation, region in sorted(parts, key=lambda part: -part[0]):
             mask[region] = self.index[annotation["category_id"]]
             numbers[region] = number
-        return Pair(image, mask, numbers if self.instances else None)
+        return ImageMask(image, mask, numbers if self.instances else None)
 
 
-def decoded(annotation: dict[str, Any], shape: tuple[int, int], *, name: str) -> np.ndarray:
+def decode_segmentation(
+    annotation: dict[str, Any], shape: tuple[int, int], *, name: str
+) -> np.ndarray:
     """The region [h, w] uint8 of an annotation: polygons, or RLE as numbers or as a string.
 
     Raises ValueError in one line that begins with `name` and tells the annotation's id.
@@ -88,15 +96,15 @@ def decoded(annotation: dict[str, Any], shape: tuple[int, int], *, name: str) ->
         ) from error
 
 
-class Coco(NamedTuple):
+class CocoMasks(NamedTuple):
     """The parts' records and readers, and the names of the classes, "background" the first."""
 
     records: dict[str, list[Record]]
-    readers: dict[str, Instances]
+    readers: dict[str, InstanceReader]
     classes: tuple[str, ...]
 
 
-def find_coco(folder: pathlib.Path, *, instances: bool, masks: bool = True) -> Coco:
+def find_coco_masks(folder: pathlib.Path, *, instances: bool, masks: bool = True) -> CocoMasks:
     """PATH/annotations/instances_{train,val,test}*.json -> their records, as far as there are.
 
     The images of instances_NAME.json lie in PATH/NAME, PATH/images/NAME, PATH/images or PATH.
@@ -110,48 +118,50 @@ def find_coco(folder: pathlib.Path, *, instances: bool, masks: bool = True) -> C
     if not folder.is_dir():
         raise FileNotFoundError(f"coco: there is no folder {folder}")
     records, readers, categories = {}, {}, {}
-    for part in PARTS:
+    for part in SPLIT_FOLDERS:
         files = sorted(folder.glob(f"annotations/instances_{part}*.json"))
         if len(files) > 1:
             raise ValueError(f"coco: {files[0]} and {files[1].name} both claim to be {part}")
         if not files:
             continue
-        content = loaded(files[0])
+        content = load_json(files[0])
         try:
             categories[part] = {c["id"]: str(c["name"]) for c in content["categories"]}
             known = sorted(categories[part])
-            records[part] = records_of(content, images_of(folder, files[0]), set(known), files[0])
+            records[part] = parse_records(
+                content, find_image_folder(folder, files[0]), set(known), files[0]
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{files[0]} is no annotation file of instances: {type(error).__name__} {error}"
             ) from error
         index = {identity: i for i, identity in enumerate(known, start=1)}
-        readers[part] = Instances(str(files[0]), index, instances)
+        readers[part] = InstanceReader(str(files[0]), index, instances)
     if not records:
         raise FileNotFoundError(f"coco: {folder} has no annotations/instances_*.json")
     first, *others = categories.values()
     if any(other != first for other in others):
         raise ValueError(f"coco: the annotation files in {folder} differ in their categories")
-    most = MOST - 1 if masks else 10**6
+    most = MAX_CLASSES - 1 if masks else 10**6
     if not 1 <= len(first) <= most:
         raise ValueError(f"coco: expected 1 to {most} categories, {folder} has {len(first)}")
-    return Coco(records, readers, ("background", *(first[i] for i in sorted(first))))
+    return CocoMasks(records, readers, ("background", *(first[i] for i in sorted(first))))
 
 
-def loaded(file: pathlib.Path) -> Any:
+def load_json(file: pathlib.Path) -> Any:
     try:
         return json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON file, or one cut off ({error})") from error
 
 
-def images_of(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
+def find_image_folder(folder: pathlib.Path, file: pathlib.Path) -> pathlib.Path:
     name = file.stem.removeprefix("instances_")
     places = (folder / name, folder / "images" / name, folder / "images", folder)
     return next(place for place in places if place.is_dir())
 
 
-def records_of(
+def parse_records(
     content: Any, images: pathlib.Path, categories: set, file: pathlib.Path
 ) -> list[Record]:
     """The images of an annotation file, by id, each with its instances."""
@@ -171,7 +181,9 @@ def records_of(
         if name not in there and not (below and (images / name).is_file()):
             raise FileNotFoundError(f"{file} names the image {name}, which is not in {images}")
         whole = isinstance(height, int) and isinstance(width, int)
-        if not (whole and 0 < height <= LARGEST and 0 < width <= LARGEST // height):
+        if not (
+            whole and 0 < height <= MAX_IMAGE_PIXELS and 0 < width <= MAX_IMAGE_PIXELS // height
+        ):
             raise ValueError(f"{file}: image {name} claims {width} x {height} pixels")
         found.append(Record(str(images / name), height, width, of_image[image["id"]]))
     if not found:

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-from train.data.classification.folder import SPLITS, listed
-from train.data.image_files import ENDINGS, FORMATS, Size
-from train.data.segmentation.mask_files import MASK_ENDINGS, MASK_FORMATS, check_equal
+from train.data.classification.folder import SPLITS, format_names
+from train.data.image_files import IMAGE_FORMATS, IMAGE_SUFFIXES, Size
+from train.data.segmentation.mask_files import MASK_ENDINGS, MASK_FORMATS, check_same_size
 
-IMAGES = ("images", "image", "imgs", "img")
-MASKS = ("masks", "mask", "labels", "label", "annotations")
-SUFFIXES = ("", "_mask", "_label")  # of a mask's name, after its image's
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations")
+MASK_NAME_SUFFIXES = ("", "_mask", "_label")  # of a mask's name, after its image's
 LAYOUTS = (
     "PATH/train + PATH/trainannot, PATH/images/train + PATH/masks/train, "
     "PATH/train/images + PATH/train/masks, or PATH/images + PATH/masks"
@@ -31,77 +31,77 @@ def find_parts(folder: pathlib.Path) -> dict[str, list[Record]]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: there is no folder {folder}")
-    for layout in (beside, below_kinds, below_parts, one):
+    for layout in (split_annot_layout, kind_over_split_layout, split_over_kind_layout, flat_layout):
         found = dict(layout(folder))
         if found:
-            return {part: paired(*folders) for part, folders in found.items()}
+            return {part: pair_by_stem(*folders) for part, folders in found.items()}
     raise ValueError(f"{folder} has no images beside masks: expected {LAYOUTS}")
 
 
-Found = Iterator[tuple[str, tuple[pathlib.Path, pathlib.Path]]]
+SplitRecords = Iterator[tuple[str, tuple[pathlib.Path, pathlib.Path]]]
 
 
-def beside(folder: pathlib.Path) -> Found:
+def split_annot_layout(folder: pathlib.Path) -> SplitRecords:
     for part in SPLITS:
         images, masks = folder / part, folder / f"{part}annot"
         if images.is_dir() and masks.is_dir():
             yield part, (images, masks)
 
 
-def below_kinds(folder: pathlib.Path) -> Found:
-    kinds = first(folder, IMAGES), first(folder, MASKS)
+def kind_over_split_layout(folder: pathlib.Path) -> SplitRecords:
+    kinds = first_existing(folder, IMAGE_FOLDERS), first_existing(folder, MASK_FOLDERS)
     for part in SPLITS:
         images, masks = kinds[0] / part, kinds[1] / part
         if images.is_dir() and masks.is_dir():
             yield part, (images, masks)
 
 
-def below_parts(folder: pathlib.Path) -> Found:
+def split_over_kind_layout(folder: pathlib.Path) -> SplitRecords:
     for part in SPLITS:
-        yield from ((part, folders) for _, folders in one(folder / part))
+        yield from ((part, folders) for _, folders in flat_layout(folder / part))
 
 
-def one(folder: pathlib.Path) -> Found:
-    images, masks = first(folder, IMAGES), first(folder, MASKS)
+def flat_layout(folder: pathlib.Path) -> SplitRecords:
+    images, masks = first_existing(folder, IMAGE_FOLDERS), first_existing(folder, MASK_FOLDERS)
     if images.is_dir() and masks.is_dir():
         yield "train", (images, masks)
 
 
-def first(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path:
+def first_existing(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path:
     """The first of the names that is there, else the first."""
     return next((folder / name for name in names if (folder / name).is_dir()), folder / names[0])
 
 
-def paired(images: pathlib.Path, masks: pathlib.Path) -> list[Record]:
+def pair_by_stem(images: pathlib.Path, masks: pathlib.Path) -> list[Record]:
     """The files of two folders, paired by name without ending, numbers in them in order."""
-    image_of, mask_of = stems(images, ENDINGS), stems(masks, MASK_ENDINGS)
+    image_of, mask_of = files_by_stem(images, IMAGE_SUFFIXES), files_by_stem(masks, MASK_ENDINGS)
     pairs, lonely = [], []
-    for stem in sorted(image_of, key=natural):
-        mask = next((m for s in SUFFIXES if (m := mask_of.pop(stem + s, None))), None)
+    for stem in sorted(image_of, key=natural_key):
+        mask = next((m for s in MASK_NAME_SUFFIXES if (m := mask_of.pop(stem + s, None))), None)
         if mask is None:
             lonely.append(image_of[stem])
         else:
             pairs.append((image_of[stem], mask, None))
     if lonely:
         raise ValueError(
-            f"{lonely[0]} has no mask of its name in {masks}{others(lonely)} "
+            f"{lonely[0]} has no mask of its name in {masks}{ignored_files(lonely)} "
             f"(looked for {', '.join(MASK_ENDINGS)}: JPEG does not keep a mask's values)"
         )
     if left := sorted(mask_of.values()):
         raise ValueError(
-            f"{left[0]} is a mask without an image of its name in {images}{others(left)} "
-            f"(looked for {', '.join(ENDINGS)})"
+            f"{left[0]} is a mask without an image of its name in {images}{ignored_files(left)} "
+            f"(looked for {', '.join(IMAGE_SUFFIXES)})"
         )
     if not pairs:
-        raise ValueError(f"{images} has no images ({', '.join(ENDINGS)})")
+        raise ValueError(f"{images} has no images ({', '.join(IMAGE_SUFFIXES)})")
     return pairs
 
 
-def others(files: list[str]) -> str:
-    return f", nor have {listed(files[1:])}" if len(files) > 1 else ""
+def ignored_files(files: list[str]) -> str:
+    return f", nor have {format_names(files[1:])}" if len(files) > 1 else ""
 
 
-def stems(folder: pathlib.Path, endings: tuple[str, ...]) -> dict[str, str]:
+def files_by_stem(folder: pathlib.Path, endings: tuple[str, ...]) -> dict[str, str]:
     """{name without ending: file} of a folder's files with one of the endings."""
     found: dict[str, str] = {}
     for entry in sorted(os.listdir(folder)):
@@ -113,10 +113,10 @@ def stems(folder: pathlib.Path, endings: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
+def natural_key(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts numbers within names by value.
 
-    >>> sorted(["10", "9", "a2", "a10"], key=natural)
+    >>> sorted(["10", "9", "a2", "a10"], key=natural_key)
     ['9', '10', 'a2', 'a10']
     """
     parts = [part for part in re.split(r"(\d+)", name) if part]
@@ -130,20 +130,20 @@ def check_headers(records: list[Record]) -> list[Size]:
     """
     # Threads, because on a network's disk every first look at a file waits.
     with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(headers, records))
+        return list(pool.map(read_headers, records))
 
 
-def headers(record: Record) -> Size:
+def read_headers(record: Record) -> Size:
     image, mask, _ = record
-    size, mode = header(image, tuple(FORMATS), "an image")
-    of_mask, _ = header(mask, tuple(MASK_FORMATS), "a mask")
+    size, mode = read_header(image, tuple(IMAGE_FORMATS), "an image")
+    of_mask, _ = read_header(mask, tuple(MASK_FORMATS), "a mask")
     # A photograph on its side in the file, its mask upright: reading turns it as its EXIF says.
     if size != of_mask[::-1]:
-        check_equal(size, of_mask, name=image, mask=mask)
+        check_same_size(size, of_mask, name=image, mask=mask)
     return (*of_mask, 1 if mode in ("1", "L", "LA") or mode.startswith("I") else 3)
 
 
-def header(file: str, formats: tuple[str, ...], what: str) -> tuple[tuple[int, ...], str]:
+def read_header(file: str, formats: tuple[str, ...], what: str) -> tuple[tuple[int, ...], str]:
     """((h, w), mode) of a file by its header."""
     try:
         with Image.open(file, formats=formats) as opened:
@@ -153,10 +153,10 @@ def header(file: str, formats: tuple[str, ...], what: str) -> tuple[tuple[int, .
         raise ValueError(f"{file} is unreadable as {what} ({reason})") from error
 
 
-def one_size(sizes: list[Size]) -> Size | None:
+def common_size(sizes: list[Size]) -> Size | None:
     """The size (H, W, C) where all have one height and width, C the largest; else None.
 
-    >>> one_size([(4, 6, 1), (4, 6, 3)]), one_size([(4, 6, 1), (6, 4, 1)])
+    >>> common_size([(4, 6, 1), (4, 6, 3)]), common_size([(4, 6, 1), (6, 4, 1)])
     ((4, 6, 3), None)
     """
     equal = len({size[:2] for size in sizes}) == 1

@@ -4,16 +4,16 @@ import pathlib
 
 from train.data.segmentation.mask_folder import Record
 
-CLASSES = (
+VOC_CLASSES = (
     "background",
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
     *("train", "tvmonitor"),
 )
-LISTS = ("train", "val", "test")
+VOC_LISTS = ("train", "val", "test")
 
 
-def find_voc(folder: pathlib.Path, *, instances: bool) -> dict[str, list[Record]]:
+def find_voc_masks(folder: pathlib.Path, *, instances: bool) -> dict[str, list[Record]]:
     """PATH/ImageSets/Segmentation/PART.txt -> {part: [(image, mask, instances or None), ...]}.
 
     JPEGImages/NAME.jpg, SegmentationClass/NAME.png and SegmentationObject/NAME.png of the names
@@ -27,7 +27,7 @@ def find_voc(folder: pathlib.Path, *, instances: bool) -> dict[str, list[Record]
     if not folder.is_dir():
         raise FileNotFoundError(f"voc: there is no folder {folder}")
     lists = folder / "ImageSets" / "Segmentation"
-    files = {part: lists / f"{part}.txt" for part in LISTS}
+    files = {part: lists / f"{part}.txt" for part in VOC_LISTS}
     if not files["train"].is_file():
         files = {"train": lists / "trainval.txt"}
     if not files["train"].is_file():
@@ -35,7 +35,7 @@ def find_voc(folder: pathlib.Path, *, instances: bool) -> dict[str, list[Record]
             f"voc: {lists} has neither train.txt nor trainval.txt (PATH is the folder that holds "
             "ImageSets, JPEGImages and SegmentationClass, such as VOCdevkit/VOC2012)"
         )
-    names = {part: listed_names(file) for part, file in files.items() if file.is_file()}
+    names = {part: read_name_list(file) for part, file in files.items() if file.is_file()}
     if "test" in names and not (folder / "SegmentationClass" / f"{names['test'][0]}.png").is_file():
         del names["test"]
     kinds = [("JPEGImages", ".jpg"), ("SegmentationClass", ".png")]
@@ -55,7 +55,7 @@ def find_voc(folder: pathlib.Path, *, instances: bool) -> dict[str, list[Record]
     return found
 
 
-def listed_names(file: pathlib.Path) -> list[str]:
+def read_name_list(file: pathlib.Path) -> list[str]:
     """The names in a list of an image set, one a line."""
     try:
         lines = file.read_text("utf-8").split("\n")

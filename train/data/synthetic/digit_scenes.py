@@ -8,22 +8,22 @@ from PIL import Image, ImageDraw
 
 from train.data.classification.digits import open_digits
 from train.data.image_files import Size, check_size
-from train.data.permutation import uniform
+from train.data.permutation import uniform_draws
 from train.data.source import Arrays
-from zoo.media.colormap import voc_palette
+from zoo.media.colormap import voc_colormap
 
-COUNTS = {"train": 1000, "val": 100, "test": 200}
-SIZE = (128, 128, 1)
-MOST = 8  # digits in a scene
+SPLIT_SIZES = {"train": 1000, "val": 100, "test": 200}
+IMAGE_SIZE = (128, 128, 1)
+MAX_OBJECTS = 8  # digits in a scene
 CLASSES = ("background", *"0123456789")
 
-FEWEST = 3
-HEIGHT = (0.2, 0.38)  # of a digit, as a share of the scene's smaller side
-TURN = 0.5  # radians to either side: further, a 6 would be a 9
-VISIBLE = 0.75  # of a digit's pixels, under those that lie on it
-TRIES = 12  # to place a digit
-STROKES = 12
-FIELDS = 12  # numbers that a digit or a stroke is drawn from
+MIN_OBJECTS = 3
+DIGIT_HEIGHT = (0.2, 0.38)  # of a digit, as a share of the scene's smaller side
+MAX_ROTATION = 0.5  # radians to either side: further, a 6 would be a 9
+MIN_VISIBLE = 0.75  # of a digit's pixels, under those that lie on it
+PLACEMENT_ATTEMPTS = 12  # to place a digit
+DISTRACTOR_STROKES = 12
+DRAW_STREAMS = 12  # numbers that a digit or a stroke is drawn from
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class DigitScenes:
 
     @property
     def palette(self) -> np.ndarray:
-        return voc_palette(len(self.classes))
+        return voc_colormap(len(self.classes))
 
     def __len__(self) -> int:
         return self.count
@@ -54,29 +54,29 @@ class DigitScenes:
         if not -self.count <= i < self.count:
             raise IndexError(f"{self.name}: there are {self.count} scenes, none is number {i}")
         key = (*self.key, i % self.count)
-        canvas = background(self.size, key)
-        draws = uniform(MOST * (FIELDS + 2 * TRIES) + 2, *key, 0)
-        wanted = FEWEST + int(draws[0] * (MOST - FEWEST + 1))
+        canvas = draw_background(self.size, key)
+        draws = uniform_draws(MAX_OBJECTS * (DRAW_STREAMS + 2 * PLACEMENT_ATTEMPTS) + 2, *key, 0)
+        wanted = MIN_OBJECTS + int(draws[0] * (MAX_OBJECTS - MIN_OBJECTS + 1))
         instances = np.zeros(self.size[:2], np.int32)
         labels, areas = [], []
-        for of_one in draws[2:].reshape(MOST, -1)[:wanted]:
+        for of_one in draws[2:].reshape(MAX_OBJECTS, -1)[:wanted]:
             number = int(of_one[0] * len(self.digits))
             digit = self.digits.images[number, ..., 0]
-            ink = placed(digit, instances, areas, of_one)
+            ink = place_digit(digit, instances, areas, of_one)
             if ink is None:  # no room: fewer digits
                 continue
             labels.append(int(self.digits.labels[number]) + 1)
-            level = (0.55 + 0.45 * of_one[5]) * tint(of_one[6:9], self.size[2])
+            level = (0.55 + 0.45 * of_one[5]) * sample_tint(of_one[6:9], self.size[2])
             # The ink's soft edge, four pixels wide from 8 x 8, is made a sharper one, with a dark
             # rim: without it digits of one brightness that overlap are not to be told apart.
-            canvas *= 1 - 0.5 * ramp(ink, 0.1, 0.3)
-            canvas += ramp(ink, 0.35, 0.65) * (level - canvas)
+            canvas *= 1 - 0.5 * color_ramp(ink, 0.1, 0.3)
+            canvas += color_ramp(ink, 0.35, 0.65) * (level - canvas)
             instances[ink >= 0.5] = len(labels)
             areas.append(np.count_nonzero(ink >= 0.5))
-        canvas += noise(self.size, key)
+        canvas += value_noise(self.size, key)
         if draws[1] < 1 / 3:  # dark on bright
             canvas = 1 - canvas
-        return entries(canvas, instances, labels)
+        return scene_annotations(canvas, instances, labels)
 
 
 def open_digit_scenes(*, size: Size | None, seed: int) -> dict[str, DigitScenes]:
@@ -87,38 +87,40 @@ def open_digit_scenes(*, size: Size | None, seed: int) -> dict[str, DigitScenes]
     `seed` draws the training scenes; val and test are always the same ones. Each part draws on its
     own part of `open_digits`: no digit of val or test is seen in training.
     """
-    size = check_size(size or SIZE, source="digit_scenes")
+    size = check_size(size or IMAGE_SIZE, source="digit_scenes")
     if min(size[:2]) < 64:
         raise ValueError(f"digit_scenes: expected a size of at least 64 x 64, got {size}")
     digits = open_digits()
     return {
         part: DigitScenes(digits[part], count, size, (seed if part == "train" else 0, number))
-        for number, (part, count) in enumerate(COUNTS.items())
+        for number, (part, count) in enumerate(SPLIT_SIZES.items())
     }
 
 
-def background(size: Size, key: tuple[int, ...]) -> np.ndarray:
+def draw_background(size: Size, key: tuple[int, ...]) -> np.ndarray:
     """A gradient with strokes on it: [H, W, C] float32, up to 0.4, the strokes to 0.9."""
     height, width, channels = size
-    draws = uniform(8 + STROKES * FIELDS, *key, 1)
+    draws = uniform_draws(8 + DISTRACTOR_STROKES * DRAW_STREAMS, *key, 1)
     angle = 2 * math.pi * draws[0]
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     along = columns / width * math.cos(angle) + rows / height * math.sin(angle)
     along = (along - along.min()) / np.ptp(along)
     ends = 0.4 * draws[1:3]
     gradient = ends[0] + (ends[1] - ends[0]) * along
-    canvas = gradient[..., None] * tint(draws[3:6], channels)
-    for stroke in draws[8:].reshape(STROKES, FIELDS)[: int(4 + draws[6] * (STROKES - 3))]:
+    canvas = gradient[..., None] * sample_tint(draws[3:6], channels)
+    for stroke in draws[8:].reshape(DISTRACTOR_STROKES, DRAW_STREAMS)[
+        : int(4 + draws[6] * (DISTRACTOR_STROKES - 3))
+    ]:
         sheet = Image.new("L", (width, height))
-        paint(ImageDraw.Draw(sheet), stroke, width, height)
+        draw_stroke(ImageDraw.Draw(sheet), stroke, width, height)
         cover = np.asarray(sheet, np.float32)[..., None] / 255
         canvas = canvas + cover * (
-            (0.25 + 0.65 * stroke[8]) * tint(stroke[9:12], channels) - canvas
+            (0.25 + 0.65 * stroke[8]) * sample_tint(stroke[9:12], channels) - canvas
         )
     return canvas.astype(np.float32)
 
 
-def paint(sheet: ImageDraw.ImageDraw, stroke: np.ndarray, width: int, height: int) -> None:
+def draw_stroke(sheet: ImageDraw.ImageDraw, stroke: np.ndarray, width: int, height: int) -> None:
     """A line, an arc or a dot, as the numbers of `stroke` say."""
     side = min(width, height)
     x, y, length = stroke[0] * width, stroke[1] * height, (0.05 + 0.2 * stroke[2]) * side
@@ -134,14 +136,14 @@ def paint(sheet: ImageDraw.ImageDraw, stroke: np.ndarray, width: int, height: in
         sheet.ellipse((x - thick, y - thick, x + thick, y + thick), fill=255)
 
 
-def tint(draws: np.ndarray, channels: int) -> np.ndarray:
+def sample_tint(draws: np.ndarray, channels: int) -> np.ndarray:
     """[C] about 1: what a grey value is multiplied by to have a colour; 1 where there is none."""
     if channels == 1:
         return np.ones(1, np.float32)
     return (0.65 + 0.5 * draws[:3] / max(float(draws[:3].max()), 1e-3)).astype(np.float32)
 
 
-def placed(
+def place_digit(
     digit: np.ndarray, instances: np.ndarray, areas: list[int], draws: np.ndarray
 ) -> np.ndarray | None:
     """A digit [32, 32] -> its ink in the scene [H, W] float32, 0 to 1; None without room.
@@ -150,14 +152,14 @@ def placed(
     be seen of the digits below it, which have the `areas` in pixels.
     """
     height, width = instances.shape
-    side = (HEIGHT[0] + (HEIGHT[1] - HEIGHT[0]) * draws[1]) * min(height, width)
-    turn = TURN * (2 * draws[2] - 1)
+    side = (DIGIT_HEIGHT[0] + (DIGIT_HEIGHT[1] - DIGIT_HEIGHT[0]) * draws[1]) * min(height, width)
+    turn = MAX_ROTATION * (2 * draws[2] - 1)
     # Strokes that reach the frame fade out over a margin instead of being cut off straight.
     sheet = Image.fromarray(np.pad(digit, 4, "linear_ramp", end_values=0))
     # Of a place in the scene, the place in the sheet: turned back, then enlarged.
     across, down = np.array([math.cos(turn), math.sin(turn)]) * 32 / side
     reach = side / 2 * (abs(math.cos(turn)) + abs(math.sin(turn)))
-    for u, v in draws[FIELDS:].reshape(TRIES, 2):
+    for u, v in draws[DRAW_STREAMS:].reshape(PLACEMENT_ATTEMPTS, 2):
         x, y = reach + u * (width - 2 * reach), reach + v * (height - 2 * reach)
         back = (
             *(across, down, 20 - across * x - down * y),
@@ -168,26 +170,28 @@ def placed(
         )
         ink = np.asarray(turned, np.float32) / 255
         seen = np.bincount(instances[ink < 0.5], minlength=len(areas) + 1)[1:]
-        if (seen >= VISIBLE * np.array(areas)).all() and (ink >= 0.5).any():
+        if (seen >= MIN_VISIBLE * np.array(areas)).all() and (ink >= 0.5).any():
             return ink
     return None
 
 
-def ramp(ink: np.ndarray, low: float, high: float) -> np.ndarray:
+def color_ramp(ink: np.ndarray, low: float, high: float) -> np.ndarray:
     """[H, W] -> [H, W, 1]: 0 up to `low`, 1 from `high` on, linear between."""
     return np.clip((ink[..., None] - low) / (high - low), 0, 1)
 
 
-def noise(size: Size, key: tuple[int, ...]) -> np.ndarray:
+def value_noise(size: Size, key: tuple[int, ...]) -> np.ndarray:
     """Noise of standard deviation 0.03, near to normal: [H, W, 1] float32."""
     height, width, _ = size
-    draws = uniform(3 * height * width, *key, 2).reshape(3, height, width, 1)
+    draws = uniform_draws(3 * height * width, *key, 2).reshape(3, height, width, 1)
     return (0.06 * (draws.sum(0) - 1.5)).astype(np.float32)  # the sum's deviation is a half
 
 
-def entries(canvas: np.ndarray, instances: np.ndarray, labels: list[int]) -> dict[str, np.ndarray]:
+def scene_annotations(
+    canvas: np.ndarray, instances: np.ndarray, labels: list[int]
+) -> dict[str, np.ndarray]:
     """What a scene gives: see `DigitScenes`."""
-    boxes = np.zeros((MOST, 4), np.float32)
+    boxes = np.zeros((MAX_OBJECTS, 4), np.float32)
     for n in range(len(labels)):
         rows, columns = np.nonzero(instances == n + 1)
         boxes[n] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
@@ -196,6 +200,6 @@ def entries(canvas: np.ndarray, instances: np.ndarray, labels: list[int]) -> dic
         "mask": np.array([0, *labels], np.uint8)[instances],
         "instances": instances,
         "boxes": boxes,
-        "labels": np.array(labels + [0] * (MOST - len(labels)), np.int32),
-        "box_valid": np.arange(MOST) < len(labels),
+        "labels": np.array(labels + [0] * (MAX_OBJECTS - len(labels)), np.int32),
+        "box_valid": np.arange(MAX_OBJECTS) < len(labels),
     }

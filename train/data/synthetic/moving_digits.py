@@ -7,13 +7,13 @@ import numpy as np
 
 from train.data.classification.digits import open_digits
 from train.data.image_files import Size
-from train.data.permutation import uniform
+from train.data.permutation import uniform_draws
 from train.data.source import Arrays
-from train.data.video.mirror_labels import mirrored
+from train.data.video.mirror_labels import mirror_label_map
 
-COUNTS = {"train": 4000, "val": 400, "test": 1000}
-FRAMES = 16
-SIZE = (32, 32, 1)
+SPLIT_SIZES = {"train": 4000, "val": 400, "test": 1000}
+CLIP_FRAMES = 16
+FRAME_SIZE = (32, 32, 1)
 DIRECTIONS = (
     "right",
     "right down",
@@ -29,12 +29,12 @@ TURNING, GROWING = 8, 9
 
 # As shares of the frame's smaller side, of a turn and of the range of sizes: per frame.
 SPEED = (0.03, 0.08)
-TURNS = (0.015, 0.04)
+ROTATION_SPEED = (0.015, 0.04)
 GROWTH = (0.03, 0.07)
 SIDES = (0.35, 0.68)  # of a digit: below 0.707 it fits the frame at any angle
 LEVELS = (0.6, 1.0)
-NOISE = 0.03  # standard deviation
-DRAWS = 8  # numbers that a clip is drawn from
+NOISE_LEVEL = 0.03  # standard deviation
+DRAW_STREAMS = 8  # numbers that a clip is drawn from
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class MovingDigits:
 
     @property
     def mirrored(self) -> np.ndarray:
-        return mirrored(self.classes)
+        return mirror_label_map(self.classes)
 
     def __len__(self) -> int:
         return self.count
@@ -71,11 +71,15 @@ class MovingDigits:
             raise IndexError(f"{self.name}: there are {self.count} clips, none is number {i}")
         i %= self.count
         label = i % len(CLASSES)
-        draws = uniform(DRAWS, *self.key, i, 0)
-        places, sides, angles = motion(label, draws, frames=self.frames, size=self.size)
+        draws = uniform_draws(DRAW_STREAMS, *self.key, i, 0)
+        places, sides, angles = motion_path(label, draws, frames=self.frames, size=self.size)
         digit = self.digits.images[int(draws[0] * len(self.digits)), ..., 0]
-        video = between(LEVELS, draws[1]) / 255 * drawn(digit, places, sides, angles, self.size)
-        video += noise(video.shape, (*self.key, i, 1))
+        video = (
+            interpolate(LEVELS, draws[1])
+            / 255
+            * render_digit(digit, places, sides, angles, self.size)
+        )
+        video += frame_noise(video.shape, (*self.key, i, 1))
         pixels = np.round(255 * video.clip(0, 1)).astype(np.uint8)
         return {"video": pixels[..., None], "label": np.asarray(label, np.int32)}
 
@@ -91,7 +95,7 @@ def open_moving_digits(
 
     Raises ValueError for sizes that cannot be.
     """
-    frames, size = frames or FRAMES, size or SIZE
+    frames, size = frames or CLIP_FRAMES, size or FRAME_SIZE
     if frames < 2 or len(size) != 3 or min(size[:2]) < 16 or size[2] != 1:
         raise ValueError(
             "moving_digits: expected 2 frames or more of (height, width, 1), 16 x 16 at least; "
@@ -100,11 +104,11 @@ def open_moving_digits(
     digits = open_digits()
     return {
         part: MovingDigits(digits[part], count, frames, size, (seed if not number else 0, number))
-        for number, (part, count) in enumerate(COUNTS.items())
+        for number, (part, count) in enumerate(SPLIT_SIZES.items())
     }
 
 
-def motion(
+def motion_path(
     label: int, draws: np.ndarray, *, frames: int, size: Size
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """-> places [T, 2] (x, y) and sides [T] in pixels, angles [T] in radians.
@@ -115,23 +119,25 @@ def motion(
     side, way = min(height, width), 1 if draws[7] < 0.5 else -1
     step, turn, growth = np.zeros(2), 0.0, 0.0
     if label == TURNING:
-        turn = way * between(TURNS, draws[6])
+        turn = way * interpolate(ROTATION_SPEED, draws[6])
     elif label == GROWING:
-        growth = between(GROWTH, draws[6])
+        growth = interpolate(GROWTH, draws[6])
     else:
         heading = math.pi / 4 * label
-        step = between(SPEED, draws[6]) * side * np.array([math.cos(heading), math.sin(heading)])
+        step = (
+            interpolate(SPEED, draws[6]) * side * np.array([math.cos(heading), math.sin(heading)])
+        )
     places = (draws[2:4] * (width, height) + time[:, None] * step) % (width, height)
-    sides = side * between(SIDES, (draws[4] + time * growth) % 1)
+    sides = side * interpolate(SIDES, (draws[4] + time * growth) % 1)
     return places, sides, 2 * math.pi * ((draws[5] + time * turn) % 1)
 
 
-def between(ends: tuple[float, float], share: float | np.ndarray) -> np.ndarray:
+def interpolate(ends: tuple[float, float], share: float | np.ndarray) -> np.ndarray:
     """The share of the way from one end to the other."""
     return np.asarray(ends[0] + (ends[1] - ends[0]) * share)
 
 
-def drawn(
+def render_digit(
     digit: np.ndarray, places: np.ndarray, sides: np.ndarray, angles: np.ndarray, size: Size
 ) -> np.ndarray:
     """A digit [32, 32] -> frames [T, H, W] float32 on a torus, of the digit's grey values.
@@ -161,11 +167,11 @@ def drawn(
     return upper + row * (lower - upper)
 
 
-def noise(shape: tuple[int, ...], key: tuple[int, ...]) -> np.ndarray:
+def frame_noise(shape: tuple[int, ...], key: tuple[int, ...]) -> np.ndarray:
     """Noise of standard deviation 0.03, near to normal, from the sums of four random bytes each."""
     count = math.prod(shape)
     raw = np.random.PCG64(key).random_raw(-(-count // 2))
     planes = raw.astype("<u8").view(np.uint8)[: 4 * count].reshape(4, -1)
     total = (planes[0].astype(np.int16) + planes[1]) + (planes[2].astype(np.int16) + planes[3])
     deviation = 2 * 256 / math.sqrt(12)  # of the sum, whose mean is 510
-    return ((total - 510) * np.float32(NOISE / deviation)).reshape(shape)
+    return ((total - 510) * np.float32(NOISE_LEVEL / deviation)).reshape(shape)

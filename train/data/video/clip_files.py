@@ -9,54 +9,59 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.data.classification.folder import SPLITS, check_classes, listed, subfolders
+from train.data.classification.folder import (
+    SPLITS,
+    check_same_classes,
+    format_names,
+    list_subfolders,
+)
 from zoo.media.video_io import is_video
 
 logger = logging.getLogger("train")
 CSV = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 
 
-class Found(NamedTuple):
+class VideoFiles(NamedTuple):
     """Files [N] of a part and their labels [N]."""
 
     files: list[str]
     labels: list[int]
 
 
-Parts = tuple[dict[str, Found], tuple[str, ...]]  # and the classes
+Parts = tuple[dict[str, VideoFiles], tuple[str, ...]]  # and the classes
 
 
-def find_folder(path: str) -> Parts:
+def find_video_folder(path: str) -> Parts:
     """PATH/CLASS/VIDEO, or PATH/train/CLASS/VIDEO with val, test or both beside train.
 
     Raises FileNotFoundError for a missing folder, ValueError for a class without videos, for fewer
     than two classes and for parts that differ in their classes.
     """
-    folder = existing(path, "folder")
-    parts = {split: folder / split for split in SPLITS if subfolders(folder / split)}
+    folder = require_folder(path, "folder")
+    parts = {split: folder / split for split in SPLITS if list_subfolders(folder / split)}
     parts = parts or {"train": folder}
     if "train" not in parts:
         raise ValueError(
             f"{folder} has {' and '.join(parts)} but no train folder with class folders"
         )
-    names = tuple(place.name for place in subfolders(parts["train"]))
+    names = tuple(place.name for place in list_subfolders(parts["train"]))
     if len(names) < 2:
         raise ValueError(
             f"{parts['train']} has {len(names)} class folders (PATH/CLASS/VIDEO): two or more are needed"
         )
     found = {}
     for split, place in parts.items():
-        check_classes(tuple(p.name for p in subfolders(place)), names, part=place)
-        of_classes = [videos(place / name) for name in names]
+        check_same_classes(tuple(p.name for p in list_subfolders(place)), names, part=place)
+        of_classes = [list_videos(place / name) for name in names]
         for name, files in zip(names, of_classes, strict=True):
             if not files:
                 raise ValueError(f"class folder {place / name} has no videos")
         labels = np.repeat(np.arange(len(names)), [len(files) for files in of_classes])
-        found[split] = Found([file for files in of_classes for file in files], labels.tolist())
+        found[split] = VideoFiles([file for files in of_classes for file in files], labels.tolist())
     return found, names
 
 
-def find_ucf101(path: str) -> Parts:
+def find_ucf101_lists(path: str) -> Parts:
     """UCF101 and its official lists: PATH, or PATH:2 and PATH:3 for the other two splits.
 
     Below PATH classInd.txt, trainlist01.txt and testlist01.txt, in it or one folder deeper, and
@@ -68,7 +73,7 @@ def find_ucf101(path: str) -> Parts:
     Source: Soomro et al. 2012, UCF101, section 3; the lists of action recognition.
     """
     place, number = (path[:-2], path[-1]) if re.search(r":[123]$", path) else (path, "1")
-    folder = existing(place, "ucf101")
+    folder = require_folder(place, "ucf101")
     lists = next(
         (f.parent for f in [*folder.glob("classInd.txt"), *folder.glob("*/classInd.txt")]), None
     )
@@ -78,7 +83,7 @@ def find_ucf101(path: str) -> Parts:
             "belong beside the videos"
         )
     known = {}
-    for line in lines(lists / "classInd.txt"):
+    for line in read_lines(lists / "classInd.txt"):
         index, _, name = line.partition(" ")
         if not index.isdigit() or not name:
             raise ValueError(
@@ -92,16 +97,16 @@ def find_ucf101(path: str) -> Parts:
     for part in ("train", "test"):
         file = lists / f"{part}list0{number}.txt"
         rows = []
-        for line in lines(file):
+        for line in read_lines(file):
             name = line.split()[0]
             if name.split("/")[0] not in number_of:
                 raise ValueError(f"{file}: {line[:80]!r} is of no class of classInd.txt")
             rows.append((str(root / name), number_of[name.split("/")[0]]))
-        found[part] = there(rows, file)
+        found[part] = existing_files(rows, file)
     return found, names
 
 
-def find_csv(path: str) -> Parts:
+def find_csv_lists(path: str) -> Parts:
     """PATH/train.csv, and val.csv or validate.csv, and test.csv.
 
     Kinetics' own, with a header: label, youtube_id, time_start, time_end; the videos stand anywhere
@@ -113,7 +118,7 @@ def find_csv(path: str) -> Parts:
 
     Source: Kay et al. 2017, Kinetics; PySlowFast's lists.
     """
-    folder = existing(path, "csv")
+    folder = require_folder(path, "csv")
     lists = {
         part: next((folder / f"{n}.csv" for n in names if (folder / f"{n}.csv").is_file()), None)
         for part, names in CSV.items()
@@ -126,7 +131,7 @@ def find_csv(path: str) -> Parts:
     if all(label.isdigit() for label in labels):
         count = max(map(int, labels)) + 1
         named = folder / "classes.txt"
-        names = tuple(lines(named)) if named.is_file() else tuple(map(str, range(count)))
+        names = tuple(read_lines(named)) if named.is_file() else tuple(map(str, range(count)))
         if len(names) < count:
             raise ValueError(
                 f"{named} names {len(names)} classes; the lists have label {count - 1}"
@@ -136,19 +141,19 @@ def find_csv(path: str) -> Parts:
         names = tuple(labels)
         number = {label: k for k, label in enumerate(labels)}
     return {
-        part: there([(file, number[label]) for file, label in of_part], lists[part])
+        part: existing_files([(file, number[label]) for file, label in of_part], lists[part])
         for part, of_part in rows.items()
     }, names
 
 
 def listed_videos(file: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, str]]:
     """The lines of a list -> (file, label); none where a list of Kinetics hides its labels."""
-    content = lines(file)
+    content = read_lines(file)
     if "youtube_id" in content[0]:
         rows = list(csv.DictReader(content))
         if not rows or "label" not in rows[0]:
             return []
-        by_stem = {pathlib.Path(name).stem: name for name in videos(folder)}
+        by_stem = {pathlib.Path(name).stem: name for name in list_videos(folder)}
         found = []
         for row in rows:
             name = row["youtube_id"]
@@ -169,7 +174,7 @@ def listed_videos(file: pathlib.Path, folder: pathlib.Path) -> list[tuple[str, s
     return found
 
 
-def there(rows: list[tuple[str, int]], file: pathlib.Path | None) -> Found:
+def existing_files(rows: list[tuple[str, int]], file: pathlib.Path | None) -> VideoFiles:
     """The rows whose file there is; the others are counted and named in the log."""
     kept = [row for row in rows if os.path.isfile(row[0])]
     gone = [name for name, _ in rows if not os.path.isfile(name)]
@@ -177,19 +182,23 @@ def there(rows: list[tuple[str, int]], file: pathlib.Path | None) -> Found:
         raise FileNotFoundError(f"{file}: none of its {len(rows)} videos is there, as {rows[0][0]}")
     if gone:
         logger.warning(
-            "%s: %d of its %d videos are not there: %s", file, len(gone), len(rows), listed(gone)
+            "%s: %d of its %d videos are not there: %s",
+            file,
+            len(gone),
+            len(rows),
+            format_names(gone),
         )
-    return Found([name for name, _ in kept], [label for _, label in kept])
+    return VideoFiles([name for name, _ in kept], [label for _, label in kept])
 
 
-def existing(path: str, scheme: str) -> pathlib.Path:
+def require_folder(path: str, scheme: str) -> pathlib.Path:
     folder = pathlib.Path(os.path.expanduser(path))
     if not folder.is_dir():
         raise FileNotFoundError(f"{scheme}: there is no folder {folder}")
     return folder
 
 
-def lines(file: pathlib.Path) -> list[str]:
+def read_lines(file: pathlib.Path) -> list[str]:
     """The lines of a text that are not empty; raises FileNotFoundError or ValueError in one line."""
     try:
         found = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
@@ -202,7 +211,7 @@ def lines(file: pathlib.Path) -> list[str]:
     return found
 
 
-def videos(folder: pathlib.Path) -> list[str]:
+def list_videos(folder: pathlib.Path) -> list[str]:
     """Files with a video's ending at any depth, sorted; what begins with a dot is passed over."""
     found = []
     for place, folders, files in os.walk(folder):

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from train.data.image_files import CROPS, FORMATS, Size
-from train.data.permutation import uniform
+from train.data.image_files import CROP_STREAM, IMAGE_FORMATS, Size
+from train.data.permutation import uniform_draws
 from zoo.media import video_io
-from zoo.media.image_io import flat
+from zoo.media.image_io import convert_mode
 
 logger = logging.getLogger("train")
-Opened = tuple[int, Callable[[list[int]], Iterable[np.ndarray]]]  # frames, and how they are read
+OpenVideo = tuple[int, Callable[[list[int]], Iterable[np.ndarray]]]  # frames, and how they are read
 
 
 class Sampling(NamedTuple):
@@ -38,7 +38,7 @@ class Sampling(NamedTuple):
     views: tuple[int, int] = (1, 1)
 
 
-class Part(NamedTuple):
+class View(NamedTuple):
     """Frames of a video, and of each frame resized to the short side `side` where H x W is cut.
 
     across, down: shares of what is left over to the left and above.
@@ -51,13 +51,13 @@ class Part(NamedTuple):
     size: tuple[int, int]
 
 
-def drawn_part(count: int, sampling: Sampling, *, key: tuple[int, ...]) -> Part:
+def random_view(count: int, sampling: Sampling, *, key: tuple[int, ...]) -> View:
     """The part of a video of `count` frames that `key` names: as training sees it."""
-    draws = uniform(4, *key)
+    draws = uniform_draws(4, *key)
     left = max(0, count - 1 - (sampling.frames - 1) * sampling.stride)
     low, high = sampling.sides or (min(sampling.whole),) * 2
-    return Part(
-        times_from(int(draws[0] * (left + 1)), count, sampling),
+    return View(
+        clip_frame_indices(int(draws[0] * (left + 1)), count, sampling),
         low + draws[1] * (high - low),
         draws[2] if sampling.sides else 0.5,
         draws[3] if sampling.sides else 0.5,
@@ -65,11 +65,11 @@ def drawn_part(count: int, sampling: Sampling, *, key: tuple[int, ...]) -> Part:
     )
 
 
-def view(number: int, count: int, sampling: Sampling) -> Part:
+def eval_view(number: int, count: int, sampling: Sampling) -> View:
     """View number 0 ... clips * crops - 1 of a video of `count` frames.
 
     >>> three = Sampling(4, 2, (8, 8, 1), (8, 8), views=(2, 3))
-    >>> [(v.times[0], v.across) for v in (view(n, 20, three) for n in range(6))]
+    >>> [(v.times[0], v.across) for v in (eval_view(n, 20, three) for n in range(6))]
     [(0, 0.0), (0, 0.5), (0, 1.0), (13, 0.0), (13, 0.5), (13, 1.0)]
     """
     clips, crops = sampling.views
@@ -77,16 +77,16 @@ def view(number: int, count: int, sampling: Sampling) -> Part:
     left = max(0, count - 1 - (sampling.frames - 1) * sampling.stride)
     start = round(left * which / (clips - 1)) if clips > 1 else left // 2
     place = crop / (crops - 1) if crops > 1 else 0.5
-    times = times_from(start, count, sampling)
-    return Part(times, min(sampling.whole), place, place, sampling.whole)
+    times = clip_frame_indices(start, count, sampling)
+    return View(times, min(sampling.whole), place, place, sampling.whole)
 
 
-def times_from(start: int, count: int, sampling: Sampling) -> list[int]:
+def clip_frame_indices(start: int, count: int, sampling: Sampling) -> list[int]:
     steps = range(start, start + sampling.frames * sampling.stride, sampling.stride)
     return [min(time, count - 1) for time in steps]
 
 
-def cut(frame: np.ndarray, part: Part) -> tuple[np.ndarray, float]:
+def crop_frame(frame: np.ndarray, part: View) -> tuple[np.ndarray, float]:
     """A frame [h, w, 3] uint8 -> its part [H, W, 3], and by how much it is enlarged.
 
     Bilinear and antialiased. Enlarged further where the part would not fit.
@@ -99,7 +99,7 @@ def cut(frame: np.ndarray, part: Part) -> tuple[np.ndarray, float]:
     return np.asarray(resized), scale
 
 
-def grey(frames: np.ndarray, channels: int) -> np.ndarray:
+def match_channels(frames: np.ndarray, channels: int) -> np.ndarray:
     """[T, H, W, 3] -> the same, or [T, H, W, 1], their luma as in Pillow."""
     if channels == 3:
         return frames
@@ -107,22 +107,22 @@ def grey(frames: np.ndarray, channels: int) -> np.ndarray:
     return np.stack(luma)[..., None]
 
 
-class Store(Protocol):
+class VideoStore(Protocol):
     """Videos by number: `kind` is what an example calls their frames, "video" or "flow"."""
 
     @property
     def kind(self) -> str: ...
     def __len__(self) -> int: ...
     def title(self, i: int) -> str: ...
-    def open(self, i: int) -> Opened:
+    def open(self, i: int) -> OpenVideo:
         """How many frames video i has, and what reads some of them; ValueError in one line."""
         ...
 
-    def select(self, indices: np.ndarray) -> "Store": ...
+    def select(self, indices: np.ndarray) -> "VideoStore": ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Files:
+class VideoFileStore:
     """Video files [N]."""
 
     files: tuple[str, ...]
@@ -134,16 +134,18 @@ class Files:
     def title(self, i: int) -> str:
         return self.files[i]
 
-    def open(self, i: int) -> Opened:
-        known = video_io.survey(self.files[i])
-        return known.count, lambda times: video_io.read_frames(self.files[i], times, known=known)
+    def open(self, i: int) -> OpenVideo:
+        known = video_io.index_frames(self.files[i])
+        return known.count, lambda times: video_io.read_frames(
+            self.files[i], times, frame_index=known
+        )
 
-    def select(self, indices: np.ndarray) -> "Files":
+    def select(self, indices: np.ndarray) -> "VideoFileStore":
         return dataclasses.replace(self, files=tuple(self.files[i] for i in indices))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Records:
+class RecordStore:
     """Records [N] of a set of TFDS, whose entry `key` holds a video's frames as image files."""
 
     records: Any
@@ -158,21 +160,21 @@ class Records:
     def title(self, i: int) -> str:
         return f"example {self.indices[i]} of {self.name}"
 
-    def open(self, i: int) -> Opened:
+    def open(self, i: int) -> OpenVideo:
         images = self.records[int(self.indices[i])][self.key]
         if not len(images):
             raise ValueError("there is no frame in it")
-        return len(images), lambda times: [decoded(images[time]) for time in times]
+        return len(images), lambda times: [decode_image(images[time]) for time in times]
 
-    def select(self, indices: np.ndarray) -> "Records":
+    def select(self, indices: np.ndarray) -> "RecordStore":
         return dataclasses.replace(self, indices=self.indices[indices])
 
 
-def decoded(image: bytes) -> np.ndarray:
+def decode_image(image: bytes) -> np.ndarray:
     """An image file's bytes -> [h, w, 3] uint8; ValueError in one line."""
     try:
-        with Image.open(io.BytesIO(image), formats=list(FORMATS)) as opened:
-            return np.asarray(flat(opened, mode="RGB"))
+        with Image.open(io.BytesIO(image), formats=list(IMAGE_FORMATS)) as opened:
+            return np.asarray(convert_mode(opened, mode="RGB"))
     except Exception as error:  # each of Pillow's decoders has its own
         raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
@@ -187,7 +189,7 @@ class Clips:
     and counted in `unreadable` {title: reason}. Flow has two channels, its levels in pixels as cut.
     """
 
-    store: Store
+    store: VideoStore
     video_labels: np.ndarray
     name: str
     classes: tuple[str, ...]
@@ -210,13 +212,13 @@ class Clips:
         if not -len(self) <= i < len(self):
             raise IndexError(f"{self.name}: there are {len(self)} clips, none is number {i}")
         group, number = divmod(i % len(self), self.views)
-        return self.read(group, lambda count: view(number, count, self.sampling))
+        return self.read(group, lambda count: eval_view(number, count, self.sampling))
 
     def draw(self, i: int, *, number: int, seed: int) -> dict[str, np.ndarray]:
-        key = (seed, number, CROPS)
-        return self.read(i // self.views, lambda count: drawn_part(count, self.sampling, key=key))
+        key = (seed, number, CROP_STREAM)
+        return self.read(i // self.views, lambda count: random_view(count, self.sampling, key=key))
 
-    def read(self, group: int, part_of: Callable[[int], Part]) -> dict[str, np.ndarray]:
+    def read(self, group: int, part_of: Callable[[int], View]) -> dict[str, np.ndarray]:
         """A part of a video, or of its stand-in."""
         for stand_in in self.same_class(group):
             title = self.store.title(stand_in)
@@ -240,13 +242,13 @@ class Clips:
         label = self.classes[self.video_labels[group]]
         raise ValueError(f"{self.name}: class {label} has no readable video")
 
-    def frames(self, i: int, part_of: Callable[[int], Part]) -> np.ndarray:
+    def frames(self, i: int, part_of: Callable[[int], View]) -> np.ndarray:
         count, read = self.store.open(i)
         part = part_of(count)
-        cuts = [cut(frame, part) for frame in read(part.times)]
+        cuts = [crop_frame(frame, part) for frame in read(part.times)]
         frames = np.stack([pixels for pixels, _ in cuts])
         if self.store.kind == "video":
-            return grey(frames, self.sampling.size[2])
+            return match_channels(frames, self.sampling.size[2])
         scaled = 128 + cuts[0][1] * (frames[..., :2].astype(np.float32) - 128)
         return np.round(scaled.clip(0, 255)).astype(np.uint8)
 

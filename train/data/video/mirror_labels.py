@@ -4,20 +4,20 @@ import re
 
 import numpy as np
 
-SIDES = {"left": "right", "right": "left"}
+SIDE_WORDS = {"left": "right", "right": "left"}
 
 
-def mirrored(classes: tuple[str, ...]) -> np.ndarray:
+def mirror_label_map(classes: tuple[str, ...]) -> np.ndarray:
     """Names of K classes -> [K] int32: the class that a mirrored clip of each has.
 
     Names that differ in left and right alone are exchanged; the others stay.
 
-    >>> mirrored(("left", "right up", "right", "left up", "jump", "lefty")).tolist()
+    >>> mirror_label_map(("left", "right up", "right", "left up", "jump", "lefty")).tolist()
     [2, 3, 0, 1, 4, 5]
     """
     number = {name: k for k, name in enumerate(classes)}
 
     def exchanged(name: str) -> str:
-        return re.sub(r"(?<![a-z])(left|right)(?![a-z])", lambda found: SIDES[found[0]], name)
+        return re.sub(r"(?<![a-z])(left|right)(?![a-z])", lambda found: SIDE_WORDS[found[0]], name)
 
     return np.array([number.get(exchanged(name), k) for k, name in enumerate(classes)], np.int32)

@@ -10,24 +10,24 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from train.data import tfds as sets
-from train.data.classification.folder import HELD
-from train.data.permutation import stratified
+from train.data.classification.folder import VALIDATION_FRACTION
+from train.data.permutation import stratified_split
 from train.data.source import Source, check_labels
 from train.data.synthetic.moving_digits import open_moving_digits
-from train.data.video.clip_files import Parts, find_csv, find_folder, find_ucf101
-from train.data.video.clips import Clips, Files, Records, Sampling
-from train.data.video.mirror_labels import mirrored
-from zoo.preprocess import Preprocessing, uncropped
+from train.data.video.clip_files import Parts, find_csv_lists, find_ucf101_lists, find_video_folder
+from train.data.video.clips import Clips, RecordStore, Sampling, VideoFileStore
+from train.data.video.mirror_labels import mirror_label_map
+from zoo.preprocess import Preprocessing, uncropped_size
 
 logger = logging.getLogger("train")
-FORMS = {
+CLIP_FORMS = {
     "moving_digits": "moving_digits",
     "folder": "folder:PATH",
     "csv": "csv:PATH",
     "ucf101": "ucf101:PATH or ucf101:PATH:SPLIT",
     "tfds": "tfds:NAME or tfds:NAME:CONFIG",
 }
-LAYOUTS = {"folder": find_folder, "csv": find_csv, "ucf101": find_ucf101}
+CLIP_LAYOUTS = {"folder": find_video_folder, "csv": find_csv_lists, "ucf101": find_ucf101_lists}
 
 
 def open_clips(
@@ -55,24 +55,26 @@ def open_clips(
     ValueError: unknown source of clips moving_digit: did you mean moving_digits?
     """
     scheme, _, where = spec.partition(":")
-    if scheme not in FORMS:
-        near = difflib.get_close_matches(scheme, FORMS, n=1)
+    if scheme not in CLIP_FORMS:
+        near = difflib.get_close_matches(scheme, CLIP_FORMS, n=1)
         said = (
-            f"did you mean {FORMS[near[0]]}?" if near else f"choose of {', '.join(FORMS.values())}"
+            f"did you mean {CLIP_FORMS[near[0]]}?"
+            if near
+            else f"choose of {', '.join(CLIP_FORMS.values())}"
         )
         raise ValueError(f"unknown source of clips {spec}: {said}")
     if bool(where) != (scheme != "moving_digits"):
-        raise ValueError(f"source {spec}: expected the form {FORMS[scheme]}")
-    sampling = sampled(preprocessing, sides=sides, views=views)
+        raise ValueError(f"source {spec}: expected the form {CLIP_FORMS[scheme]}")
+    sampling = clip_sampling(preprocessing, sides=sides, views=views)
     if scheme == "moving_digits":
         size = (*preprocessing.size, len(preprocessing.mean))
         return open_moving_digits(frames=sampling.frames, size=size, seed=seed)
     if scheme == "tfds":
         return open_tfds_clips(where.replace(":", "/"), sampling)
-    return of_files(LAYOUTS[scheme](where), sampling, name=spec, seed=seed)
+    return clips_from_files(CLIP_LAYOUTS[scheme](where), sampling, name=spec, seed=seed)
 
 
-def sampled(
+def clip_sampling(
     preprocessing: Preprocessing, *, sides: tuple[int, int] | None, views: tuple[int, int]
 ) -> Sampling:
     """The sampling of both; raises ValueError in one line for what cannot be."""
@@ -89,40 +91,45 @@ def sampled(
         )
     if min(views) < 1 or views[1] not in (1, 3):
         raise ValueError(f"views are clips, 1 or more, and 1 or 3 crops; got {views}")
-    whole = uncropped(preprocessing)[:2]
+    whole = uncropped_size(preprocessing)[:2]
     return Sampling(frames, stride, (*size, channels), whole, sides, views)
 
 
-def of_files(found: Parts, sampling: Sampling, *, name: str, seed: int) -> dict[str, Clips]:
+def clips_from_files(found: Parts, sampling: Sampling, *, name: str, seed: int) -> dict[str, Clips]:
     """The parts of a layout as sources; a fifth of "train", by class, is "val" where it is alone."""
     parts, classes = found
-    table = mirrored(classes)
+    table = mirror_label_map(classes)
     sources = {
         part: Clips(
-            Files(tuple(files)), np.asarray(labels, np.int32), name, classes, sampling, table
+            VideoFileStore(tuple(files)),
+            np.asarray(labels, np.int32),
+            name,
+            classes,
+            sampling,
+            table,
         )
         for part, (files, labels) in parts.items()
     }
     if len(sources) == 1:
         whole = sources["train"]
-        held = max(1, round(HELD * len(whole.store)))
-        rest, out = stratified(whole.video_labels, held, seed=seed)
+        held = max(1, round(VALIDATION_FRACTION * len(whole.store)))
+        rest, out = stratified_split(whole.video_labels, held, seed=seed)
         logger.info(
             "%s has no val or test part: split by class and seed %d into %d training and %d "
             "validation videos",
             *(name, seed, len(rest), len(out)),
         )
         sources = {"train": whole.select(rest), "val": whole.select(out)}
-    return trained(sources)
+    return require_train_split(sources)
 
 
-def trained(sources: dict[str, Clips]) -> dict[str, Clips]:
+def require_train_split(sources: dict[str, Clips]) -> dict[str, Clips]:
     """The sources, "train" with one view of each video, which it draws."""
     one = sources["train"].sampling._replace(views=(1, 1))
     return sources | {"train": dataclasses.replace(sources["train"], sampling=one)}
 
 
-class Undecoded(tfds.decode.SkipDecoding):
+class SkipDecoding(tfds.decode.SkipDecoding):
     """Leaves the images of a sequence as the bytes of their files, which tfds's own cannot."""
 
     def decode_batch_example_np(self, example: Any) -> Any:
@@ -138,26 +145,28 @@ def open_tfds_clips(
 
     Raises ValueError that says what to do.
     """
-    builder = sets.find(name, data_dir)
+    builder = sets.find_builder(name, data_dir)
     if not (builder.data_path / "dataset_info.json").exists():
-        sets.prepare(builder, name)
-    key, label = video_keys(builder.info, name)
+        sets.prepare_set(builder, name)
+    key, label = video_and_label_keys(builder.info, name)
     classes = tuple(builder.info.features[label].names)
     title = f"{builder.info.full_name} (TFDS)"
     sources = {}
-    for split, names in sets.SPLITS.items():
+    for split, names in sets.SPLIT_NAMES.items():
         for known in (known for known in names if known in builder.info.splits):
-            records = sets.records(builder, known, **{key: Undecoded()})
+            records = sets.open_records(builder, known, **{key: SkipDecoding()})
             labels = np.array([record[label] for record in records], np.int32)
             check_labels(labels, classes, name=title)
-            store = Records(records, key, title, np.arange(len(labels)))
-            sources[split] = Clips(store, labels, title, classes, sampling, mirrored(classes))
+            store = RecordStore(records, key, title, np.arange(len(labels)))
+            sources[split] = Clips(
+                store, labels, title, classes, sampling, mirror_label_map(classes)
+            )
     if "train" not in sources:
         raise ValueError(f"tfds:{name} has no train split, but {', '.join(builder.info.splits)}")
-    return trained(sources)
+    return require_train_split(sources)
 
 
-def video_keys(info: Any, name: str) -> tuple[str, str]:
+def video_and_label_keys(info: Any, name: str) -> tuple[str, str]:
     """The names of the one video (or sequence of images) and the one class label."""
     features = dict(info.features)
 

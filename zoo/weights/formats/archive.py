@@ -8,9 +8,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-INFLATION = 20  # times the archive's own size, which entries may claim to unpack to,
-SPARE = 64 * 2**20  # and bytes beside that: small archives of zeros shrink a thousandfold
-DIRECTORY = 8 * 2**20  # bytes of the central directory: a hundred thousand entries
+MAX_INFLATION = 20  # times the archive's own size, which entries may claim to unpack to,
+SPARE_BYTES = 64 * 2**20  # and bytes beside that: small archives of zeros shrink a thousandfold
+MAX_DIRECTORY_BYTES = 8 * 2**20  # bytes of the central directory: a hundred thousand entries
 
 
 class Reader(io.BufferedReader):
@@ -22,7 +22,7 @@ class Reader(io.BufferedReader):
     trusted = False
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if not self.trusted and size is not None and size > DIRECTORY:
+        if not self.trusted and size is not None and size > MAX_DIRECTORY_BYTES:
             raise ValueError(f"its list of entries takes {size:,} bytes")
         return super().read(size)
 
@@ -50,7 +50,7 @@ def open_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
                 entries = archive.infolist()
                 stored = [e.file_size for e in entries if e.compress_type == zipfile.ZIP_STORED]
                 claimed = sum(entry.file_size for entry in entries)
-                if sum(stored) > size or claimed > INFLATION * size + SPARE:
+                if sum(stored) > size or claimed > MAX_INFLATION * size + SPARE_BYTES:
                     raise ValueError(f"claims to hold {claimed:,} bytes in a file of {size:,}")
                 file.trusted = True
                 yield archive

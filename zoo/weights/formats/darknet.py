@@ -16,30 +16,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.weights.names.rename import SAME, Change
+from zoo.weights.names.rename import IDENTITY, Layout
 
-ROW = "darknet"  # what the one array of a file is called,
-OLD_ROW = "darknet transposed"  # and where its dense layers lie the other way
-NUMBER = np.dtype("<f4")
+ROW_NAME = "darknet"  # what the one array of a file is called,
+TRANSPOSED_ROW_NAME = "darknet transposed"  # and where its dense layers lie the other way
+FLOAT_DTYPE = np.dtype("<f4")
 VERSION = (0, 2, 0)  # what is written
-OWN = {struct.pack("<3i", 0, minor, revision) for minor in (1, 2) for revision in range(6)}
-LAST = ("local", "hidden", "cells")  # the layers after the convolutions
+HEADERS = {struct.pack("<3i", 0, minor, revision) for minor in (1, 2) for revision in range(6)}
+HEAD_LAYERS = ("local", "hidden", "cells")  # the layers after the convolutions
 
 
-class Place(NamedTuple):
+class Segment(NamedTuple):
     """An array in the row: its path, its shape there, and its way to ours and back."""
 
     path: str
     shape: tuple[int, ...]
-    change: Change
+    change: Layout
 
 
-def recognise(path: str | os.PathLike, head: bytes) -> bool:
+def is_darknet(path: str | os.PathLike, head: bytes) -> bool:
     """Whether a file is one: by its ending, or by a version that darknet wrote."""
-    return str(path).lower().endswith(".weights") or head[:12] in OWN
+    return str(path).lower().endswith(".weights") or head[:12] in HEADERS
 
 
-def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_darknet(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Path of a .weights file to ({"darknet": [N]}, {"checkpoint": {"seen": n}}).
 
     ValueError where it ends within its header or within a number.
@@ -49,7 +49,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
     >>> import tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "net.weights")
     >>> _ = path.write_bytes(struct.pack("<3iQ2f", 0, 2, 0, 64, 1.0, 2.0))
-    >>> read(path)[0]["darknet"].tolist(), read(path)[1]["checkpoint"]["seen"]
+    >>> read_darknet(path)[0]["darknet"].tolist(), read_darknet(path)[1]["checkpoint"]["seen"]
     ([1.0, 2.0], 64)
     """
     size = os.path.getsize(path)
@@ -60,35 +60,36 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
     major, minor = struct.unpack_from("<2i", head)
     long = major * 10 + minor >= 2 and major < 1000 and minor < 1000
     start = 20 if long else 16
-    if size < start or (size - start) % NUMBER.itemsize:
+    if size < start or (size - start) % FLOAT_DTYPE.itemsize:
         raise ValueError(
             f"{path} is cut short or foreign: {size:,} bytes are no header of {start} and numbers "
-            f"of {NUMBER.itemsize}"
+            f"of {FLOAT_DTYPE.itemsize}"
         )
     (seen,) = struct.unpack_from("<Q" if long else "<I", head, 12)
-    name = OLD_ROW if major > 1000 or minor > 1000 else ROW
-    return {name: np.fromfile(path, NUMBER, offset=start)}, {"checkpoint": {"seen": seen}}
+    name = TRANSPOSED_ROW_NAME if major > 1000 or minor > 1000 else ROW_NAME
+    return {name: np.fromfile(path, FLOAT_DTYPE, offset=start)}, {"checkpoint": {"seen": seen}}
 
 
 def is_row(tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether tensors of a file are darknet's one row of numbers."""
     return len(tensors) == 1 and all(
-        name in (ROW, OLD_ROW) and array.ndim == 1 for name, array in tensors.items()
+        name in (ROW_NAME, TRANSPOSED_ROW_NAME) and array.ndim == 1
+        for name, array in tensors.items()
     )
 
 
-def channels_first(height: int, width: int, channels: int) -> np.ndarray:
+def channels_first_order(height: int, width: int, channels: int) -> np.ndarray:
     """`-> [height width channels]`: where in a map of [C, H, W] our [H, W, C] is, both flat."""
     indices = np.arange(channels * height * width).reshape(channels, height, width)
     return np.moveaxis(indices, 0, -1).ravel()
 
 
-def parts_first(side: int, classes: int, boxes: int) -> np.ndarray:
+def grid_parts_order(side: int, classes: int, boxes: int) -> np.ndarray:
     """`-> [side side (5 boxes + classes)]`: where in darknet's output each channel of a cell is.
 
     There all cells' classes come first, then all confidences, then all places.
 
-    >>> parts_first(1, 2, 1).tolist(), parts_first(2, 1, 1)[:6].tolist()
+    >>> grid_parts_order(1, 2, 1).tolist(), grid_parts_order(2, 1, 1)[:6].tolist()
     ([0, 1, 2, 3, 4, 5, 6], [0, 4, 8, 9, 10, 11])
     """
     cells, start, parts = side * side, 0, []
@@ -98,24 +99,24 @@ def parts_first(side: int, classes: int, boxes: int) -> np.ndarray:
     return np.concatenate(parts, 1).ravel()
 
 
-def order(expected: Mapping[str, Any]) -> list[str]:
+def layer_order(expected: Mapping[str, Any]) -> list[str]:
     """Paths of a model's variables to its layers' names as darknet has them; ValueError if none."""
     names = {path.split("/")[1] for path in expected}
     numbers = {int(found[1]) for name in names if (found := re.fullmatch(r"conv(\d+)", name))}
-    layers = [f"conv{n}" for n in sorted(numbers)] + [name for name in LAST if name in names]
+    layers = [f"conv{n}" for n in sorted(numbers)] + [name for name in HEAD_LAYERS if name in names]
     if set(layers) != names or layers[-1:] != ["cells"]:
         others = ", ".join(sorted(names - set(layers))[:3]) or "no cells"
         raise ValueError(f"darknet's .weights are read and written for YOLOs with a head: {others}")
     return layers
 
 
-def moved(*axes: int) -> Change:
+def transpose_layout(*axes: int) -> Layout:
     """The change of an array whose axes stand elsewhere there; `axes` are theirs in our order."""
     back = tuple(int(axis) for axis in np.argsort(axes))
-    return Change(lambda x: x.transpose(axes), lambda x: x.transpose(back))
+    return Layout(lambda x: x.transpose(axes), lambda x: x.transpose(back))
 
 
-def dense(rows: np.ndarray, columns: np.ndarray, *, transposed: bool) -> Change:
+def dense_layout(rows: np.ndarray, columns: np.ndarray, *, transposed: bool) -> Layout:
     """The change of a kernel [units, inputs] there, [inputs, units] where `transposed`.
 
     `rows` and `columns` tell where our inputs and units are there.
@@ -127,16 +128,18 @@ def dense(rows: np.ndarray, columns: np.ndarray, *, transposed: bool) -> Change:
         theirs[where] = x.T
         return theirs
 
-    return Change(lambda x: (x.T if transposed else x)[where].T, back)
+    return Layout(lambda x: (x.T if transposed else x)[where].T, back)
 
 
-def places(expected: Mapping[str, Any], model: Any, *, transposed: bool = False) -> list[Place]:
+def list_segments(
+    expected: Mapping[str, Any], model: Any, *, transposed: bool = False
+) -> list[Segment]:
     """Shapes of a YOLO's variables by path, and itself, to what a file holds, in its order."""
-    found: list[Place] = []
+    found: list[Segment] = []
     width, rows = 0, None  # of the map, or the units, that the next layer reads
     outputs = math.prod(expected["params/cells/bias"].shape)
     side = math.isqrt(outputs // (5 * model.boxes + model.num_classes))
-    for layer in order(expected):
+    for layer in layer_order(expected):
         at = f"params/{layer}"
         if layer.startswith("conv"):
             kernel = f"{at}/conv/kernel"
@@ -145,33 +148,37 @@ def places(expected: Mapping[str, Any], model: Any, *, transposed: bool = False)
             if f"{at}/norm/scale" in expected:
                 stats = f"batch_stats/{layer}/norm"
                 vectors = [f"{at}/norm/bias", f"{at}/norm/scale", f"{stats}/mean", f"{stats}/var"]
-            found += [Place(path, (width,), SAME) for path in vectors]
-            found.append(Place(kernel, (width, channels, high, wide), moved(2, 3, 1, 0)))
+            found += [Segment(path, (width,), IDENTITY) for path in vectors]
+            found.append(
+                Segment(kernel, (width, channels, high, wide), transpose_layout(2, 3, 1, 0))
+            )
         elif layer == "local":
             high, wide, inputs, width = expected[f"{at}/kernel"].shape
-            found.append(Place(f"{at}/bias", (width, high, wide), moved(1, 2, 0)))
-            found.append(Place(f"{at}/kernel", (high, wide, width, inputs), moved(0, 1, 3, 2)))
+            found.append(Segment(f"{at}/bias", (width, high, wide), transpose_layout(1, 2, 0)))
+            found.append(
+                Segment(f"{at}/kernel", (high, wide, width, inputs), transpose_layout(0, 1, 3, 2))
+            )
         else:
             inputs, units = expected[f"{at}/kernel"].shape
-            rows = channels_first(side, side, width) if rows is None else np.arange(inputs)
+            rows = channels_first_order(side, side, width) if rows is None else np.arange(inputs)
             columns = np.arange(units)
             if layer == "cells":
-                columns = parts_first(side, model.num_classes, model.boxes)
+                columns = grid_parts_order(side, model.num_classes, model.boxes)
             inverse = np.argsort(columns)
-            change = Change(lambda x, c=columns: x[c], lambda x, c=inverse: x[c])
-            found.append(Place(f"{at}/bias", (units,), change))
+            change = Layout(lambda x, c=columns: x[c], lambda x, c=inverse: x[c])
+            found.append(Segment(f"{at}/bias", (units,), change))
             shape = (inputs, units) if transposed else (units, inputs)
-            change = dense(rows, columns, transposed=transposed)
-            found.append(Place(f"{at}/kernel", shape, change))
+            change = dense_layout(rows, columns, transposed=transposed)
+            found.append(Segment(f"{at}/kernel", shape, change))
     return found
 
 
-def classes_of(numbers: int, expected: Mapping[str, Any], model: Any) -> int:
+def infer_num_classes(numbers: int, expected: Mapping[str, Any], model: Any) -> int:
     """How many numbers a file holds, and a YOLO with its variables' shapes, to the file's classes.
 
     ValueError where it holds those of no number of classes.
     """
-    order(expected)
+    layer_order(expected)
     whole = sum(math.prod(leaf.shape) for leaf in expected.values())
     inputs, outputs = expected["params/cells/kernel"].shape
     each = (inputs + 1) * (outputs // (5 * model.boxes + model.num_classes))
@@ -190,32 +197,32 @@ def to_paths(
 ) -> dict[str, np.ndarray]:
     """A file's row of numbers to arrays by path, of a YOLO whose variables have these shapes."""
     arrays, start = {}, 0
-    for place in places(expected, model, transposed=transposed):
+    for place in list_segments(expected, model, transposed=transposed):
         size = math.prod(place.shape)
-        arrays[place.path] = place.change.there(row[start : start + size].reshape(place.shape))
+        arrays[place.path] = place.change.to_flax(row[start : start + size].reshape(place.shape))
         start += size
     return arrays
 
 
-def write(
-    path: pathlib.Path, arrays: Mapping[str, np.ndarray], model: Any, *, seen: Any = 0
+def write_darknet(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], model: Any, *, images_seen: Any = 0
 ) -> None:
     """Arrays by path of a YOLO to a .weights file, there whole or not at all.
 
-    `seen` is how many images the training saw, 0 for what is no such number. ValueError for a
+    `images_seen` is how many images the training saw, 0 for what is no such number. ValueError for a
     model that darknet does not have.
 
     Source: save_weights_upto of darknet's parser.c.
     """
-    held = places(arrays, model)
-    seen = seen if type(seen) is int and 0 <= seen < 1 << 64 else 0
+    held = list_segments(arrays, model)
+    images_seen = images_seen if type(images_seen) is int and 0 <= images_seen < 1 << 64 else 0
     partial = path.with_name(f".{path.name}.partial")
     try:
         with open(partial, "wb") as file:
-            file.write(struct.pack("<3iQ", *VERSION, seen))
+            file.write(struct.pack("<3iQ", *VERSION, images_seen))
             for place in held:
-                theirs = place.change.back(np.asarray(arrays[place.path]))
-                np.ascontiguousarray(theirs, NUMBER).tofile(file)
+                theirs = place.change.from_flax(np.asarray(arrays[place.path]))
+                np.ascontiguousarray(theirs, FLOAT_DTYPE).tofile(file)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 from zoo.weights.formats.archive import open_archive
 
 # what numpy's parser of headers raises on strange ones
-STRANGE = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
+NPZ_ERRORS = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -34,7 +34,7 @@ def read_array(entry: IO[bytes], size: int) -> np.ndarray:
     return np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
 
 
-def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
+def read_npz(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     """Path of an npz file to ({name: array}, {}), the arrays read-only.
 
     bfloat16, which numpy writes as two nameless bytes, is read back as such. An array of objects
@@ -46,7 +46,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "weights.npz")
     >>> np.savez(path, bias=np.arange(3.0))
-    >>> read(path)[0]["bias"].tolist()
+    >>> read_npz(path)[0]["bias"].tolist()
     [0.0, 1.0, 2.0]
     """
     arrays = {}
@@ -56,6 +56,6 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
             with archive.open(entry) as file:
                 try:
                     arrays[name] = read_array(file, entry.file_size)
-                except STRANGE as error:
+                except NPZ_ERRORS as error:
                     raise ValueError(f"{name}: {error!s:.200}".split("\n")[0]) from error
     return arrays, {}

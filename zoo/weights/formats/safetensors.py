@@ -14,15 +14,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-CARD = "card"  # the key of the file's metadata that holds ours, as JSON
+CARD_KEY = "card"  # the key of the file's metadata that holds ours, as JSON
 
 
-def recognise(head: bytes) -> bool:
+def is_safetensors(head: bytes) -> bool:
     """The first bytes of a file, to whether it is one: eight of length, then an open brace."""
     return head[8:9] == b"{"
 
 
-def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """File to its arrays by name and its card ({} where another program wrote it)."""
     try:
         with safe_open(path, framework="numpy") as file:
@@ -33,7 +33,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} is damaged, cut short or foreign: {reason}") from error
     try:
-        card = json.loads(metadata.get(CARD, "{}"))
+        card = json.loads(metadata.get(CARD_KEY, "{}"))
     except (ValueError, RecursionError):
         card = None
     if type(card) is not dict:
@@ -41,7 +41,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return tensors, card
 
 
-def write(
+def write_safetensors(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray], card: Mapping[str, Any] | None
 ) -> None:
     """Arrays by name, and a card, to a file that is there whole or not at all.
@@ -51,7 +51,7 @@ def write(
     """
     partial = path.with_name(f".{path.name}.partial")
     text = json.dumps(card, sort_keys=True, allow_nan=False)
-    metadata = {"format": "pt"} if card is None else {CARD: text}
+    metadata = {"format": "pt"} if card is None else {CARD_KEY: text}
     try:
         save_file(
             {name: np.ascontiguousarray(array) for name, array in tensors.items()},

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.weights.formats.archive import open_archive
-from zoo.weights.formats.unpickle import KEY, Global, read_pickle
+from zoo.weights.formats.unpickle import MAX_KEY_LENGTH, Global, read_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C  # what the pickle form begins with
 PROTOCOL = 1001
-RANK = 16
-COPIES = 4  # times the file's own size, which tensors that share storage may come to
-DEPTH = 8  # of nested dictionaries
+MAX_RANK = 16
+MAX_COPIES = 4  # times the file's own size, which tensors that share storage may come to
+MAX_DEPTH = 8  # of nested dictionaries
 WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "params")
 PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and of torch.compile
 
@@ -60,19 +60,19 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def is_whole(value: Any) -> bool:
+def is_plain_int(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
+def rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
     """What torch._utils._rebuild_tensor, _v2 and _v3 make; `rest` is of autograd, and v3's dtype."""
     names = [value.name for value in rest if isinstance(value, Global)]
     dtype = DTYPES.get(names[0].removeprefix("torch ")) if names else None
     sizes = [*shape, *strides] if isinstance(shape, tuple) and isinstance(strides, tuple) else [-1]
     if (
         not isinstance(storage, Storage)
-        or not all(is_whole(size) for size in [offset, *sizes])
-        or not len(shape) == len(strides) <= RANK
+        or not all(is_plain_int(size) for size in [offset, *sizes])
+        or not len(shape) == len(strides) <= MAX_RANK
     ):
         raise ValueError("a tensor whose storage, offset, shape or strides are none")
     dtype = storage.dtype if dtype is None else np.dtype(dtype)
@@ -90,7 +90,7 @@ def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> T
     return made
 
 
-def mapping(pairs: list | None = None) -> dict:
+def rebuild_mapping(pairs: list | None = None) -> dict:
     """What collections.OrderedDict makes; Python 2 wrote its pairs as a list of lists.
 
     The list is emptied, so that a file cannot have it copied many times.
@@ -105,11 +105,11 @@ def mapping(pairs: list | None = None) -> dict:
     return made
 
 
-KNOWN: dict[str, Callable | None] = {
-    "collections OrderedDict": mapping,
-    "torch._utils _rebuild_tensor": tensor,
-    "torch._utils _rebuild_tensor_v2": tensor,
-    "torch._utils _rebuild_tensor_v3": tensor,
+ALLOWED_GLOBALS: dict[str, Callable | None] = {
+    "collections OrderedDict": rebuild_mapping,
+    "torch._utils _rebuild_tensor": rebuild_tensor,
+    "torch._utils _rebuild_tensor_v2": rebuild_tensor,
+    "torch._utils _rebuild_tensor_v3": rebuild_tensor,
     "torch._utils _rebuild_parameter": lambda data, requires_grad, hooks: data,
     "torch Size": lambda shape: shape,
     "torch device": lambda *place: None,
@@ -118,46 +118,48 @@ KNOWN: dict[str, Callable | None] = {
 }
 
 
-def storage(identifier: Any) -> Storage:
+def persistent_storage(identifier: Any) -> Storage:
     """What a persistent identifier stands for: ("storage", type, key, device, size, view)."""
     if not isinstance(identifier, tuple) or not 5 <= len(identifier) <= 6:
         raise ValueError("an outer object that is no storage")
     word, kind, key, _, size = identifier[:5]
     if word != "storage" or not isinstance(kind, Global) or kind.name not in STORAGE_TYPES:
         raise ValueError("an outer object that is no storage of numbers, but a model's own code")
-    if not isinstance(key, str) or not is_whole(size):
+    if not isinstance(key, str) or not is_plain_int(size):
         raise ValueError("a storage whose key or size is none")
     if identifier[5:] not in ((), (None,)):
         raise ValueError("a storage that is a view of another, as torch before 0.4 wrote them")
     return Storage(key, STORAGE_TYPES[kind.name], size)
 
 
-def walk(content: dict, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+def walk_tensors(
+    content: dict, path: tuple[str, ...], visited: set[int]
+) -> Iterator[tuple[str, Tensor]]:
     """Every tensor in nested dictionaries with its dotted name, each dictionary visited once."""
-    seen.add(id(content))
+    visited.add(id(content))
     for key, value in content.items():
         names = (*path, str(key))
         if isinstance(value, Tensor):
             name = ".".join(names)
-            if len(name) > KEY:
+            if len(name) > MAX_KEY_LENGTH:
                 raise ValueError(f"a tensor's name of {len(name)} characters")
             yield name, value
-        elif isinstance(value, dict) and id(value) not in seen:
-            if len(names) > DEPTH:
-                raise ValueError(f"dictionaries nested more than {DEPTH} deep")
-            yield from walk(value, names, seen)
+        elif isinstance(value, dict) and id(value) not in visited:
+            if len(names) > MAX_DEPTH:
+                raise ValueError(f"dictionaries nested more than {MAX_DEPTH} deep")
+            yield from walk_tensors(value, names, visited)
 
 
-def flat(content: dict) -> dict[str, Tensor]:
+def flatten_tensors(content: dict) -> dict[str, Tensor]:
     """Nested dictionaries to {dotted name: tensor}."""
-    found = list(walk(content, (), set()))
+    found = list(walk_tensors(content, (), set()))
     tensors = dict(found)
     if len(tensors) < len(found):
         raise ValueError(f"{len(found) - len(tensors)} of its tensors have another one's name")
     return tensors
 
 
-def state_dict(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def find_state_dict(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A checkpoint's object to ({name: tensor}, the plain values that stood beside them)."""
     if type(content) is not dict:
         raise ValueError(f"holds a {type(content).__name__}, not a dictionary of tensors")
@@ -166,13 +168,13 @@ def state_dict(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for key, value in content.items()
         if isinstance(key, str) and isinstance(value, str | int | float)
     }
-    for _ in range(DEPTH):
+    for _ in range(MAX_DEPTH):
         inner = [content[word] for word in WRAPPERS if isinstance(content.get(word), dict)]
-        inner = [one for one in inner if flat(one)]
+        inner = [one for one in inner if flatten_tensors(one)]
         if not inner or any(isinstance(value, Tensor) for value in content.values()):
             break
         content = inner[0]
-    tensors = flat(content)
+    tensors = flatten_tensors(content)
     if not tensors:
         raise ValueError("holds no tensor")
     for prefix in PREFIXES:
@@ -181,13 +183,13 @@ def state_dict(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, beside
 
 
-def arrays(
+def to_arrays(
     tensors: dict[str, Tensor], read: Callable[[Storage], bytes], *, size: int
 ) -> dict[str, np.ndarray]:
     """Tensors to read-only arrays, windows on their storages' bytes; `size` is the file's."""
     counts = {name: math.prod(one.shape) for name, one in tensors.items()}
     claimed = sum(counts[name] * one.dtype.itemsize for name, one in tensors.items())
-    if claimed > COPIES * size:
+    if claimed > MAX_COPIES * size:
         raise ValueError(f"its tensors claim {claimed:,} bytes in a file of {size:,}")
     made, storages = {}, {}
     for name, one in tensors.items():
@@ -215,7 +217,9 @@ def read_zip(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, 
         if order in entries and archive.read(order) != b"little":
             raise ValueError("its numbers are big-endian; save it on a little-endian machine")
         program = io.BytesIO(archive.read(f"{root}data.pkl"))
-        tensors, beside = state_dict(read_pickle(program, known=KNOWN, persistent=storage))
+        tensors, beside = find_state_dict(
+            read_pickle(program, known=ALLOWED_GLOBALS, persistent=persistent_storage)
+        )
 
         def stored(one: Storage) -> bytes:
             entry = entries.get(f"{root}data/{one.key}")
@@ -225,10 +229,10 @@ def read_zip(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, 
                 raise ValueError(f"holds {held:,} bytes for a storage that claims {claimed:,}")
             return archive.read(entry)
 
-        return arrays(tensors, stored, size=os.path.getsize(path)), beside
+        return to_arrays(tensors, stored, size=os.path.getsize(path)), beside
 
 
-def index(file: mmap.mmap, sizes: dict[str, Storage]) -> dict[str, tuple[int, int]]:
+def index_storages(file: mmap.mmap, sizes: dict[str, Storage]) -> dict[str, tuple[int, int]]:
     """Pickle form, standing behind its object, to {storage's key: (first byte, last byte + 1)}."""
     places = {}
     keys = read_pickle(file, known={})
@@ -248,7 +252,7 @@ def read_legacy(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
     sizes: dict[str, Storage] = {}
 
     def persistent(identifier: Any) -> Storage:
-        one = storage(identifier)
+        one = persistent_storage(identifier)
         if sizes.setdefault(one.key, one) != one:
             raise ValueError("a storage that is said to be of two sizes or kinds")
         return one
@@ -262,14 +266,16 @@ def read_legacy(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
         system = read_pickle(file, known={})
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise ValueError("its numbers are big-endian; save it on a little-endian machine")
-        tensors, beside = state_dict(read_pickle(file, known=KNOWN, persistent=persistent))
-        places = index(file, sizes)
+        tensors, beside = find_state_dict(
+            read_pickle(file, known=ALLOWED_GLOBALS, persistent=persistent)
+        )
+        places = index_storages(file, sizes)
         if missing := {one.storage.key for one in tensors.values()} - set(places):
             raise ValueError(f"{len(missing)} of its storages are missing")
-        return arrays(tensors, lambda one: file[slice(*places[one.key])], size=len(file)), beside
+        return to_arrays(tensors, lambda one: file[slice(*places[one.key])], size=len(file)), beside
 
 
-def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_torch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Path of a torch checkpoint to ({name: array}, the plain values beside the tensors).
 
     The arrays are read-only, and windows on shared memory where the tensors were; bfloat16 comes
@@ -283,7 +289,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
     >>> import pathlib, pickle, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "weights.pth")
     >>> _ = path.write_bytes(pickle.dumps(MAGIC, 2) + pickle.dumps(PROTOCOL, 2) + pickle.dumps(eval))
-    >>> read(path)
+    >>> read_torch(path)
     Traceback (most recent call last):
     ValueError: ...weights.pth: refused: it names builtins.eval, which is neither ...
     """

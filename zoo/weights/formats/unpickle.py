@@ -9,17 +9,21 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-OPCODES = 2_000_000  # torch takes some 30 for a tensor
-KEY = 256  # characters of a dictionary's key
-WHOLE = 2**60  # above it Python's hash of an int can be made to collide at will
+MAX_OPCODES = 2_000_000  # torch takes some 30 for a tensor
+MAX_KEY_LENGTH = 256  # characters of a dictionary's key
+MAX_INT = 2**60  # above it Python's hash of an int can be made to collide at will
 
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
+EMPTY_CONTAINERS = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-WORDS = "STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
-BYTES = "BINBYTES SHORT_BINBYTES BINBYTES8"
-NUMBERS = "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT"
-ARGUMENTS = {*WORDS.split(), *BYTES.split(), *NUMBERS.split()}  # they push what stands beside them
+STRING_OPCODES = "STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
+BYTES_OPCODES = "BINBYTES SHORT_BINBYTES BINBYTES8"
+NUMBER_OPCODES = "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT"
+ARGUMENT_OPCODES = {
+    *STRING_OPCODES.split(),
+    *BYTES_OPCODES.split(),
+    *NUMBER_OPCODES.split(),
+}  # they push what stands beside them
 
 
 class Global(NamedTuple):
@@ -28,21 +32,21 @@ class Global(NamedTuple):
     name: str
 
 
-def fill(container: Any, items: list, *, pairs: bool) -> None:
+def extend_container(container: Any, items: list, *, pairs: bool) -> None:
     """Append `items` to a list, or set them as key, value, … in a dictionary."""
     if not pairs and isinstance(container, list):
         container.extend(items)
     elif pairs and isinstance(container, dict):
         for key, value in zip(items[::2], items[1::2], strict=True):
-            text = isinstance(key, str) and len(key) <= KEY
-            if not text and not (isinstance(key, int) and abs(key) < WHOLE):
+            text = isinstance(key, str) and len(key) <= MAX_KEY_LENGTH
+            if not text and not (isinstance(key, int) and abs(key) < MAX_INT):
                 raise ValueError("a dictionary's key that is neither short text nor a number")
             container[key] = value
     else:
         raise ValueError(f"refused: it puts items into a {type(container).__name__}")
 
 
-class Machine:
+class PickleMachine:
     """The stack, marks and memo of one pickle; a method per opcode that needs more than a push."""
 
     def __init__(self, known: Mapping[str, Callable | None], persistent: Callable | None):
@@ -97,17 +101,17 @@ class Machine:
                 self.stack.append(tuple(items) if name == "TUPLE" else items)
             case "DICT":
                 items, made = self.items(), {}
-                fill(made, items, pairs=True)
+                extend_container(made, items, pairs=True)
                 self.stack.append(made)
             case "APPEND":
                 item = stack.pop()
-                fill(stack[-1], [item], pairs=False)
+                extend_container(stack[-1], [item], pairs=False)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                fill(stack[-1], [key, value], pairs=True)
+                extend_container(stack[-1], [key, value], pairs=True)
             case "APPENDS" | "SETITEMS":
                 items = self.items()
-                fill(self.stack[-1], items, pairs=name == "SETITEMS")
+                extend_container(self.stack[-1], items, pairs=name == "SETITEMS")
             case "GLOBAL":
                 stack.append(self.find(argument))
             case "STACK_GLOBAL":
@@ -150,20 +154,20 @@ def read_pickle(
     Traceback (most recent call last):
     ValueError: refused: it names builtins.eval, which is neither a tensor nor a plain ...
     """
-    machine = Machine(known, persistent)
+    machine = PickleMachine(known, persistent)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             name = opcode.name
-            if count >= OPCODES:
-                raise ValueError(f"its pickle is longer than {OPCODES:,} steps")
+            if count >= MAX_OPCODES:
+                raise ValueError(f"its pickle is longer than {MAX_OPCODES:,} steps")
             if name == "STOP":
                 return machine.stack.pop()
-            if name in ARGUMENTS:
+            if name in ARGUMENT_OPCODES:
                 machine.stack.append(argument)
             elif name in CONSTANTS:
                 machine.stack.append(CONSTANTS[name])
-            elif name in EMPTY:
-                machine.stack.append(EMPTY[name]())
+            elif name in EMPTY_CONTAINERS:
+                machine.stack.append(EMPTY_CONTAINERS[name]())
             elif name in TUPLES:
                 items = [machine.stack.pop() for _ in range(TUPLES[name])]
                 machine.stack.append(tuple(reversed(items)))

@@ -3,7 +3,7 @@
 from zoo.weights.names.rename import Table
 
 
-def resnet(*parts: str) -> Table:
+def resnet_rows(*parts: str) -> Table:
     """Rows of a ResNet whose blocks have these parts, one after the other."""
     rows = [("classifier.1", "head", "dense")]
     for before in ("resnet.", ""):
@@ -19,7 +19,7 @@ def resnet(*parts: str) -> Table:
     return rows
 
 
-LAYERS = (
+VIT_LAYERS = (
     ("layernorm_before", "norm1", "norm"),
     ("attention.attention.query", "attention/qkv[0/3]", "dense"),
     ("attention.attention.key", "attention/qkv[1/3]", "dense"),
@@ -31,7 +31,7 @@ LAYERS = (
 )
 
 
-def vit() -> Table:
+def vit_rows() -> Table:
     """Rows of a ViT; the pooler of its pre-training is left."""
     rows: list = [("classifier", "head", "dense")]
     for before in ("vit.", ""):
@@ -44,12 +44,12 @@ def vit() -> Table:
         ]
         rows += [
             (f"{before}encoder.layer.{{n}}.{name}", f"stage1_{{n}}/{path}", layout)
-            for name, path, layout in LAYERS
+            for name, path, layout in VIT_LAYERS
         ]
     return rows
 
 
 NAMES: dict[str, list[Table]] = {
-    "resnet": [resnet("first", "second"), resnet("reduce", "spatial", "expand")],
-    "vit": [vit()],
+    "resnet": [resnet_rows("first", "second"), resnet_rows("reduce", "spatial", "expand")],
+    "vit": [vit_rows()],
 }

@@ -18,29 +18,29 @@ Row = tuple[str, str | None, "str | dict"]
 Table = Sequence[Row]
 
 
-class Change(NamedTuple):
+class Layout(NamedTuple):
     """A tensor's way from their layout to ours, and back; a ValueError where its rank is another's."""
 
-    there: Callable[[np.ndarray], np.ndarray]
-    back: Callable[[np.ndarray], np.ndarray]
+    to_flax: Callable[[np.ndarray], np.ndarray]
+    from_flax: Callable[[np.ndarray], np.ndarray]
 
 
-def flip(x: np.ndarray) -> np.ndarray:
+def flip_spatial(x: np.ndarray) -> np.ndarray:
     """`[*sides, I, O]` with every side reversed."""
     return np.flip(x, tuple(range(x.ndim - 2)))
 
 
-SAME = Change(lambda x: x, lambda x: x)
+IDENTITY = Layout(lambda x: x, lambda x: x)
 # [O, I, *sides] and [*sides, I, O], for any number of sides, none being a dense layer
-CONV = Change(
+CONV = Layout(
     lambda x: np.moveaxis(x, (0, 1), (-1, -2)), lambda x: np.moveaxis(x, (-1, -2), (0, 1))
 )
 # [I, O, *sides]: torch's is the gradient of a convolution, so its kernel is the mirror of flax's
-CONV_TRANSPOSE = Change(
-    lambda x: flip(np.moveaxis(x, (0, 1), (-2, -1))),
-    lambda x: np.moveaxis(flip(x), (-2, -1), (0, 1)),
+CONV_TRANSPOSE = Layout(
+    lambda x: flip_spatial(np.moveaxis(x, (0, 1), (-2, -1))),
+    lambda x: np.moveaxis(flip_spatial(x), (-2, -1), (0, 1)),
 )
-BIAS = {"bias": ("params/{}/bias", SAME)}
+BIAS = {"bias": ("params/{}/bias", IDENTITY)}
 
 # What a layer's tensors are called there, their paths here, and how they change.
 LAYOUTS = {
@@ -48,47 +48,47 @@ LAYOUTS = {
     "conv_transpose": {"weight": ("params/{}/kernel", CONV_TRANSPOSE), **BIAS},
     "dense": {"weight": ("params/{}/kernel", CONV), **BIAS},
     "norm": {
-        "weight": ("params/{}/scale", SAME),
+        "weight": ("params/{}/scale", IDENTITY),
         **BIAS,
-        "running_mean": ("batch_stats/{}/mean", SAME),
-        "running_var": ("batch_stats/{}/var", SAME),
-        "num_batches_tracked": (None, SAME),
+        "running_mean": ("batch_stats/{}/mean", IDENTITY),
+        "running_var": ("batch_stats/{}/var", IDENTITY),
+        "num_batches_tracked": (None, IDENTITY),
     },
     "frozen": {
-        "weight": ("batch_stats/{}/scale", SAME),
-        "bias": ("batch_stats/{}/bias", SAME),
-        "running_mean": ("batch_stats/{}/mean", SAME),
-        "running_var": ("batch_stats/{}/var", SAME),
-        "num_batches_tracked": (None, SAME),
+        "weight": ("batch_stats/{}/scale", IDENTITY),
+        "bias": ("batch_stats/{}/bias", IDENTITY),
+        "running_mean": ("batch_stats/{}/mean", IDENTITY),
+        "running_var": ("batch_stats/{}/var", IDENTITY),
+        "num_batches_tracked": (None, IDENTITY),
     },
-    "tensor": {"": ("params/{}", SAME)},
+    "tensor": {"": ("params/{}", IDENTITY)},
 }
 
 
-def from_conv(*sides: int) -> dict:
+def flattened_conv_layout(*sides: int) -> dict:
     """The layout of a dense layer that there is a convolution as large as its map, of these sides.
 
-    >>> there, _ = from_conv(1, 2)["weight"][1]
+    >>> there, _ = flattened_conv_layout(1, 2)["weight"][1]
     >>> there(np.array([[[[0, 1]], [[10, 11]]]])).ravel().tolist()
     [0, 10, 1, 11]
     """
-    change = Change(
-        lambda x: CONV.there(x).reshape(-1, len(x)),
-        lambda x: CONV.back(x.reshape(*sides, -1, x.shape[-1])),
+    change = Layout(
+        lambda x: CONV.to_flax(x).reshape(-1, len(x)),
+        lambda x: CONV.from_flax(x.reshape(*sides, -1, x.shape[-1])),
     )
     return {"weight": ("params/{}/kernel", change), **BIAS}
 
 
-def flatten(*sides: int) -> dict:
+def flattened_layout(*sides: int) -> dict:
     """The layout of a dense layer that reads a map of these sides, flattened: C, H, W in torch, H,
-    W, C here. VGG's first has `flatten(7, 7)`.
+    W, C here. VGG's first has `flattened_layout(7, 7)`.
 
-    >>> there, _ = flatten(1, 2)["weight"][1]
+    >>> there, _ = flattened_layout(1, 2)["weight"][1]
     >>> there(np.array([[0, 1, 10, 11]])).ravel().tolist()  # two channels of a 1 x 2 map
     [0, 10, 1, 11]
     """
-    there, back = from_conv(*sides)["weight"][1]
-    change = Change(
+    there, back = flattened_conv_layout(*sides)["weight"][1]
+    change = Layout(
         lambda x: there(x.reshape(len(x), -1, *sides)), lambda x: back(x).reshape(x.shape[-1], -1)
     )
     return {"weight": ("params/{}/kernel", change), **BIAS}
@@ -108,20 +108,20 @@ class Entry(NamedTuple):
 
     theirs: Template
     ours: Template | None
-    change: Change
+    change: Layout
 
 
-FIELD = re.compile(r"\{(\w+)([+-]\d+)?\}")
-PART = re.compile(r"\[(\d+)/(\d+)\]")
+FIELD_PATTERN = re.compile(r"\{(\w+)([+-]\d+)?\}")
+PART_PATTERN = re.compile(r"\[(\d+)/(\d+)\]")
 
 
 @functools.cache
-def template(text: str) -> Template:
+def parse_template(text: str) -> Template:
     """`"layer{s}.conv[0/3].weight"`, say, taken apart."""
-    part = PART.search(text)
-    text = PART.sub("", text)
+    part = PART_PATTERN.search(text)
+    text = PART_PATTERN.sub("", text)
     pieces, end = [], 0
-    for field in FIELD.finditer(text):
+    for field in FIELD_PATTERN.finditer(text):
         pieces += [re.escape(text[end : field.start()]), rf"(?P<{field[1]}>\d+)"]
         end = field.end()
     pattern = re.compile("".join(pieces) + re.escape(text[end:]))
@@ -133,53 +133,53 @@ def read_name(side: Template, name: str) -> dict[str, int] | None:
     match = side.pattern.fullmatch(name)
     if match is None:
         return None
-    shifts = {field[1]: int(field[2] or 0) for field in FIELD.finditer(side.text)}
+    shifts = {field[1]: int(field[2] or 0) for field in FIELD_PATTERN.finditer(side.text)}
     numbers = {key: int(value) - shifts[key] for key, value in match.groupdict().items()}
     return numbers if min(numbers.values(), default=0) >= 0 else None
 
 
 def write_name(side: Template, numbers: Mapping[str, int]) -> str:
     """The name with these numbers in it."""
-    return FIELD.sub(lambda field: str(numbers[field[1]] + int(field[2] or 0)), side.text)
+    return FIELD_PATTERN.sub(lambda field: str(numbers[field[1]] + int(field[2] or 0)), side.text)
 
 
-def entries(table: Table) -> Iterator[Entry]:
+def expand_table(table: Table) -> Iterator[Entry]:
     """Rows for layers to rows for their tensors."""
     for theirs, ours, layout in table:
         layers = LAYOUTS[layout] if isinstance(layout, str) else layout
         for leaf, (path, change) in layers.items():
-            there = template(f"{theirs}.{leaf}" if leaf else theirs)
-            here = None if ours is None or path is None else template(path.format(ours))
+            there = parse_template(f"{theirs}.{leaf}" if leaf else theirs)
+            here = None if ours is None or path is None else parse_template(path.format(ours))
             yield Entry(there, here, change)
 
 
-class Piece(NamedTuple):
+class SplitTensor(NamedTuple):
     """A tensor, or a part of one, on its way; in their layout."""
 
     origin: str
     value: np.ndarray
-    change: Change
+    change: Layout
     parts: int
 
 
-def cut(
-    arrays: Mapping[str, np.ndarray], table: Table, *, back: bool
-) -> tuple[dict[str, dict[int, Piece]], list[str]]:
+def split(
+    arrays: Mapping[str, np.ndarray], table: Table, *, inverse: bool
+) -> tuple[dict[str, dict[int, SplitTensor]], list[str]]:
     """Arrays to ({new name: {part: Piece}}, the names that no row has)."""
-    rows = list(entries(table))
+    rows = list(expand_table(table))
     pieces, unused = {}, []
     for name, value in arrays.items():
         seen = set()  # parts of it that have found a row: the first one that fits
         for theirs, ours, change in rows:
-            source, target = (ours, theirs) if back else (theirs, ours)
+            source, target = (ours, theirs) if inverse else (theirs, ours)
             numbers = None if source is None else read_name(source, name)
             if source is None or numbers is None or source.part in seen:
                 continue
             seen.add(source.part)
             if target is not None:
-                part = change.back(value) if back else value
+                part = change.from_flax(value) if inverse else value
                 part = np.array_split(part, source.parts)[source.part] if source.parts > 1 else part
-                piece = Piece(name, part, change, target.parts)
+                piece = SplitTensor(name, part, change, target.parts)
                 pieces.setdefault(write_name(target, numbers), {})[target.part] = piece
             if len(seen) == source.parts:
                 break
@@ -188,9 +188,9 @@ def cut(
     return pieces, unused
 
 
-def joined(
-    pieces: Mapping[str, Mapping[int, Piece]], unused: list[str]
-) -> Iterator[tuple[str, np.ndarray, Change]]:
+def merge(
+    pieces: Mapping[str, Mapping[int, SplitTensor]], unused: list[str]
+) -> Iterator[tuple[str, np.ndarray, Layout]]:
     """Pieces put together again; `unused` learns of those that lack others."""
     for name, held in pieces.items():
         values = [held[part].value for part in sorted(held)]
@@ -216,11 +216,11 @@ def to_paths(
     >>> {path: array.shape for path, array in paths.items()}, unused
     ({'params/block1/dense/kernel': (3, 5)}, ['a'])
     """
-    pieces, unused = cut(tensors, table, back=False)
+    pieces, unused = split(tensors, table, inverse=False)
     paths = {}
-    for path, value, change in joined(pieces, unused):
+    for path, value, change in merge(pieces, unused):
         try:
-            paths[path] = change.there(value)
+            paths[path] = change.to_flax(value)
         except ValueError:
             paths[path] = value
     return paths, unused
@@ -238,8 +238,8 @@ def to_names(
     >>> tensors["fc.weight"].shape, unused
     ((5, 3), [])
     """
-    pieces, unused = cut(paths, table, back=True)
-    return {name: value for name, value, _ in joined(pieces, unused)}, unused
+    pieces, unused = split(paths, table, inverse=True)
+    return {name: value for name, value, _ in merge(pieces, unused)}, unused
 
 
 def choose_table(
@@ -248,7 +248,7 @@ def choose_table(
     """The table that brings the most tensors to `expected` paths; the first of those that tie."""
 
     def places(table: Table) -> int:
-        pieces, unused = cut(tensors, table, back=False)
+        pieces, unused = split(tensors, table, inverse=False)
         return len(pieces.keys() & set(expected)) - len(unused)
 
     return max(tables, key=places)

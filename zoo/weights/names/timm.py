@@ -1,11 +1,11 @@
 """timm: the names in its models."""
 
 from zoo.weights.names import torchvision
-from zoo.weights.names.rename import Row, Table, from_conv
+from zoo.weights.names.rename import Row, Table, flattened_conv_layout
 
 VGG_HEAD: Table = [
-    ("pre_logits.fc1", "fc6", from_conv(7, 7)),
-    ("pre_logits.fc2", "fc7", from_conv(1, 1)),
+    ("pre_logits.fc1", "fc6", flattened_conv_layout(7, 7)),
+    ("pre_logits.fc2", "fc7", flattened_conv_layout(1, 1)),
     ("head.fc", "head", "dense"),
 ]
 
@@ -18,12 +18,12 @@ MOBILENET_ENDS: Table = [
 ]
 
 
-def mobilenet_rows(there: str, path: str, parts: dict[str, str]) -> list[Row]:
+def mobilenet_rows(prefix: str, path: str, parts: dict[str, str]) -> list[Row]:
     """Rows of a block whose convolutions are called as `parts` says, with norms in their order."""
     rows: list[Row] = []
     for n, (name, part) in enumerate(parts.items(), 1):
-        rows.append((f"{there}.{name}", f"{path}/{part}/conv", "conv"))
-        rows.append((f"{there}.bn{n}", f"{path}/{part}/norm", "norm"))
+        rows.append((f"{prefix}.{name}", f"{path}/{part}/conv", "conv"))
+        rows.append((f"{prefix}.bn{n}", f"{path}/{part}/norm", "norm"))
     return rows
 
 
@@ -31,7 +31,7 @@ def mobilenet_rows(there: str, path: str, parts: dict[str, str]) -> list[Row]:
 MOBILENET_V2_STAGES = ((0, 1), (1, 2), (2, 3), (3, 4), (3, 3), (4, 3), (4, 1))  # of ours, blocks
 
 
-def mobilenet_v2() -> Table:
+def mobilenet_v2_rows() -> Table:
     """Rows of MobileNetV2, whose first block does not expand."""
     rows, blocks = list(MOBILENET_ENDS), [0] * 5
     for there, (stage, depth) in enumerate(MOBILENET_V2_STAGES):
@@ -68,10 +68,10 @@ VIT: Table = [
 NAMES: dict[str, list[Table]] = {
     "densenet": torchvision.NAMES["densenet"],
     "mobilenet_v1": [MOBILENET_V1],
-    "mobilenet_v2": [mobilenet_v2()],
+    "mobilenet_v2": [mobilenet_v2_rows()],
     "resnet": torchvision.NAMES["resnet"],
     "vgg": [
-        [*torchvision.vgg_features(depths, norm=norm), *VGG_HEAD]
+        [*torchvision.vgg_rows(depths, norm=norm), *VGG_HEAD]
         for depths in torchvision.VGG_DEPTHS
         for norm in (False, True)
     ],

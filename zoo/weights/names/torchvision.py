@@ -1,6 +1,6 @@
 """torchvision: the names in its models."""
 
-from zoo.weights.names.rename import BIAS, CONV, Row, Table, flatten
+from zoo.weights.names.rename import BIAS, CONV, Row, Table, flattened_layout
 
 VGG_DEPTHS = ((1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4))
 MOBILENET_V2_DEPTHS = (1, 2, 3, 7, 4)  # blocks by stride
@@ -8,19 +8,19 @@ IN_PROJ = {"in_proj_weight": ("params/{}/kernel", CONV), "in_proj_bias": BIAS["b
 
 ALEXNET: Table = [
     *((f"features.{n}", f"conv{k}", "conv") for k, n in enumerate((0, 3, 6, 8, 10), 1)),
-    ("classifier.1", "fc6", flatten(6, 6)),
+    ("classifier.1", "fc6", flattened_layout(6, 6)),
     ("classifier.4", "fc7", "dense"),
     ("classifier.6", "head", "dense"),
 ]
 
 VGG_HEAD: Table = [
-    ("classifier.0", "fc6", flatten(7, 7)),
+    ("classifier.0", "fc6", flattened_layout(7, 7)),
     ("classifier.3", "fc7", "dense"),
     ("classifier.6", "head", "dense"),
 ]
 
 
-def vgg_features(depths: tuple[int, ...], *, norm: bool) -> list[Row]:
+def vgg_rows(depths: tuple[int, ...], *, norm: bool) -> list[Row]:
     """Rows of the convolutions, which are numbered together with what stands between them."""
     rows, index = [], 0
     for stage, depth in enumerate(depths, 1):
@@ -42,7 +42,7 @@ RESNET_ENDS: Table = [
 ]
 
 
-def resnet(*parts: str) -> Table:
+def resnet_rows(*parts: str) -> Table:
     """Rows of a ResNet whose blocks have these parts, one after the other."""
     rows = list(RESNET_ENDS)
     for n, part in enumerate(parts, 1):
@@ -52,7 +52,7 @@ def resnet(*parts: str) -> Table:
     return rows
 
 
-def resnet3d() -> Table:
+def resnet3d_rows() -> Table:
     """Rows of a video ResNet, whose (2+1)-D convolutions are a list within a list."""
     rows: list[Row] = [
         ("stem.0", "stem/conv", "conv"),
@@ -66,10 +66,10 @@ def resnet3d() -> Table:
     return rows
 
 
-def resnet3d_mixed() -> Table:
+def resnet3d_mixed_rows() -> Table:
     """resnet3d's, of which the stages from the second on are flat."""
     rows: list[Row] = []
-    for theirs, ours, layout in resnet3d():
+    for theirs, ours, layout in resnet3d_rows():
         if "/full/" not in str(ours):
             rows.append((theirs, ours, layout))
             continue
@@ -80,9 +80,9 @@ def resnet3d_mixed() -> Table:
     return rows
 
 
-def resnet3d_factored() -> Table:
+def resnet3d_factored_rows() -> Table:
     """resnet3d's, of (2+1)-D convolutions."""
-    rows: list[Row] = [row for row in resnet3d() if "full" not in str(row[1])]
+    rows: list[Row] = [row for row in resnet3d_rows() if "full" not in str(row[1])]
     rows = [row for row in rows if not row[0].startswith("stem")]
     for n, part in enumerate(("spatial", "temporal")):
         rows.append((f"stem.{3 * n}", f"stem_{part}/conv", "conv"))
@@ -96,11 +96,11 @@ def resnet3d_factored() -> Table:
     return rows
 
 
-def fcn_resnet() -> Table:
+def fcn_resnet_rows() -> Table:
     """Rows of an FCN on a ResNet of bottlenecks, its auxiliary head with it."""
     rows: list[Row] = [
         (f"backbone.{theirs}", f"backbone/{ours}", layout)
-        for theirs, ours, layout in resnet("reduce", "spatial", "expand")
+        for theirs, ours, layout in resnet_rows("reduce", "spatial", "expand")
         if theirs != "fc"
     ]
     for theirs, ours in (("classifier", "head"), ("aux_classifier", "auxiliary")):
@@ -110,7 +110,7 @@ def fcn_resnet() -> Table:
     return rows
 
 
-def faster_rcnn(*parts: str, norm: str) -> Table:
+def faster_rcnn_rows(*parts: str, norm: str) -> Table:
     """Rows of a Faster R-CNN on the pyramid of a ResNet whose blocks have these parts.
 
     The published file is of 2019, before the pyramid's convolutions and the proposals' became
@@ -118,7 +118,7 @@ def faster_rcnn(*parts: str, norm: str) -> Table:
     """
     rows: list[Row] = [
         (f"backbone.body.{theirs}", f"backbone/{ours}", norm if layout == "norm" else layout)
-        for theirs, ours, layout in resnet(*parts)
+        for theirs, ours, layout in resnet_rows(*parts)
         if theirs != "fc"
     ]
     for late in (".0", ""):
@@ -127,7 +127,7 @@ def faster_rcnn(*parts: str, norm: str) -> Table:
         rows.append((f"rpn.head.conv{late}{late}", "rpn/conv", "conv"))
     rows.append(("rpn.head.cls_logits", "rpn/logits", "conv"))
     rows.append(("rpn.head.bbox_pred", "rpn/deltas", "conv"))
-    rows.append(("roi_heads.box_head.fc6", "head/fc6", flatten(7, 7)))
+    rows.append(("roi_heads.box_head.fc6", "head/fc6", flattened_layout(7, 7)))
     rows.append(("roi_heads.box_head.fc7", "head/fc7", "dense"))
     rows.append(("roi_heads.box_predictor.cls_score", "head/logits", "dense"))
     rows.append(("roi_heads.box_predictor.bbox_pred", "head/deltas", "dense"))
@@ -154,7 +154,7 @@ DENSENET: Table = [
 ]
 
 
-def mobilenet_v2() -> Table:
+def mobilenet_v2_rows() -> Table:
     """Rows of MobileNetV2, whose blocks are numbered through and whose first does not expand."""
     rows: list[Row] = [
         ("features.0.0", "stem/conv", "conv"),
@@ -200,18 +200,16 @@ NAMES: dict[str, list[Table]] = {
     "alexnet": [ALEXNET],
     "densenet": [DENSENET],
     "faster_rcnn": [
-        faster_rcnn(*parts, norm=norm)
+        faster_rcnn_rows(*parts, norm=norm)
         for parts in (("reduce", "spatial", "expand"), ("first", "second"))
         for norm in ("frozen", "norm")
     ],
-    "fcn": [fcn_resnet()],
-    "mobilenet_v2": [mobilenet_v2()],
-    "resnet": [resnet("first", "second"), resnet("reduce", "spatial", "expand")],
-    "resnet3d": [resnet3d(), resnet3d_mixed(), resnet3d_factored()],
+    "fcn": [fcn_resnet_rows()],
+    "mobilenet_v2": [mobilenet_v2_rows()],
+    "resnet": [resnet_rows("first", "second"), resnet_rows("reduce", "spatial", "expand")],
+    "resnet3d": [resnet3d_rows(), resnet3d_mixed_rows(), resnet3d_factored_rows()],
     "vgg": [
-        [*vgg_features(depths, norm=norm), *VGG_HEAD]
-        for depths in VGG_DEPTHS
-        for norm in (False, True)
+        [*vgg_rows(depths, norm=norm), *VGG_HEAD] for depths in VGG_DEPTHS for norm in (False, True)
     ],
     "vit": [VIT],
 }

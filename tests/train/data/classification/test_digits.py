@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from train.data.classification.digits import cache_folder, open_digits, prepare
+from train.data.classification.digits import cache_folder, open_digits, prepare_digits
 
 SIZES = {"train": 1257, "val": 180, "test": 360}
 
@@ -77,7 +77,7 @@ def test_source_meets_the_contract(digits):
 def test_preparing_what_is_there_changes_nothing(cache, digits):
     (folder,) = cache.iterdir()
     before = {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.iterdir()}
-    prepare(folder)
+    prepare_digits(folder)
     assert {f: (f.stat().st_ino, f.stat().st_mtime_ns) for f in folder.iterdir()} == before
     assert list(cache.iterdir()) == [folder]
 
@@ -124,7 +124,7 @@ def test_two_processes_at_once_after_one_was_killed(tmp_path, digits):
 def test_damaged_cache_is_told(tmp_path, digits, cache, monkeypatch):
     monkeypatch.setenv("FLAX_ZOO_CACHE", str(tmp_path))
     folder = tmp_path / "uci_digits-1.0.0"
-    prepare(folder)
+    prepare_digits(folder)
     (file,) = folder.glob("*val*")
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"cannot be read \(.*\): remove that folder") as caught:

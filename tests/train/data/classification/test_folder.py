@@ -10,7 +10,7 @@ from PIL import Image
 
 from train.data.batches import eval_batches, train_batches
 from train.data.classification.folder import open_folder
-from train.data.classification.open import split
+from train.data.classification.open import split_source
 
 SIZE = (8, 8, 1)
 
@@ -154,7 +154,7 @@ def test_a_broken_image_does_not_end_a_run(tmp_path, caplog):
 def test_a_stand_in_never_crosses_a_split(tmp_path):
     fill(tmp_path, {"a": 20, "b": 20})
     sources = open_folder(tmp_path, size=SIZE, seed=0)
-    rest, held = split(sources["train"], 0.5, seed=0)
+    rest, held = split_source(sources["train"], 0.5, seed=0)
     own = set(values(rest))
     assert own.isdisjoint(values(held)) and own.isdisjoint(values(sources["val"]))
     for file in rest.files[::2]:

@@ -133,7 +133,7 @@ def test_a_gzip_bomb_is_read_no_further_than_its_header_claims(tmp_path):
 
 
 def test_a_bomb_that_claims_all_it_holds_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr(idx, "LARGEST", 1567)
+    monkeypatch.setattr(idx, "MAX_FILE_BYTES", 1567)
     (tmp_path / "file").write_bytes(image_file(2))
     with pytest.raises(ValueError, match=r"claims 1 to 1567 bytes .* got the shape \(2, 28, 28\)$"):
         read_idx(tmp_path / "file", axes=3)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from train.data import Crop, open_source, split
+from train.data import Crop, open_source, split_source
 from train.data.classification import open
 from train.data.source import Arrays, Subset
 
@@ -81,19 +81,19 @@ class Bare:
 
 @pytest.mark.parametrize("source", [arrays(), Bare(), Subset(Bare(), np.arange(30))])
 def test_split_is_stratified_disjoint_and_by_seed(source):
-    rest, held = split(source, 0.3, seed=4)
+    rest, held = split_source(source, 0.3, seed=4)
     both = [[int(part[i]["image"][0, 0, 0]) for i in range(len(part))] for part in (rest, held)]
     assert sorted(both[0] + both[1]) == list(range(30))
     assert np.bincount([int(held[i]["label"]) for i in range(len(held))]).tolist() == [3, 3, 3]
     assert (held.name, held.classes) == (source.name, source.classes)
-    again, other = (split(source, 0.3, seed=s)[1] for s in (4, 5))
+    again, other = (split_source(source, 0.3, seed=s)[1] for s in (4, 5))
     assert [int(again[i]["image"][0, 0, 0]) for i in range(9)] == both[1]
     assert [int(other[i]["image"][0, 0, 0]) for i in range(9)] != both[1]
 
 
 def test_parts_split_again_and_pickle():
-    rest, _ = split(arrays(), 0.3, seed=0)
-    rest, held = pickle.loads(pickle.dumps(split(rest, 1 / 7, seed=0)))
+    rest, _ = split_source(arrays(), 0.3, seed=0)
+    rest, held = pickle.loads(pickle.dumps(split_source(rest, 1 / 7, seed=0)))
     assert (len(rest), len(held)) == (18, 3)
     assert sorted(held.labels) == [0, 1, 2]
 
@@ -101,7 +101,7 @@ def test_parts_split_again_and_pickle():
 @pytest.mark.parametrize("fraction", [0, 1, 0.01, 0.999, -0.5, 2])
 def test_an_empty_part_is_told(fraction):
     with pytest.raises(ValueError, match=f"^thirds: a fraction of {fraction} holds out "):
-        split(arrays(), fraction, seed=0)
+        split_source(arrays(), fraction, seed=0)
 
 
 @pytest.mark.parametrize("label", [-1, 3, 200])

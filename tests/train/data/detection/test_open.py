@@ -6,10 +6,10 @@ import logging
 import numpy as np
 import pytest
 
-from train.data import eval_batches, joined, open_boxes, open_masks, train_batches
-from train.data.detection.annotations import annotated, mended
-from train.data.detection.sources import Boxes, check_fits
-from train.data.permutation import grouped
+from train.data import concat_sources, eval_batches, open_boxes, open_masks, train_batches
+from train.data.detection.annotations import annotate, clean_boxes
+from train.data.detection.sources import BoxSource, check_canvas_fits
+from train.data.permutation import grouped_permutation
 from train.data.source import Subset
 from zoo.canvas import Canvas
 
@@ -56,9 +56,11 @@ def test_what_is_mended_is_counted_in_one_line(caplog):
         ((1, 1, 3, 3), 0, False),
         ((1, 1, 9, 9), 1, False),
     ]
-    records = [annotated("a", (20, 30), objects), annotated("b", (20, 30), [])]
+    records = [annotate("a", (20, 30), objects), annotate("b", (20, 30), [])]
     with caplog.at_level(logging.INFO, "train"):
-        first, second = mended(records, objects=2, told=["3 things told"], part="folder:x train")
+        first, second = clean_boxes(
+            records, objects=2, log=["3 things told"], split="folder:x train"
+        )
     assert first.boxes.tolist() == [[0, 2, 8, 20], [1, 1, 9, 9]] and first.labels.tolist() == [1, 1]
     assert second.boxes.shape == (0, 4) and first.boxes.dtype == np.float32
     (line,) = caplog.records
@@ -97,10 +99,10 @@ def several(training=(*WIDE, *TALL)):
 
     def read(i):
         box = (0, 0, i + 1, i + 2)
-        return np.full((*SIZES[i], 1), i, np.uint8), annotated("", SIZES[i], [(box, i, False)])
+        return np.full((*SIZES[i], 1), i, np.uint8), annotate("", SIZES[i], [(box, i, False)])
 
     names = tuple(map(str, range(len(SIZES))))
-    return Boxes(read, SIZES, "several", names, Canvas((48, 48), "short", 30, 48), 1, training)
+    return BoxSource(read, SIZES, "several", names, Canvas((48, 48), "short", 30, 48), 1, training)
 
 
 def batches(source, start=0, stop=12, **more):
@@ -134,20 +136,23 @@ def test_a_batch_is_of_one_canvas_and_of_one_shape():
 def test_what_wraps_a_source_keeps_its_canvases():
     whole = several()
     subset = Subset(whole, np.arange(13))
-    for source in (subset, joined(Subset(whole, np.arange(6)), Subset(whole, np.arange(6, 13)))):
+    for source in (
+        subset,
+        concat_sources(Subset(whole, np.arange(6)), Subset(whole, np.arange(6, 13))),
+    ):
         for expected, batch in zip(batches(subset), batches(source), strict=True):
             for name, value in expected.items():
                 np.testing.assert_array_equal(batch[name], value)
     wide = several(training=(Canvas((32, 48)),))
     assert wide.groups.tolist() == [0] * 14 and batches(wide)[0]["image"].shape == (4, 32, 48, 1)
     with pytest.raises(ValueError, match="digits and several differ in their classes"):
-        joined(whole, dataclasses.replace(whole, name="digits", classes=("a",)))
+        concat_sources(whole, dataclasses.replace(whole, name="digits", classes=("a",)))
 
 
 @pytest.mark.parametrize(("counts", "size"), [((7, 3), 5), ((3, 3, 3), 4), ((1, 9), 10), ((8,), 4)])
 def test_grouped_orders(counts, size):
     groups = np.repeat(np.arange(len(counts)), counts)
-    order = grouped(groups, size, 1, 2)
+    order = grouped_permutation(groups, size, 1, 2)
     rows = groups[order].reshape(-1, size)
     assert len(rows) == len(groups) // size and (rows == rows[:, :1]).all()
     for group, count in enumerate(counts):
@@ -156,11 +161,11 @@ def test_grouped_orders(counts, size):
 
 
 def test_a_picture_that_fits_on_no_canvas_is_told(tmp_path):
-    records = [annotated("a.jpg", (30, 40), []), annotated("b.jpg", (60, 40), [])]
+    records = [annotate("a.jpg", (30, 40), []), annotate("b.jpg", (60, 40), [])]
     with pytest.raises(
         ValueError, match="^b.jpg: a picture of 40 x 60 pixels becomes 30 x 45, more"
     ):
-        check_fits(records, WIDE[0], ())
+        check_canvas_fits(records, WIDE[0], ())
     with pytest.raises(ValueError, match=r"^b.jpg: .* canvas of 48 x 32"):
-        check_fits(records, Canvas((48, 48), "short", 30, 48), WIDE)
-    check_fits(records, Canvas((48, 48), "short", 30, 48), (*WIDE, *TALL))
+        check_canvas_fits(records, Canvas((48, 48), "short", 30, 48), WIDE)
+    check_canvas_fits(records, Canvas((48, 48), "short", 30, 48), (*WIDE, *TALL))

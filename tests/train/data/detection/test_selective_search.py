@@ -8,17 +8,17 @@ import pytest
 
 from train.data.detection import selective_search as module
 from train.data.detection.selective_search import (
-    Proposed,
-    Search,
+    SearchParameters,
+    SourceWithProposals,
+    attach_proposals,
     cached_search,
-    contrib,
-    distinct,
-    propose,
+    import_contrib,
     selective_search,
+    suppress_duplicates,
 )
 
 BLOCKS = np.float32([[10, 10, 50, 40], [70, 20, 100, 90], [20, 60, 52, 88]])
-SMALL = Search(count=300)
+SMALL = SearchParameters(count=300)
 
 
 def picture(channels=3):
@@ -72,7 +72,7 @@ def test_few_small_and_similar_boxes():
     large = selective_search(picture(), SMALL._replace(distinct=1.0, smallest=30))
     sides = every[:, 2:] - every[:, :2]
     assert len(large) == (sides.min(1) >= 30).sum()
-    assert distinct(every, 1.0).tolist() == list(range(len(every)))
+    assert suppress_duplicates(every, 1.0).tolist() == list(range(len(every)))
 
 
 def test_the_cache(tmp_path, monkeypatch, caplog):
@@ -111,13 +111,17 @@ def test_a_cache_that_cannot_be(tmp_path, monkeypatch):
 def test_without_the_contrib(cv2, said, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", cv2)
     with pytest.raises(ValueError, match=f"^[^\n]*{said}[^\n]*opencv-contrib-python-headless$"):
-        contrib()
+        import_contrib()
 
 
 def test_a_source_with_proposals(tmp_path, monkeypatch):
     monkeypatch.setenv("FLAX_ZOO_CACHE", str(tmp_path))
-    source = propose(Pictures(), SMALL)
-    assert isinstance(source, Proposed) and source.classes == ("block",) and len(source) == 2
+    source = attach_proposals(Pictures(), SMALL)
+    assert (
+        isinstance(source, SourceWithProposals)
+        and source.classes == ("block",)
+        and len(source) == 2
+    )
     example = source[1]
     assert example["proposals"].shape == (300, 4) and example["proposals"].dtype == np.float32
     there = example["proposal_valid"]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from train.data import open_boxes
-from train.data.detection.voc import NAMES
+from train.data.detection.voc import OBJECT_CLASSES
 from zoo.canvas import Canvas
 
 CANVAS = Canvas((24, 40))
@@ -76,7 +76,11 @@ def test_the_challenge_s_names_are_the_twenty(tmp_path):
     )
     sources = open_boxes(f"folder:{folder}", canvas=CANVAS, objects=7)
     assert {part: len(source) for part, source in sources.items()} == {"train": 4, "val": 1}
-    assert sources["train"].classes == NAMES and len(NAMES) == 20 and NAMES[11] == "dog"
+    assert (
+        sources["train"].classes == OBJECT_CLASSES
+        and len(OBJECT_CLASSES) == 20
+        and OBJECT_CLASSES[11] == "dog"
+    )
     assert sources["train"][0]["labels"].tolist() == [11, 0, 0, 0, 0, 0, 0]
     said = open_boxes(f"folder:{folder}", canvas=CANVAS, classes=("cat", "dog"))
     assert said["val"][0]["labels"].tolist() == [1]

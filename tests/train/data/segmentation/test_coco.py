@@ -75,7 +75,7 @@ def written(folder, annotations=ANNOTATIONS, *, part="train2017", place="{part}"
 @pytest.mark.parametrize("place", ["{part}", "images/{part}", "images", "."])
 def test_masks_are_those_of_pycocotools(tmp_path, place):
     file = written(tmp_path, place=place)
-    source = open_masks(f"coco:{tmp_path}", instances=True, parts="0/1")["val"]
+    source = open_masks(f"coco:{tmp_path}", instances=True, splits="0/1")["val"]
     assert source.classes == ("background", "person", "train", "toothbrush")
     example = source[0]
     assert example["image"][0, 0].tolist() == [100, 100, 100]  # id 40, the later of the two
@@ -96,7 +96,7 @@ def test_masks_are_those_of_pycocotools(tmp_path, place):
 
 def test_regions_by_hand(tmp_path):
     written(tmp_path)
-    mask = open_masks(f"coco:{tmp_path}", parts="0/1")["val"][0]["mask"]
+    mask = open_masks(f"coco:{tmp_path}", splits="0/1")["val"][0]["mask"]
     expected = np.where(CROWD, 255, 0)
     expected[DISC] = 3
     expected[4:9, 12:24] = 2
@@ -121,10 +121,10 @@ def test_names_with_folders_are_found_and_ones_outside_are_not(tmp_path):
     for image in images:
         Image.new("L", (4, 4)).save(tmp_path / "train2017" / image["file_name"])
     written(tmp_path, [], images=images)
-    assert open_masks(f"coco:{tmp_path}", parts="0/1")["val"][0]["mask"].shape == (4, 4)
+    assert open_masks(f"coco:{tmp_path}", splits="0/1")["val"][0]["mask"].shape == (4, 4)
     written(tmp_path, [], images=[images[0] | {"file_name": "../train2017/a/0.png"}])
     with pytest.raises(FileNotFoundError, match="which is not in"):
-        open_masks(f"coco:{tmp_path}", parts="0/1")
+        open_masks(f"coco:{tmp_path}", splits="0/1")
 
 
 def one(**changes):
@@ -161,7 +161,7 @@ def test_malformed_files_end_with_one_line(tmp_path, case):
     changes, says = MALFORMED[case]
     file = written(tmp_path, **changes)
     with pytest.raises((ValueError, FileNotFoundError), match=says) as caught:
-        source = open_masks(f"coco:{tmp_path}", size=(20, 30, 3), parts="0/1")["val"]
+        source = open_masks(f"coco:{tmp_path}", size=(20, 30, 3), splits="0/1")["val"]
         assert source[0]
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 

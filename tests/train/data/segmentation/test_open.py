@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data import eval_batches, held_out, open_masks, train_batches, with_weights
-from train.data import split as split_source
-from train.data.segmentation.mask_files import Pair, fitted, meaning, read_mask
-from train.data.segmentation.mask_folder import paired
-from train.data.segmentation.masked_images import Kept, keep
+from train.data import (
+    eval_batches,
+    evaluation_split,
+    open_masks,
+    split_source,
+    train_batches,
+    with_pixel_weights,
+)
+from train.data.segmentation.mask_files import ImageMask, fit_pair, infer_encoding, read_mask
+from train.data.segmentation.mask_folder import pair_by_stem
+from train.data.segmentation.masked_images import Cached, cache_in_memory
 from train.data.source import Arrays
-from zoo.media.colormap import voc_palette
+from zoo.media.colormap import voc_colormap
 
 INDICES = np.array([[0, 1, 2], [2, 1, 255]], np.uint8)
 
@@ -55,7 +61,7 @@ def few_bits(file, array, bits):
 
 
 BINARY = np.array([[0, 1, 0], [1, 1, 0]], np.uint8)
-WORN = voc_palette(256)[::-1]  # colours that say another thing than the indices
+WORN = voc_colormap(256)[::-1]  # colours that say another thing than the indices
 MODES = {
     "L": (lambda f: write(f, INDICES), {}, INDICES),
     "P": (lambda f: palette_png(f, INDICES, WORN), {}, INDICES),
@@ -100,7 +106,7 @@ def test_a_mask_is_read_as_indices_whatever_its_mode(tmp_path, case):
     writes, says, expected = MODES[case]
     file = writes(tmp_path / "mask.png")
     classes = len(says.get("values", range(3)))
-    mask = read_mask(file, wanted=meaning(classes, **says), name="mask")
+    mask = read_mask(file, encoding=infer_encoding(classes, **says), name="mask")
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, expected)
 
@@ -136,7 +142,7 @@ def test_layouts(tmp_path, layout):
     sources = open_masks(f"folder:{tmp_path}")
     assert {part: len(source) for part, source in sources.items()} == {"train": 2, "val": 3}
     val = sources["val"]
-    assert val.classes == ("0", "1", "2") and val.palette.tolist() == voc_palette(3).tolist()
+    assert val.classes == ("0", "1", "2") and val.palette.tolist() == voc_colormap(3).tolist()
     for i in range(3):
         assert val[i]["image"].shape == (4, 6, 1) and val[i]["mask"][-1, -1] == i % 3
         np.testing.assert_array_equal(val[i]["image"][..., 0], 40 * val[i]["mask"])
@@ -175,7 +181,7 @@ def test_a_part_that_is_there_is_not_cut_again(tmp_path):
         for name in "ab":
             add(tmp_path / part, tmp_path / f"{part}annot", name)
     with pytest.raises(ValueError, match="has a part val of its own: leave parts=0/1 out$"):
-        open_masks(f"folder:{tmp_path}", parts="0/1")
+        open_masks(f"folder:{tmp_path}", splits="0/1")
     (tmp_path / "train").rename(tmp_path / "unused")
     with pytest.raises(ValueError, match="has val but nothing to train on$"):
         open_masks(f"folder:{tmp_path}")
@@ -260,7 +266,7 @@ def test_a_mask_of_background_alone_is_told_in_the_log(tmp_path, caplog):
     for name in "ab":
         add(tmp_path / "train", tmp_path / "trainannot", name)
     write(tmp_path / "trainannot" / "b.png", np.zeros((4, 6), np.uint8))
-    source = open_masks(f"folder:{tmp_path}", parts="0/1")["val"]
+    source = open_masks(f"folder:{tmp_path}", splits="0/1")["val"]
     assert source[0]["mask"].max() == source[0]["mask"].max() == 0
     told = [line for line in caplog.messages if "empty mask" in line]
     assert len(told) == 1 and str(tmp_path / "trainannot" / "b.png") in told[0]
@@ -324,7 +330,7 @@ def test_what_cannot_be_meant_is_told(tmp_path, spec, keywords, says):
 def test_fitting_keeps_proportions_and_pads_with_what_is_ignored():
     mask = np.arange(8, dtype=np.uint8).reshape(2, 4)
     image = Image.fromarray(np.repeat(mask[..., None] * 30, 3, axis=-1))
-    given = fitted(Pair(image, mask, mask.astype(np.int32)), (6, 8, 3))
+    given = fit_pair(ImageMask(image, mask, mask.astype(np.int32)), (6, 8, 3))
     assert {key: value.shape for key, value in given.items()} == {
         "image": (6, 8, 3),
         "mask": (6, 8),
@@ -335,11 +341,13 @@ def test_fitting_keeps_proportions_and_pads_with_what_is_ignored():
     np.testing.assert_array_equal(given["instances"][:4], given["mask"][:4])
     assert not given["instances"][4:].any()
 
-    smaller = fitted(Pair(image, mask), (1, 4, 3))["mask"]  # the middles of the old pixels' pairs
+    smaller = fit_pair(ImageMask(image, mask), (1, 4, 3))[
+        "mask"
+    ]  # the middles of the old pixels' pairs
     expected = np.asarray(Image.fromarray(mask).resize((2, 1), Image.Resampling.NEAREST))
     np.testing.assert_array_equal(smaller, [[*expected[0], 255, 255]])
 
-    same = fitted(Pair(image, mask), (2, 4, 3))
+    same = fit_pair(ImageMask(image, mask), (2, 4, 3))
     np.testing.assert_array_equal(same["mask"], mask)
     np.testing.assert_array_equal(same["image"], np.asarray(image))
 
@@ -359,7 +367,7 @@ def test_an_image_is_turned_as_its_mask_is(tmp_path, orientation, upright):
     write(tmp_path / "label" / "a.png", (expected > 100).astype(np.uint8))
     write(tmp_path / "image" / "b.jpg", np.zeros((8, 16), np.uint8))
     write(tmp_path / "label" / "b.png", np.ones((8, 16), np.uint8))
-    source = open_masks(f"folder:{tmp_path}", size=(16, 16, 1), parts="0/1")["train"]
+    source = open_masks(f"folder:{tmp_path}", size=(16, 16, 1), splits="0/1")["train"]
     example = source[0]
     known = example["mask"] != 255
     assert known.sum() == 128
@@ -370,11 +378,11 @@ def test_an_image_is_turned_as_its_mask_is(tmp_path, orientation, upright):
 def cells(tmp_path):
     for i in range(10):
         add(tmp_path / "image", tmp_path / "label", i, i % 3)
-    return open_masks(f"folder:{tmp_path}", parts="0-6/7-9")
+    return open_masks(f"folder:{tmp_path}", splits="0-6/7-9")
 
 
 def test_batches_carry_masks_and_weights_and_resume(cells):
-    source = with_weights(cells["train"], lambda example: 1 + 2.0 * (example["mask"] == 1))
+    source = with_pixel_weights(cells["train"], lambda example: 1 + 2.0 * (example["mask"] == 1))
     run = list(train_batches(source, batch_size=2, seed=3, start=0, stop=5))
     for batch in run:
         assert batch["mask"].shape == (2, 4, 6) and batch["mask"].dtype == np.uint8
@@ -385,7 +393,7 @@ def test_batches_carry_masks_and_weights_and_resume(cells):
     ):
         assert again.keys() == batch.keys()
         assert all(np.array_equal(again[key], batch[key]) for key in batch)
-    (last,) = list(eval_batches(held_out(cells)["val"], batch_size=4))
+    (last,) = list(eval_batches(evaluation_split(cells)["val"], batch_size=4))
     assert last["valid"].tolist() == [True, True, True, False]
     assert last["mask"].shape == (4, 4, 6)
 
@@ -397,7 +405,7 @@ def test_weights_of_a_wrong_shape_or_value_are_told(cells):
         "nan": (lambda example: np.full((4, 6), np.nan), "negative or not finite$"),
     }.values():
         with pytest.raises(ValueError, match=says):
-            with_weights(cells["train"], wrong)
+            with_pixel_weights(cells["train"], wrong)
 
 
 class Counting(Arrays):
@@ -410,7 +418,7 @@ class Counting(Arrays):
 
 def test_what_fits_is_decoded_once():
     ten = Counting(np.zeros([10, 2, 2, 1], np.uint8), np.zeros(10, np.int32), "ten", ("a", "b"))
-    source = keep({"train": ten}, limit=6 * 8)["train"]
+    source = cache_in_memory({"train": ten}, limit=6 * 8)["train"]
     assert source.limit == 6
     Counting.reads.clear()
     for i in [*range(10)] * 2:
@@ -426,7 +434,7 @@ def test_sources_pickle_without_what_they_keep(cells):
     source = cells["train"]
     whole = [source[i] for i in range(len(source))]
     again = pickle.loads(pickle.dumps(source))
-    assert isinstance(again, Kept) and not again.kept and again.classes == source.classes
+    assert isinstance(again, Cached) and not again.kept and again.classes == source.classes
     assert all(np.array_equal(again[i]["mask"], whole[i]["mask"]) for i in range(len(source)))
 
 
@@ -443,6 +451,6 @@ def test_pairs_are_found_in_natural_order(tmp_path):
     (tmp_path / "image" / "notes.txt").touch()
     names = [
         (i.rsplit("/")[-1], m.rsplit("/")[-1])
-        for i, m, _ in paired(*map(tmp_path.joinpath, ("image", "label")))
+        for i, m, _ in pair_by_stem(*map(tmp_path.joinpath, ("image", "label")))
     ]
     assert names == [(f"img{n}.png", f"img{n}_label.png") for n in (1, 9, 10)]

@@ -7,8 +7,8 @@ from PIL import Image
 
 from train.data import open_masks
 from train.data.segmentation import tfds as tfds_masks
-from train.data.segmentation.tfds import find_tfds
-from zoo.media.colormap import voc_palette
+from train.data.segmentation.tfds import find_tfds_masks
+from zoo.media.colormap import voc_colormap
 
 
 class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -51,8 +51,8 @@ SIZE = (6, 4, 3)
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "train.data.segmentation.open.find_tfds",
-        lambda name: find_tfds(name, data_dir=str(tmp_path)),
+        "train.data.segmentation.open.find_tfds_masks",
+        lambda name: find_tfds_masks(name, data_dir=str(tmp_path)),
     )
     return tmp_path
 
@@ -64,12 +64,12 @@ def test_the_pets_by_name(folder):
         "test": [pair(TALL, label=1), pair(WIDE, label=0)],
     }
     prepared(folder, "oxford_iiit_pet", features, splits)
-    sources = open_masks("tfds:oxford_iiit_pet", size=SIZE, parts=0.4)
+    sources = open_masks("tfds:oxford_iiit_pet", size=SIZE, splits=0.4)
     assert {k: len(s) for k, s in sources.items()} == {"train": 3, "val": 2, "test": 2}
     assert open_masks("tfds:oxford_iiit_pet", size=SIZE).keys() == {"train", "test"}
     test = sources["test"]
     assert test.classes == ("pet", "background", "border")
-    assert "oxford_iiit_pet" in test.name and test.palette.tolist() == voc_palette(3).tolist()
+    assert "oxford_iiit_pet" in test.name and test.palette.tolist() == voc_colormap(3).tolist()
     np.testing.assert_array_equal(test[0]["mask"], (TALL - 1).repeat(2, 0).repeat(2, 1))
     np.testing.assert_array_equal(test[1]["mask"][0], WIDE[0] - 1)
     assert (test[1]["mask"][1:] == 255).all() and test[1]["image"].shape == SIZE
@@ -98,4 +98,4 @@ def test_a_set_without_masks_is_told(folder):
         ValueError, match="^tfds:plain is no set of image and segmentation_mask; it"
     ):
         open_masks("tfds:plain", size=SIZE)
-    assert tfds_masks.KNOWN["oxford_iiit_pet"][1] == (1, 2, 3)
+    assert tfds_masks.KNOWN_SETS["oxford_iiit_pet"][1] == (1, 2, 3)

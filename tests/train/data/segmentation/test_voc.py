@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from train.data import open_masks
-from train.data.segmentation.voc import CLASSES
-from zoo.media.colormap import voc_palette
+from train.data.segmentation.voc import VOC_CLASSES
+from zoo.media.colormap import voc_colormap
 
 MASK = np.array([[0, 0, 15, 15], [255, 20, 15, 1], [0, 20, 255, 1]], np.uint8)
 OBJECTS = np.array([[0, 0, 1, 1], [255, 3, 2, 4], [0, 3, 255, 4]], np.uint8)
@@ -14,7 +14,7 @@ OBJECTS = np.array([[0, 0, 1, 1], [255, 3, 2, 4], [0, 3, 255, 4]], np.uint8)
 
 def palette_png(file, indices):
     image = Image.fromarray(indices, "L")
-    image.putpalette(voc_palette(256).tobytes())
+    image.putpalette(voc_colormap(256).tobytes())
     file.parent.mkdir(parents=True, exist_ok=True)
     image.save(file)
 
@@ -43,16 +43,20 @@ def test_a_devkit_is_read(tmp_path):
     np.testing.assert_array_equal(example["mask"], MASK)
     np.testing.assert_array_equal(example["instances"], np.where(OBJECTS == 255, 0, OBJECTS))
     assert example["instances"].dtype == np.int32 and example["image"].shape == (3, 4, 3)
-    assert sources["val"].classes == CLASSES and len(CLASSES) == 21
-    assert CLASSES[1] == "aeroplane" and CLASSES[15] == "person" and CLASSES[20] == "tvmonitor"
-    assert sources["val"].palette.tolist() == voc_palette(21).tolist()
+    assert sources["val"].classes == VOC_CLASSES and len(VOC_CLASSES) == 21
+    assert (
+        VOC_CLASSES[1] == "aeroplane"
+        and VOC_CLASSES[15] == "person"
+        and VOC_CLASSES[20] == "tvmonitor"
+    )
+    assert sources["val"].palette.tolist() == voc_colormap(21).tolist()
     assert "instances" not in open_masks(f"voc:{folder}")["val"][0]
 
 
 def test_masks_in_the_palette_s_colours_are_read_too(tmp_path):
     folder = devkit(tmp_path, {"train": ["a"], "val": ["b"]})
     file = folder / "SegmentationClass" / "b.png"
-    colours = voc_palette(256)[MASK]
+    colours = voc_colormap(256)[MASK]
     Image.fromarray(colours).save(file)
     np.testing.assert_array_equal(open_masks(f"voc:{folder}")["val"][0]["mask"], MASK)
     colours[1, 1] = 1, 2, 3

@@ -5,7 +5,7 @@ import pytest
 
 from train.data import eval_batches, open_masks
 from train.data.classification.digits import open_digits
-from train.data.synthetic.digit_scenes import CLASSES, COUNTS, MOST, open_digit_scenes
+from train.data.synthetic.digit_scenes import CLASSES, MAX_OBJECTS, SPLIT_SIZES, open_digit_scenes
 
 SOME = 12
 
@@ -16,7 +16,7 @@ def scenes():
 
 
 def test_what_a_scene_holds(scenes):
-    assert {part: len(source) for part, source in scenes.items()} == COUNTS
+    assert {part: len(source) for part, source in scenes.items()} == SPLIT_SIZES
     assert CLASSES == ("background", *"0123456789")
     for part in scenes.values():
         assert part.palette.shape == (11, 3)
@@ -25,9 +25,9 @@ def test_what_a_scene_holds(scenes):
             "image": ((128, 128, 1), "uint8"),
             "mask": ((128, 128), "uint8"),
             "instances": ((128, 128), "int32"),
-            "boxes": ((MOST, 4), "float32"),
-            "labels": ((MOST,), "int32"),
-            "box_valid": ((MOST,), "bool"),
+            "boxes": ((MAX_OBJECTS, 4), "float32"),
+            "labels": ((MAX_OBJECTS,), "int32"),
+            "box_valid": ((MAX_OBJECTS,), "bool"),
         }
         with pytest.raises(IndexError):
             part[len(part)]
@@ -51,9 +51,9 @@ def test_boxes_hold_the_pixels_of_their_instances_tightly(scenes):
     for i in range(SOME):
         example = scenes["train"][i]
         count = example["box_valid"].sum()
-        assert 1 <= count <= MOST and example["box_valid"][:count].all()
+        assert 1 <= count <= MAX_OBJECTS and example["box_valid"][:count].all()
         assert set(np.unique(example["instances"])) == set(range(count + 1))
-        for n in range(MOST):
+        for n in range(MAX_OBJECTS):
             box, label = example["boxes"][n], example["labels"][n]
             if n >= count:
                 assert not box.any() and label == 0
@@ -109,5 +109,5 @@ def test_colour_and_other_sizes(scenes):
 def test_batches_of_scenes(scenes):
     source = open_masks("digit_scenes")["val"]
     batch = next(eval_batches(source, batch_size=3))
-    assert batch["boxes"].shape == (3, MOST, 4) and batch["mask"].shape == (3, 128, 128)
+    assert batch["boxes"].shape == (3, MAX_OBJECTS, 4) and batch["mask"].shape == (3, 128, 128)
     assert equal({key: batch[key][2] for key in source[2]}, scenes["val"][2])

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from train.data.permutation import uniform
+from train.data.permutation import uniform_draws
 from train.data.synthetic import moving_digits
-from train.data.synthetic.moving_digits import CLASSES, DRAWS, motion, open_moving_digits
-from train.data.video.mirror_labels import mirrored
+from train.data.synthetic.moving_digits import (
+    CLASSES,
+    DRAW_STREAMS,
+    motion_path,
+    open_moving_digits,
+)
+from train.data.video.mirror_labels import mirror_label_map
 
 SIZE = (32, 32, 1)
 
@@ -23,7 +28,9 @@ def circles(label, count=500, frames=16):
     """Place, size and angle at all times: [count, T, 4], each as a share of its circle."""
     rows = []
     for i in range(count):
-        places, sides, angles = motion(label, uniform(DRAWS, 3, label, i), frames=frames, size=SIZE)
+        places, sides, angles = motion_path(
+            label, uniform_draws(DRAW_STREAMS, 3, label, i), frames=frames, size=SIZE
+        )
         low, high = moving_digits.SIDES
         shares = [places / 32, (sides / 32 - low)[:, None] / (high - low)]
         rows.append(np.concatenate([*shares, angles[:, None] / (2 * np.pi)], 1))
@@ -104,28 +111,28 @@ def test_turning_turns_and_growing_grows():
 def test_a_frame_is_the_digit_turned_and_resized():
     """Against scipy's rotation and zoom of a digit that lies in the middle."""
     digit = open_moving_digits()["train"].digits.images[3, ..., 0]
-    one = moving_digits.drawn(
+    one = moving_digits.render_digit(
         digit, np.array([[24.0, 24.0]]), np.array([32.0]), np.array([0.0]), (48, 48, 1)
     )[0]
     np.testing.assert_allclose(one[8:40, 8:40], digit, atol=1e-3)
-    turned = moving_digits.drawn(
+    turned = moving_digits.render_digit(
         digit, np.array([[24.0, 24.0]]), np.array([32.0]), np.array([np.pi / 2]), (48, 48, 1)
     )[0]
     np.testing.assert_allclose(turned[8:40, 8:40], np.rot90(digit, -1), atol=1e-3)
-    half = moving_digits.drawn(
+    half = moving_digits.render_digit(
         digit, np.array([[24.0, 24.0]]), np.array([16.0]), np.array([0.0]), (48, 48, 1)
     )[0]
     blurred = ndimage.zoom(digit.astype(float), 0.5, order=1, grid_mode=True, mode="grid-constant")
     np.testing.assert_allclose(half[16:32, 16:32], blurred, atol=1.0)
     # Over the edge it comes in again on the other side.
-    moved = moving_digits.drawn(
+    moved = moving_digits.render_digit(
         digit, np.array([[3.0, 46.0]]), np.array([32.0]), np.array([0.0]), (48, 48, 1)
     )[0]
     np.testing.assert_allclose(moved, np.roll(one, (22, -21), (0, 1)), atol=1e-3)
 
 
 def test_the_source_meets_the_contract(digits):
-    assert {part: len(source) for part, source in digits.items()} == moving_digits.COUNTS
+    assert {part: len(source) for part, source in digits.items()} == moving_digits.SPLIT_SIZES
     train, val = digits["train"], digits["val"]
     clip = train[21]
     assert clip["video"].shape == (16, 32, 32, 1) and clip["video"].dtype == np.uint8
@@ -148,10 +155,10 @@ def test_what_cannot_be_is_one_line(wrong):
 
 
 def test_a_mirror_exchanges_left_and_right():
-    table = mirrored(CLASSES)
+    table = mirror_label_map(CLASSES)
     names = {CLASSES[k]: CLASSES[m] for k, m in enumerate(table)}
     assert names["left"] == "right" and names["right up"] == "left up"
     assert all(names[name] == name for name in ("up", "down", "turning", "growing"))
     assert table[table].tolist() == list(range(10))
     sided = ("Pushing from left to right", "Pushing from right to left", "Turn left")
-    assert mirrored(sided).tolist() == [1, 0, 2]
+    assert mirror_label_map(sided).tolist() == [1, 0, 2]

@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.zoo.media.test_video_io import number_of, pictures, write
 from train.data import eval_batches, open_clips, train_batches
-from train.data.video.clips import Part, cut, drawn_part, view
-from train.data.video.open import open_tfds_clips, sampled
+from train.data.video.clips import View, crop_frame, eval_view, random_view
+from train.data.video.open import clip_sampling, open_tfds_clips
 from zoo.preprocess import Preprocessing
 
 PRE = Preprocessing((0.5,) * 3, (0.5,) * 3, size=(16, 32), frames=4, stride=3)
@@ -73,8 +73,8 @@ def test_training_draws_by_seed_and_number(folder):
 
 
 def test_the_law_of_parts():
-    sampling = sampled(PRE._replace(size=(16, 16)), sides=(20, 30), views=(1, 1))
-    parts = [drawn_part(50, sampling, key=(0, n)) for n in range(2000)]
+    sampling = clip_sampling(PRE._replace(size=(16, 16)), sides=(20, 30), views=(1, 1))
+    parts = [random_view(50, sampling, key=(0, n)) for n in range(2000)]
     for share in (
         [part.times[0] / 40 for part in parts],
         [(part.side - 20) / 10 for part in parts],
@@ -83,29 +83,29 @@ def test_the_law_of_parts():
     ):
         assert min(share) < 0.01 and max(share) > 0.99 and abs(np.mean(share) - 0.5) < 0.03
     assert max(part.times[-1] for part in parts) == 49
-    short = drawn_part(6, sampling, key=(0,))
-    assert short.times == [0, 3, 5, 5] == view(0, 6, sampling).times
+    short = random_view(6, sampling, key=(0,))
+    assert short.times == [0, 3, 5, 5] == eval_view(0, 6, sampling).times
 
 
 def test_ten_clips_and_three_crops_cover_the_video():
-    sampling = sampled(PRE._replace(size=(16, 16)), sides=None, views=(10, 3))
-    views = [view(n, 100, sampling) for n in range(30)]
+    sampling = clip_sampling(PRE._replace(size=(16, 16)), sides=None, views=(10, 3))
+    views = [eval_view(n, 100, sampling) for n in range(30)]
     assert [v.times[0] for v in views[::3]] == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
     frame = np.broadcast_to(np.arange(48, dtype=np.uint8)[None, :, None] * 5, (16, 48, 3))
     for v, left in zip(views[:3], (0, 16, 32), strict=True):
-        np.testing.assert_array_equal(cut(frame, v)[0], frame[:, left : left + 16])
-    portrait = cut(frame.transpose(1, 0, 2), views[2])[0]
+        np.testing.assert_array_equal(crop_frame(frame, v)[0], frame[:, left : left + 16])
+    portrait = crop_frame(frame.transpose(1, 0, 2), views[2])[0]
     np.testing.assert_array_equal(portrait, frame.transpose(1, 0, 2)[32:])
 
 
 def test_a_part_is_pillow_s_resize():
     frame = pictures(256, (40, 64))[201]
-    part = Part([0], side=20, across=1.0, down=0.0, size=(16, 16))
+    part = View([0], side=20, across=1.0, down=0.0, size=(16, 16))
     whole = Image.fromarray(frame).resize((32, 20), Image.Resampling.BILINEAR)
-    pixels, scale = cut(frame, part)
+    pixels, scale = crop_frame(frame, part)
     assert scale == 0.5
     np.testing.assert_allclose(pixels, np.asarray(whole)[:16, 16:], atol=1)
-    assert cut(frame, part._replace(size=(50, 16)))[0].shape == (50, 16, 3)
+    assert crop_frame(frame, part._replace(size=(50, 16)))[0].shape == (50, 16, 3)
 
 
 def test_grey_clips(folder):
@@ -230,7 +230,7 @@ class Waves(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def test_a_set_of_tfds(tmp_path):
     builder = Waves(data_dir=tmp_path, file_format="array_record")
     builder.download_and_prepare()
-    sampling = sampled(PRE._replace(stride=2), sides=None, views=(2, 1))
+    sampling = clip_sampling(PRE._replace(stride=2), sides=None, views=(2, 1))
     sources = open_tfds_clips("waves", sampling, data_dir=str(tmp_path))
     assert sources["train"].labels.tolist() == [0, 1, 0, 1] and len(sources["test"]) == 4
     assert times(sources["test"][2]) == [0, 2, 4, 5] and sources["test"][2]["label"] == 1
@@ -290,4 +290,4 @@ def test_what_cannot_be_opened_is_one_line(tmp_path, name):
 )
 def test_knobs_that_cannot_be(knobs, says):
     with pytest.raises(ValueError, match=says):
-        sampled(**{"preprocessing": PRE, "sides": None, "views": (1, 1), **knobs})
+        clip_sampling(**{"preprocessing": PRE, "sides": None, "views": (1, 1), **knobs})

@@ -8,8 +8,8 @@ from tests.zoo.media.test_video_io import write
 from train.data import eval_batches
 from train.data.synthetic.moving_digits import CLASSES, open_moving_digits
 from train.data.video import flow
-from train.data.video.clip_files import Found
-from train.data.video.open import of_files, sampled
+from train.data.video.clip_files import VideoFiles
+from train.data.video.open import clip_sampling, clips_from_files
 from zoo.preprocess import Preprocessing
 
 STEP = np.array([1.5, -0.75])  # x, y
@@ -29,15 +29,15 @@ def test_flow_is_how_far_the_picture_went(moved, method):
     found = flow.optical_flow(*moved[..., 0], method=method)
     assert found.shape == (48, 64, 2) and found.dtype == np.float32
     np.testing.assert_allclose(found[8:-8, 8:-8].mean((0, 1)), STEP, atol=0.1)
-    levels = flow.fields(np.repeat(moved, 3, -1), method=method)
+    levels = flow.flow_fields(np.repeat(moved, 3, -1), method=method)
     np.testing.assert_allclose(levels[0] - 128.0, found * 127 / 20, atol=1.5)
-    fine = flow.fields(moved, method=method, bound=2.0)
+    fine = flow.flow_fields(moved, method=method, bound=2.0)
     np.testing.assert_allclose(fine[0, 8:-8, 8:-8].mean((0, 1)), 128 + STEP * 127 / 2, atol=7)
 
 
 def test_the_hardwired_maps(moved):
     frames = np.concatenate([moved] * 4)[:7]
-    maps = flow.hardwired(frames, bound=4.0)
+    maps = flow.hardwired_maps(frames, bound=4.0)
     assert maps.shape == (48, 64, 33) and maps.dtype == np.uint8
     np.testing.assert_array_equal(maps[..., :7], np.moveaxis(frames[..., 0], 0, -1))
     grey = frames[3, ..., 0].astype(float)
@@ -45,11 +45,11 @@ def test_the_hardwired_maps(moved):
     np.testing.assert_allclose(maps[:, 1:-1, 10], 128 + across.clip(-127, 127), atol=0.5)
     down = (grey[2:] - grey[:-2]) / 2
     np.testing.assert_allclose(maps[1:-1, :, 17], 128 + down.clip(-127, 127), atol=0.5)
-    expected = flow.fields(frames, method="dis", bound=4.0)
+    expected = flow.flow_fields(frames, method="dis", bound=4.0)
     np.testing.assert_array_equal(maps[..., 21 + 2], expected[2, ..., 0])
     np.testing.assert_array_equal(maps[..., 27 + 2], expected[2, ..., 1])
     with pytest.raises(ValueError, match="of 7 frames, got 6"):
-        flow.hardwired(frames[:6])
+        flow.hardwired_maps(frames[:6])
 
 
 def test_the_flow_of_moving_digits_points_where_they_go():
@@ -95,9 +95,9 @@ def test_flow_of_files_is_kept_as_jpeg_and_cut_as_frames_are(tmp_path, monkeypat
     file = write(tmp_path / "clip.mp4", 9, size=(32, 64))
     other = write(tmp_path / "other.mp4", 1, size=(32, 64))
     pre = Preprocessing((0.5,) * 3, (0.5,) * 3, size=(16, 32), frames=4, stride=2)
-    parts = {"train": Found([file], [0]), "test": Found([file, other], [0, 1])}
-    sources = of_files(
-        (parts, ("a", "b")), sampled(pre, sides=None, views=(1, 1)), name="n", seed=0
+    parts = {"train": VideoFiles([file], [0]), "test": VideoFiles([file, other], [0, 1])}
+    sources = clips_from_files(
+        (parts, ("a", "b")), clip_sampling(pre, sides=None, views=(1, 1)), name="n", seed=0
     )
     flows = flow.flow_clips(sources["test"], cache=tmp_path / "cache", method="dis", bound=4.0)
     example = flows[0]
@@ -109,7 +109,7 @@ def test_flow_of_files_is_kept_as_jpeg_and_cut_as_frames_are(tmp_path, monkeypat
     # Half as large, so half as fast: against the flow of the whole frames.
     from zoo.media.video_io import read_frames
 
-    whole = flow.fields(np.stack(list(read_frames(file, range(9)))), method="dis", bound=4.0)
+    whole = flow.flow_fields(np.stack(list(read_frames(file, range(9)))), method="dis", bound=4.0)
     small = whole[[0, 2, 4, 6]].astype(float).reshape(4, 16, 2, 32, 2, 2).mean((2, 4))
     error = np.abs(example["flow"] - (128 + (small - 128) / 2))
     assert error.mean() < 3

@@ -11,9 +11,9 @@ import pytest
 import zoo
 from zoo.__main__ import main
 from zoo.models import yolo
-from zoo.ops.yolo_grid import cells
-from zoo.registry import variant
-from zoo.weights.adapt import flatten
+from zoo.ops.yolo_grid import split_grid
+from zoo.registry import variant_card
+from zoo.weights.adapt import flatten_variables
 from zoo.weights.readers import read_tensors
 
 LAYERS = ((2, 3, 2), None, None, None, (3, 1, 1), None, (4, 3, 2))  # 448 to 7
@@ -114,7 +114,7 @@ def test_a_file_computes_what_darknet_computes(name, tmp_path):
     assert model.num_classes == K, "told by the size of the file"
     image = np.random.default_rng(1).uniform(size=(448, 448, 3)).astype(np.float32)
     outputs: dict[str, jax.Array] = jax.jit(model.apply)(variables, image[None])
-    ours = cells(outputs["grid"], classes=K)
+    ours = split_grid(outputs["grid"], classes=K)
     theirs = run(layers, image.transpose(2, 0, 1))
     flat = np.concatenate([np.ravel(part) for part in ours])
     np.testing.assert_allclose(flat, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
@@ -125,7 +125,7 @@ def test_there_and_back(name, tmp_path, monkeypatch, capsys):
     """To our file and back, by the command line: the same bytes, the number of images seen too."""
     path, ours, back = (tmp_path / file for file in ("a.weights", "b.safetensors", "c.weights"))
     write(path, name, header(seen=12_800_064))
-    row = variant(name)[1]
+    row = variant_card(name)[1]
     monkeypatch.setitem(yolo.VARIANTS, name, {**row, **CASES[name]})
     assert main(["convert", name, str(path), str(ours)]) == 0
     assert main(["convert", name, str(ours), str(back), "--to", "darknet"]) == 0
@@ -149,7 +149,7 @@ def test_headers(head, transposed, tmp_path):
         given = (header(), False) if file.startswith("new") else (head, transposed)
         write(tmp_path / file, name, given[0], transposed=given[1])
     new, old = (
-        flatten(zoo.load_model(name, tmp_path / file, **CASES[name])[1])
+        flatten_variables(zoo.load_model(name, tmp_path / file, **CASES[name])[1])
         for file in ("new.weights", "old.WEIGHTS")
     )
     assert all(np.array_equal(new[path], old[path]) for path in new)

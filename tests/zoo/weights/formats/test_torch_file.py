@@ -128,12 +128,12 @@ def form(request):
 def read(folder: pathlib.Path, content: bytes) -> tuple[dict, dict]:
     path = folder / "weights.pth"
     path.write_bytes(content)
-    return torch_file.read(path)
+    return torch_file.read_torch(path)
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_what_torch_wrote(name):
-    tensors, beside = torch_file.read(HERE / f"torch_{name}.pth")
+    tensors, beside = torch_file.read_torch(HERE / f"torch_{name}.pth")
     assert beside == {"epoch": 7}
     assert list(tensors) == ["fc.weight", "fc.bias", "view"]  # "module." dropped
     weight = np.arange(6.0).reshape(2, 3)
@@ -427,7 +427,7 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_bombs(bomb, tmp_path, monkeypatch):
     """A little file stays a little thing, whatever it claims."""
-    monkeypatch.setattr(unpickle, "OPCODES", 80_000)
+    monkeypatch.setattr(unpickle, "MAX_OPCODES", 80_000)
     content = BOMBS[bomb]
     mebibyte = {"0": np.zeros(MEBI, "<f4")} if isinstance(content, dict) else {}
     path = tmp_path / "weights.pth"
@@ -435,7 +435,7 @@ def test_bombs(bomb, tmp_path, monkeypatch):
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match="weights.pth") as told:
-            torch_file.read(path)
+            torch_file.read_torch(path)
         assert tracemalloc.get_traced_memory()[1] < 32 * MEBI
     finally:
         tracemalloc.stop()
@@ -453,10 +453,10 @@ def test_zip_bomb(tmp_path):
             for _ in range(256):
                 entry.write(bytes(MEBI))
     with pytest.raises(ValueError, match="claims to hold 268,43.* bytes in a file of"):
-        torch_file.read(path)
+        torch_file.read_torch(path)
 
 
 def test_an_archive_of_nothing_but_a_directory(tmp_path, monkeypatch):
-    monkeypatch.setattr("zoo.weights.formats.archive.DIRECTORY", 1000)
+    monkeypatch.setattr("zoo.weights.formats.archive.MAX_DIRECTORY_BYTES", 1000)
     with pytest.raises(ValueError, match="list of entries takes"):
         read(tmp_path, zip_form(ONE, {str(n): np.zeros(1) for n in range(30)}))

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from zoo.weights.names import rename
-from zoo.weights.names.rename import choose_table, flatten, from_conv, to_names, to_paths
+from zoo.weights.names.rename import (
+    choose_table,
+    flattened_conv_layout,
+    flattened_layout,
+    to_names,
+    to_paths,
+)
 from zoo.weights.publishers import SOURCES
 
 TABLES = [
@@ -88,7 +94,11 @@ def test_dense(kind):
     """The same map, flattened as C, H, W there and as H, W, C here."""
     x = uniform(3, 2, 4)
     weight, bias = uniform(5, 24, seed=1), uniform(5, seed=2)
-    layout = {"dense": "dense", "flatten": flatten(2, 4), "from_conv": from_conv(2, 4)}[kind]
+    layout = {
+        "dense": "dense",
+        "flatten": flattened_layout(2, 4),
+        "from_conv": flattened_conv_layout(2, 4),
+    }[kind]
     theirs = weight.reshape(5, 3, 2, 4) if kind == "from_conv" else weight
     variables = renamed(layout, weight=theirs, bias=bias)
     y = nn.Dense(5).apply(variables, x.ravel() if kind == "dense" else last(x).ravel())
@@ -147,7 +157,7 @@ def test_numbers_count_from_anywhere():
 
 
 def test_what_does_not_fit_is_kept_and_listed():
-    table = [("a", "b", "conv"), ("old", None, "dense"), ("f", "f", flatten(2, 2))]
+    table = [("a", "b", "conv"), ("old", None, "dense"), ("f", "f", flattened_layout(2, 2))]
     tensors = {
         "a.weight": np.zeros(3), "old.weight": np.zeros((2, 2)), "a.what": np.zeros(1),
         "f.weight": np.zeros((4, 7)), "ab.weight": np.zeros(1), "a.weight.more": np.zeros(1),
@@ -166,7 +176,7 @@ def value(entry: rename.Entry) -> np.ndarray:
     for shape in [(6, 2, 7, 7), (6, 1764), (6,)]:
         try:
             x = uniform(*shape, seed=seed)
-            return entry.change.back(entry.change.there(x))
+            return entry.change.from_flax(entry.change.to_flax(x))
         except ValueError:
             continue
     raise AssertionError(entry)
@@ -175,7 +185,7 @@ def value(entry: rename.Entry) -> np.ndarray:
 @pytest.mark.parametrize("table", TABLES)
 def test_every_table_goes_there_and_back(table):
     numbers = dict(stage=2, block=3, n=5)
-    rows = list(rename.entries(table))
+    rows = list(rename.expand_table(table))
     tensors = {rename.write_name(row.theirs, numbers): value(row) for row in rows}
     paths, unused = to_paths(tensors, table)
     assert unused == []
