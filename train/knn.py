@@ -1,4 +1,4 @@
-"""Nearest neighbours: what pixels, or a model's features, tell of the classes by distance alone."""
+"""Nearest neighbors: what pixels, or a model's features, tell of the classes by distance alone."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -80,7 +80,7 @@ def split_blocks(x: jax.Array, block: int) -> jax.Array:
 
 
 def majority_vote(labels: jax.Array, *, classes: int) -> jax.Array:
-    """Labels of the neighbours [M, k] -> [M], the commonest; of several the lowest."""
+    """Labels of the neighbors [M, k] -> [M], the commonest; of several the lowest."""
     return jnp.argmax(jnp.sum(jax.nn.one_hot(labels, classes, dtype=jnp.int32), 1), -1)
 
 
@@ -97,7 +97,7 @@ def knn_accuracies(
 
     Of equal distances the earlier counts (scikit-learn's KNeighborsClassifier leaves open which), of
     equally many votes the lower class (as there). Raises ValueError for a distance that is none of
-    l1, l2 and cosine, and for more neighbours than there are.
+    l1, l2 and cosine, and for more neighbors than there are.
 
     Source: Fix and Hodges 1951; Cover and Hart 1967.
 
@@ -173,7 +173,7 @@ def knn_report(
         size = size or (*(round(side / card.crop) for side in card.size), len(card.mean))
     data = open_source(spec, size=size, seed=seed)
     if len(data) < 2:
-        raise ValueError(f"{spec} has {', '.join(data)} alone: neighbours need a part to judge on")
+        raise ValueError(f"{spec} has {', '.join(data)} alone: neighbors need a part to judge on")
     last = next(name for name in ("test", "val") if name in data)
     rows = [
         read_pixels(data[part])

@@ -59,7 +59,7 @@ def letterbox(
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
     """Picture [h, w, C], boxes [n, 4] -> image [H, W, C], boxes [n, 4], size [2], scale [2].
 
-    Bilinear, centres of pixels at halves, without antialiasing. The rest of the canvas is 0. Floats
+    Bilinear, centers of pixels at halves, without antialiasing. The rest of the canvas is 0. Floats
     stay floats of their kind; uint8 is rounded. `size` int32 are height and width of the picture
     on the canvas; `scale` float32, along y and x, takes boxes of the picture (x0, y0, x1, y1,
     float32) to it: new size over old, as torchvision scales them.
@@ -128,9 +128,9 @@ def resize_axis(image: np.ndarray, axis: int, size: int, dtype: np.dtype) -> np.
 
 
 def normalize_canvas(image: jax.Array, size: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """Canvases [B, H, W, C], sizes [B, 2] of the pictures -> [B, H, W, C] float32, normalised.
+    """Canvases [B, H, W, C], sizes [B, 2] of the pictures -> [B, H, W, C] float32, normalized.
 
-    0 outside of the pictures, as torchvision pads after normalising. Of `preprocessing` mean and
+    0 outside of the pictures, as torchvision pads after normalizing. Of `preprocessing` mean and
     deviation count. Pure and jit-able; uint8, or floats in [0, 1]. ValueError as in `preprocess`.
 
     Source: torchvision's GeneralizedRCNNTransform, normalize and batch_images.

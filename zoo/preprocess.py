@@ -38,8 +38,8 @@ class Preprocessing(NamedTuple):
 def with_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:
     """The preprocessing of images of another number of channels, C to `channels`.
 
-    Mean and deviation of a single channel are the mean of the C: grey is seen as the average
-    colour. Those of several are the C's, over and over, as the first kernel's channels are that
+    Mean and deviation of a single channel are the mean of the C: gray is seen as the average
+    color. Those of several are the C's, over and over, as the first kernel's channels are that
     zoo.load_model makes of C others.
 
     >>> rgb = Preprocessing((0.3, 0.4, 0.5), (0.1, 0.2, 0.3), (32, 32))
@@ -119,7 +119,7 @@ def resize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
 
 
 def preprocess(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """`[B, H, W, C] -> [B, h, w, C]` float32, resized, cropped in the centre and normalised.
+    """`[B, H, W, C] -> [B, h, w, C]` float32, resized, cropped in the center and normalized.
 
     Where `preprocessing` has frames, clips `[B, T, H, W, C]` too; how many there are, and which of a
     video they are, is not looked at. `image` is uint8, or float in [0, 1]. Pure and jit-able; an image that has the size is not

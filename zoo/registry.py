@@ -109,7 +109,7 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     """Name of a variant, and fields over the variant's own, to a flax.linen Module.
 
     `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too (so are
-    `spatial` and `temporal`), and over one the defaults are what the family's CARD calls "assembled". A model has the channels of the images that it is initialised with, so that `in_channels` is none of
+    `spatial` and `temporal`), and over one the defaults are what the family's CARD calls "assembled". A model has the channels of the images that it is initialized with, so that `in_channels` is none of
     its fields. An unknown name or field raises ValueError with the nearest ones.
 
     Source: the VARIANTS at the foot of each family's file.
@@ -126,7 +126,7 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     if "in_channels" in fields and "in_channels" not in known:
         raise ValueError(
             f"in_channels is no field of {name}: a model takes the channels of the images that it "
-            "is initialised with; model_card and load_model have in_channels"
+            "is initialized with; model_card and load_model have in_channels"
         )
     for field in fields:
         lookup(known, field, kind=f"field of {name}")

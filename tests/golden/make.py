@@ -57,7 +57,7 @@ def from_torchvision(
     """A model of torchvision; AlexNet and VGG with other hidden layers, VGG as A-LRN or as C.
 
     The layers keep their names: a 1 x 1 convolution takes the place of a 3 x 3, and the first ReLU
-    becomes a ReLU with its normalisation. Segmenters have their auxiliary heads,
+    becomes a ReLU with its normalization. Segmenters have their auxiliary heads,
     and a backbone of other `depths` where these are told; those of clips with `layers` are Narrow.
     """
     if "layers" in fields:

@@ -27,7 +27,7 @@ from tests.golden.detection import EVALUATED, SIZES, TRAINED, TRUTH, filled, par
 from tests.golden.make import describe
 
 MARGIN = 1e-4
-APART = 1e-5  # of scores that are neighbours in an order
+APART = 1e-5  # of scores that are neighbors in an order
 
 
 roi_align = sys.modules["torchvision.ops.roi_align"]

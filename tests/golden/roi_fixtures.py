@@ -27,9 +27,9 @@ def boxes(name: str, count: int, *, whole: bool = False) -> np.ndarray:
     """`-> [count, 4]` of all sizes about the picture, some past its edge; `whole`: at whole pixels."""
     numbers = uniform(name, (count, 4)) / 2 + 0.5
     height, width = SIZE
-    centre = numbers[:, :2] * (width, height)
+    center = numbers[:, :2] * (width, height)
     half = 1 + numbers[:, 2:] ** 2 * 24
-    found = np.concatenate([centre - half, centre + half], 1)
+    found = np.concatenate([center - half, center + half], 1)
     return (found.round() if whole else found).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""A training of a second: softmax regression on coloured noise that a line can separate."""
+"""A training of a second: softmax regression on colored noise that a line can separate."""
 
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ PREPROCESSING = Preprocessing(mean=(0.5,), std=(0.25,), size=(8, 8), crop=1.0)
 
 
 class Shades:
-    """Pictures [8, 8, 1] of noise, the bright ones 60 grey levels brighter."""
+    """Pictures [8, 8, 1] of noise, the bright ones 60 gray levels brighter."""
 
     name, classes = "shades", CLASSES
 

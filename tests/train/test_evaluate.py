@@ -1,4 +1,4 @@
-"""python -m train evaluate: weights judged on labelled images, from the command line."""
+"""python -m train evaluate: weights judged on labeled images, from the command line."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Nearest neighbours against scikit-learn's, ties and all; the command that judges with them."""
+"""Nearest neighbors against scikit-learn's, ties and all; the command that judges with them."""
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def small_blocks():
 @pytest.mark.parametrize("distance", METRICS)
 @pytest.mark.parametrize("k", [1, 4])
 def test_predictions_are_scikit_learn_s(distance, k):
-    """But where the k-th neighbour is as far as the next: there any of the two is right for it."""
+    """But where the k-th neighbor is as far as the next: there any of the two is right for it."""
     judge = KNeighborsClassifier(k, metric=METRICS[distance], algorithm="brute")
     judge.fit(PIXELS[KNOWN], LABELS[KNOWN])
     apart, _ = judge.kneighbors(PIXELS[ASKED], n_neighbors=k + 1)

@@ -60,7 +60,7 @@ SMALL = {
     "two_stream": dict(
         spatial=ResNet((1,), block="basic", width=6),
         temporal=CNNM(
-            layers=(((4, 7, 2, 0),), ((5, 3, 1, 1),)), hidden=(6, 7), normalised=(True, False)
+            layers=(((4, 7, 2, 0),), ((5, 3, 1, 1),)), hidden=(6, 7), normalized=(True, False)
         ),
         num_classes=7,
     ),

@@ -40,7 +40,7 @@ def test_torch_s_numbers():
 
 
 def by_hand(image, size):
-    """[h, w, C] -> [H, W, C] float64: four neighbours, pixel by pixel."""
+    """[h, w, C] -> [H, W, C] float64: four neighbors, pixel by pixel."""
     height, width, _ = image.shape
     new = np.zeros((*size, image.shape[2]))
     for i in range(size[0]):
@@ -55,7 +55,7 @@ def by_hand(image, size):
 
 
 @pytest.mark.parametrize("size", [(3, 5), (13, 4), (9, 31), (6, 11)])
-def test_bilinear_is_four_neighbours(size):
+def test_bilinear_is_four_neighbors(size):
     image = np.random.default_rng(0).integers(0, 256, (6, 11, 3), dtype=np.uint8)
     expected = by_hand(image.astype(np.float64), size)
     exact, *_ = letterbox(image.astype(np.float64), Canvas(size))

@@ -1,4 +1,4 @@
-"""Every variant: counts, features, and that it initialises, runs, learns and stays itself."""
+"""Every variant: counts, features, and that it initializes, runs, learns and stays itself."""
 
 import functools
 import inspect

@@ -11,7 +11,7 @@ RGB = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (32, 32))
 RANDOM = np.random.default_rng(0)
 
 
-def test_normalising():
+def test_normalizing():
     image = RANDOM.integers(0, 256, (2, 32, 32, 3), np.uint8)
     expected = (image / 255 - np.array(RGB.mean)) / np.array(RGB.std)
     y = jax.jit(lambda x: preprocess(x, RGB))(image)
@@ -42,7 +42,7 @@ def test_sizes(size, wanted, crop, resized):
     assert jax.eval_shape(lambda x: preprocess(x, card), image).shape == (2, *wanted, 3)
 
 
-def test_centre_crop_of_untouched_pixels():
+def test_center_crop_of_untouched_pixels():
     image = RANDOM.uniform(size=(1, 10, 12, 1)).astype(np.float32)
     card = Preprocessing((0.0,), (1.0,), size=(8, 8), crop=0.8)
     np.testing.assert_allclose(preprocess(image, card), image[:, 1:9, 2:10], rtol=1e-6)

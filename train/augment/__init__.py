@@ -93,7 +93,7 @@ def images(*functions: Callable) -> Callable:
 def scenes(*functions: Callable) -> Callable:
     """function(key, scene) -> scene, ... -> augment(keys [B], batch) on every entry of the batch.
 
-    The functions are those of train.augment.scene, and colours as `scene.image_alone(function)`.
+    The functions are those of train.augment.scene, and colors as `scene.image_alone(function)`.
     Each draws from a key of its own, as in `images`.
     Errors: ValueError where a mask, weight or instances are not of the image's size, or boxes do
     not say which are valid.
@@ -121,7 +121,7 @@ def scenes(*functions: Callable) -> Callable:
 def clips(*functions: Callable) -> Callable:
     """function(key, clip) -> clip, ... -> augment(keys [B], batch) on every entry of the batch.
 
-    The functions are those of train.augment.clip, and colours as `clip.still(function)`. Each draws
+    The functions are those of train.augment.clip, and colors as `clip.still(function)`. Each draws
     from a key of its own, as in `images`.
     """
 

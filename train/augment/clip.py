@@ -37,7 +37,7 @@ def clip_maps(clip: Clip) -> Clip:
 def same_for_all_frames(function: Callable) -> Callable:
     """function(key, image [H, W, C]) -> function(key, clip): every frame by the same draw.
 
-    For what changes colours; flow stays as it is.
+    For what changes colors; flow stays as it is.
 
     >>> from train import augment
     >>> darker = same_for_all_frames(partial(augment.brightness, amount=0.4))

@@ -1,4 +1,4 @@
-"""Augmentation that changes colours: one key and one image at a time, to be vmapped.
+"""Augmentation that changes colors: one key and one image at a time, to be vmapped.
 
 Every image is uint8 or floats in [0, 1] and comes back so. The adjust_ functions take no key:
 they are what the random ones and the policies apply, after Pillow's ImageEnhance.
@@ -11,7 +11,7 @@ from train.augment.pixels import from_unit, to_unit
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's "L"
 
-# Principal components of ImageNet's colours in [0, 1], as published with fb.resnet.torch: the
+# Principal components of ImageNet's colors in [0, 1], as published with fb.resnet.torch: the
 # square roots of the variances, and the directions in columns.
 PCA_DEVIATIONS = (0.2175, 0.0188, 0.0045)
 PCA_DIRECTIONS = (
@@ -31,7 +31,7 @@ def brightness(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
 
 
 def contrast(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C], the distance to its mean grey times a factor in 1 +- amount.
+    """Key [], [H, W, C] -> [H, W, C], the distance to its mean gray times a factor in 1 +- amount.
 
     >>> contrast(jax.random.key(0), jnp.ones((8, 8, 3)), amount=0.4).shape
     (8, 8, 3)
@@ -40,7 +40,7 @@ def contrast(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
 
 
 def saturation(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C], each pixel's distance to grey times a factor in 1 +- amount.
+    """Key [], [H, W, C] -> [H, W, C], each pixel's distance to gray times a factor in 1 +- amount.
 
     >>> saturation(jax.random.key(0), jnp.ones((8, 8, 3)), amount=0.4).shape
     (8, 8, 3)
@@ -93,7 +93,7 @@ def noise(key: jax.Array, image: jax.Array, *, deviation: float) -> jax.Array:
 
 
 def pca_color(key: jax.Array, image: jax.Array, *, deviation: float = 0.1) -> jax.Array:
-    """Key [], [H, W, 3] -> [H, W, 3] plus one colour, drawn along ImageNet's main colour axes.
+    """Key [], [H, W, 3] -> [H, W, 3] plus one color, drawn along ImageNet's main color axes.
 
     Errors: ValueError where the image has not three channels.
 
@@ -104,10 +104,10 @@ def pca_color(key: jax.Array, image: jax.Array, *, deviation: float = 0.1) -> ja
     (8, 8, 3)
     """
     if image.shape[-1] != 3:
-        raise ValueError(f"the colour axes are of 3 channels, got {image.shape[-1]}")
+        raise ValueError(f"the color axes are of 3 channels, got {image.shape[-1]}")
     drawn = deviation * jax.random.normal(key, (3,)) * jnp.array(PCA_DEVIATIONS)
-    colour = jnp.sum(jnp.array(PCA_DIRECTIONS) * drawn[None], -1)
-    return from_unit(to_unit(image) + jnp.reshape(colour, (1, 1, 3)), image.dtype)
+    color = jnp.sum(jnp.array(PCA_DIRECTIONS) * drawn[None], -1)
+    return from_unit(to_unit(image) + jnp.reshape(color, (1, 1, 3)), image.dtype)
 
 
 def blur(
@@ -135,12 +135,12 @@ def adjust_brightness(image: jax.Array, factor: float | jax.Array) -> jax.Array:
 
 
 def adjust_contrast(image: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """[H, W, C], factor [] -> [H, W, C]; 0 is the mean grey all over, 1 the image."""
+    """[H, W, C], factor [] -> [H, W, C]; 0 is the mean gray all over, 1 the image."""
     return blend(image, jnp.mean(to_gray(to_unit(image)), keepdims=True), factor)
 
 
 def adjust_saturation(image: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """[H, W, C], factor [] -> [H, W, C]; 0 is the grey image, 1 the image."""
+    """[H, W, C], factor [] -> [H, W, C]; 0 is the gray image, 1 the image."""
     return blend(image, to_gray(to_unit(image)), factor)
 
 
@@ -152,7 +152,7 @@ def adjust_sharpness(image: jax.Array, factor: float | jax.Array) -> jax.Array:
 def adjust_hue(image: jax.Array, turn: float | jax.Array) -> jax.Array:
     """[H, W, C], turn [] -> [H, W, C]; 1 is once round the circle of hues.
 
-    Through hue, saturation and value; a grey image (C = 1) has no hue and stays.
+    Through hue, saturation and value; a gray image (C = 1) has no hue and stays.
     Errors: ValueError where C is neither 1 nor 3.
     """
     return adjust_hsv(image, turn, 1.0, 1.0) if is_color(image) else image
@@ -167,7 +167,7 @@ def adjust_hsv(
     """[H, W, C], turn, factors [] -> [H, W, C]: hue turned, saturation and value multiplied.
 
     What leaves [0, 1] is cut when it is red, green and blue again, as in darknet's distort_image.
-    Of a grey image (C = 1) the value alone. Errors: ValueError where C is neither 1 nor 3.
+    Of a gray image (C = 1) the value alone. Errors: ValueError where C is neither 1 nor 3.
     """
     unit = to_unit(image)
     if not is_color(image):
@@ -230,7 +230,7 @@ def is_color(image: jax.Array) -> bool:
 
 
 def smooth_kernel(unit: jax.Array) -> jax.Array:
-    """[H, W, C] -> [H, W, C]: 3x3 neighbours weighed 1, the pixel 5; the outermost pixels stay.
+    """[H, W, C] -> [H, W, C]: 3x3 neighbors weighed 1, the pixel 5; the outermost pixels stay.
 
     Source: Pillow's ImageFilter.SMOOTH.
     """

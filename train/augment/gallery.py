@@ -16,7 +16,7 @@ TILE_SIDE = 160  # pixels
 SAMPLES = 6
 GALLERY_COLUMNS = 2
 GAP = 4  # white pixels between two draws
-MASKS = ((255, 200, 0), (0, 160, 255), (230, 0, 120))  # colours of a disc, a box and a triangle
+MASKS = ((255, 200, 0), (0, 160, 255), (230, 0, 120))  # colors of a disc, a box and a triangle
 
 # What only the policies use: title -> functions of the image.
 DETERMINISTIC: dict[str, list[Callable]] = {
@@ -54,7 +54,7 @@ def draw_gallery(image: np.ndarray, *, key: jax.Array, side: int = TILE_SIDE) ->
 
 
 def square_image(image: jax.Array, *, side: int) -> jax.Array:
-    """[H, W, C] -> [side, side, 3] uint8, its middle square; grey becomes red, green and blue."""
+    """[H, W, C] -> [side, side, 3] uint8, its middle square; gray becomes red, green and blue."""
     height, width, channels = image.shape
     short = min(height, width)
     top, left = (height - short) // 2, (width - short) // 2
@@ -82,7 +82,7 @@ def concat_tiles(pictures: np.ndarray) -> np.ndarray:
 
 
 def mix_rows(function: Callable) -> Callable:
-    """mixup or cutmix -> function(key, image), the neighbour being the image upside down."""
+    """mixup or cutmix -> function(key, image), the neighbor being the image upside down."""
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
         pair = jnp.stack([image, jnp.flip(image, 0)])
@@ -114,10 +114,10 @@ def paint_mask(picture: jax.Array, mask: jax.Array) -> jax.Array:
     height, width = mask.shape
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None]
     stripes = (rows + columns) % 8 < 2
-    colours = jnp.asarray(((0, 0, 0), *MASKS), jnp.float32) / 255
+    colors = jnp.asarray(((0, 0, 0), *MASKS), jnp.float32) / 255
     unit = to_unit(picture)
     drawn = jnp.minimum(mask, 3)
-    over = 0.5 * unit + 0.5 * colours[drawn]
+    over = 0.5 * unit + 0.5 * colors[drawn]
     unit = jnp.where(((mask > 0) & (mask < 255))[..., None], over, unit)
     red = jnp.asarray((0.8, 0.2, 0.2), jnp.float32).reshape(1, 1, 3)
     unit = jnp.where(((mask == 255) & stripes)[..., None], red, unit)
@@ -132,14 +132,14 @@ def mask_boxes(mask: np.ndarray) -> np.ndarray:
 
 
 def draw_frames(picture: jax.Array, boxes: jax.Array) -> jax.Array:
-    """[h, w, 3] uint8, [3, 4] -> the frames of the boxes over the picture, in their shapes' colours."""
+    """[h, w, 3] uint8, [3, 4] -> the frames of the boxes over the picture, in their shapes' colors."""
     height, width, _ = picture.shape
     column, row = geometry.source_points(jnp.eye(2, 3), (height, width))
-    for box, colour_of in zip(boxes, MASKS, strict=True):
+    for box, color_of in zip(boxes, MASKS, strict=True):
         edges = jnp.stack([column - box[0], box[2] - column, row - box[1], box[3] - row])
         inner = jnp.min(edges, 0)
         on = ((inner >= 0) & (inner < 2))[..., None]
-        picture = jnp.where(on, jnp.asarray(colour_of, picture.dtype)[None, None], picture)
+        picture = jnp.where(on, jnp.asarray(color_of, picture.dtype)[None, None], picture)
     return picture
 
 
@@ -167,7 +167,7 @@ def joint_rows(side: int) -> dict[str, Callable]:
     """Title -> function(key, image [side, side, 3]) -> image, shapes over it moving along."""
     small, large = (3 * side // 4, 3 * side // 4), (side, 5 * side // 4)
     bent = dict(deviation=side / 16)
-    grey = scene.image_only(partial(color.saturation, amount=1.0))
+    gray = scene.image_only(partial(color.saturation, amount=1.0))
     return {
         "scene.flip, with the mask over it": apply_joint(scene.flip),
         "scene.translate, 1/4 of the side; stripes are ignored": apply_joint(
@@ -194,7 +194,7 @@ def joint_rows(side: int) -> dict[str, Callable]:
         "scene.scaled_crop, 0.5 to 2": apply_joint(partial(scene.scaled_crop, size=(side, side))),
         "zoom.jitter, each edge by a fifth": apply_joint(zoom.jitter_crop),
         "zoom.patch, around an object": apply_joint(zoom.random_patch),
-        "scene.image_alone, saturation": apply_joint(grey),
+        "scene.image_alone, saturation": apply_joint(gray),
     }
 
 
@@ -222,10 +222,10 @@ def random_scene(side: int) -> dict[str, Callable]:
         "hue, half a turn": partial(color.hue, amount=0.5),
         "hsv, 0.1 of a turn, factors of 1.5": color.hsv,
         "noise, 0.1": partial(color.noise, deviation=0.1),
-        "pca_colour, 0.5 (AlexNet: 0.1)": partial(color.pca_color, deviation=0.5),
+        "pca_color, 0.5 (AlexNet: 0.1)": partial(color.pca_color, deviation=0.5),
         "blur, 0.1 to 4 pixels": partial(color.blur, deviations=(0.1, 4.0)),
         "erase, noise": partial(mix.erase, probability=1.0),
-        "erase, grey": partial(mix.erase, probability=1.0, value=0.5),
+        "erase, gray": partial(mix.erase, probability=1.0, value=0.5),
         "mixup, alpha 1, with itself upside down": mix_rows(partial(mix.mixup, alpha=1.0)),
         "cutmix, with itself upside down": mix_rows(mix.cutmix),
         "mosaic, of itself in four turns": mosaic_inputs,

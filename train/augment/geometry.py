@@ -63,7 +63,7 @@ def rotate(
     method: str = "bilinear",
     fill: float = 0.0,
 ) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C], turned about its centre by up to `degrees` either way.
+    """Key [], [H, W, C] -> [H, W, C], turned about its center by up to `degrees` either way.
 
     >>> rotate(jax.random.key(0), jnp.ones((8, 8, 3)), degrees=30.0).shape
     (8, 8, 3)
@@ -79,7 +79,7 @@ def scale(
     method: str = "bilinear",
     fill: float = 0.0,
 ) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C], enlarged about its centre by a factor between `factors`.
+    """Key [], [H, W, C] -> [H, W, C], enlarged about its center by a factor between `factors`.
 
     >>> scale(jax.random.key(0), jnp.ones((8, 8, 3)), factors=(0.8, 1.2)).shape
     (8, 8, 3)
@@ -150,12 +150,12 @@ def rotation_matrix(angle: jax.Array) -> jax.Array:
 def inverse_about_center(
     linear: jax.Array, move: jax.Array, *, height: Any, width: Any
 ) -> jax.Array:
-    """[2, 2] applied about the centre, then a move [2] of (x, y) pixels -> [2, 3] for `warp`."""
+    """[2, 2] applied about the center, then a move [2] of (x, y) pixels -> [2, 3] for `warp`."""
     (a, b), (c, d) = linear
     inverse = jnp.array([[d, -b], [-c, a]]) / (a * d - b * c)
-    centre = jnp.array([width / 2, height / 2])
+    center = jnp.array([width / 2, height / 2])
     # Products written out: a TPU's or a GPU's default matrix product is too coarse for pixels.
-    offset = centre - jnp.sum(inverse * (centre + move)[None], -1)
+    offset = center - jnp.sum(inverse * (center + move)[None], -1)
     return jnp.concatenate([inverse, offset[:, None]], -1)
 
 
@@ -164,7 +164,7 @@ def warp(
 ) -> jax.Array:
     """[H, W, C], [2, 3] -> [H, W, C]: the pixel at (x, y) comes from matrix @ (x, y, 1).
 
-    Coordinates count from the upper left corner, so pixel 0 has its centre at 0.5, as in Pillow's
+    Coordinates count from the upper left corner, so pixel 0 has its center at 0.5, as in Pillow's
     Image.transform. method: "bilinear" (four nearest pixels, the border's repeated) or "nearest".
     Where the point lies outside, `fill` in [0, 1] stands, whatever the dtype.
 
@@ -187,7 +187,7 @@ def warp(
 
 
 def source_points(matrix: jax.Array, size: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """[2, 3], (height, width) -> x, y [height, width]: where the centre of each pixel comes from."""
+    """[2, 3], (height, width) -> x, y [height, width]: where the center of each pixel comes from."""
     height, width = size
     column = jnp.arange(width, dtype=jnp.float32)[None] + 0.5
     row = jnp.arange(height, dtype=jnp.float32)[:, None] + 0.5

@@ -45,7 +45,7 @@ def erase(
 
 
 def mixup(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 0.2) -> Any:
-    """Keys [B], batch -> batch: images and labels are s * own + (1 - s) * the neighbour's.
+    """Keys [B], batch -> batch: images and labels are s * own + (1 - s) * the neighbor's.
 
     s ~ Beta(alpha, alpha), drawn for each example (the authors draw one for a batch).
 
@@ -65,7 +65,7 @@ def mixup(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 0.2) -> A
 
 
 def cutmix(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 1.0) -> Any:
-    """Keys [B], batch -> batch: a rectangle comes from the neighbour, and its share of the label.
+    """Keys [B], batch -> batch: a rectangle comes from the neighbor, and its share of the label.
 
     The rectangle's area is 1 - s, s ~ Beta(alpha, alpha), before it is clipped at the border; the
     label follows the pixels that are left of it.

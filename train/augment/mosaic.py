@@ -21,12 +21,12 @@ def mosaic(
     *,
     probability: float = 1.0,
     objects: int | None = None,
-    centre: tuple[float, float] = (0.25, 0.75),
+    center: tuple[float, float] = (0.25, 0.75),
     visible: float = MIN_VISIBLE,
 ) -> Any:
     """Keys [B], batch -> batch: an example and the three before it in the batch, about one point.
 
-    The point is drawn between `centre` of the canvas's height and of its width. Each picture is
+    The point is drawn between `center` of the canvas's height and of its width. Each picture is
     resized until it just covers its quarter, its aspect kept, and laid there at random; what does
     not fit is cut off. Boxes move along; those of which less than `visible` is left are no longer
     valid. Of all of them the largest stay, as many as there are rows: `objects` in the result, an
@@ -62,7 +62,7 @@ def mosaic(
     four = {name: jnp.stack([jnp.roll(x, n, 0) for n in range(4)], 1) for name, x in own.items()}
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     happens = jax.vmap(lambda key: jax.random.bernoulli(key, probability))(fold(keys, 1))
-    mixed = jax.vmap(lambda key, four: compose_mosaic(key, four, centre=centre, visible=visible))(
+    mixed = jax.vmap(lambda key, four: compose_mosaic(key, four, center=center, visible=visible))(
         fold(keys, 0), four
     )
 
@@ -73,12 +73,12 @@ def mosaic(
 
 
 def compose_mosaic(
-    key: jax.Array, four: Any, *, centre: tuple[float, float], visible: float
+    key: jax.Array, four: Any, *, center: tuple[float, float], visible: float
 ) -> Any:
     """Key [], four scenes [4, ...] -> one scene, of the entries that they have."""
     height, width = four["image"].shape[1:3]
     draws = jax.random.uniform(key, (10,))
-    point = centre[0] + (centre[1] - centre[0]) * draws[:2]
+    point = center[0] + (center[1] - center[0]) * draws[:2]
     x, y = jnp.round(point[0] * width), jnp.round(point[1] * height)
     nought, far_x, far_y = jnp.zeros(()), jnp.full((), float(width)), jnp.full((), float(height))
     quarters = jnp.stack(
@@ -111,7 +111,7 @@ def paint_quarters(
     split = quarters[3, :2]
     which = (x >= split[0]).astype(jnp.int32) + 2 * (y >= split[1]).astype(jnp.int32)
     places = [(at - corner[which, axis]) / factor[which, 0] for axis, at in ((0, x), (1, y))]
-    # Within the outermost pixels' centres: nothing comes from the picture that lies below.
+    # Within the outermost pixels' centers: nothing comes from the picture that lies below.
     x, y = (jnp.clip(at, 0.5, sizes[which, axis] - 0.5) for axis, at in enumerate(places))
     tall = images.reshape(4 * height, width, channels)
     below = y + (which * height).astype(jnp.float32)

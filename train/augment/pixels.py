@@ -1,4 +1,4 @@
-"""The one convention of colour arithmetic: float32 in [0, 1], then the image's own dtype again."""
+"""The one convention of color arithmetic: float32 in [0, 1], then the image's own dtype again."""
 
 import jax
 import jax.numpy as jnp

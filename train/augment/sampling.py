@@ -24,7 +24,7 @@ def sample_scene(
 ) -> Scene:
     """Scene [H, W], x, y [h, w] -> scene [h, w]: each pixel comes from the point there.
 
-    Points as in geometry.warp: pixel 0 has its centre at 0.5. A picture that is less than its
+    Points as in geometry.warp: pixel 0 has its center at 0.5. A picture that is less than its
     canvas is so afterwards, unless the `whole` of the result is to be picture. Boxes stay.
     """
     check_mode(mode)
@@ -71,7 +71,7 @@ def check_mode(mode: str) -> None:
 
 
 def fold_index(place: jax.Array, length: Any) -> jax.Array:
-    """[...] along an axis of `length` pixels -> [...] in it, mirrored at the outermost centres.
+    """[...] along an axis of `length` pixels -> [...] in it, mirrored at the outermost centers.
 
     As jnp.pad's "reflect", which does not repeat the border.
 

@@ -34,17 +34,17 @@ Scene = dict[str, Any]
 
 
 def image_only(function: Callable) -> Callable:
-    """function(key, image [H, W, C]) -> image, to one of scenes: of colours, noise, blur, erasing.
+    """function(key, image [H, W, C]) -> image, to one of scenes: of colors, noise, blur, erasing.
 
     >>> brighter = image_only(lambda key, image: image + 1.0)
     >>> brighter(jax.random.key(0), {"image": jnp.zeros((1, 1, 1)), "label": 3})["label"]
     3
     """
 
-    def coloured(key: jax.Array, scene: Scene) -> Scene:
+    def colored(key: jax.Array, scene: Scene) -> Scene:
         return {**scene, "image": function(key, scene["image"])}
 
-    return coloured
+    return colored
 
 
 def flip(
@@ -100,7 +100,7 @@ def rotate(
     mode: str = "constant",
     visible: float = MIN_VISIBLE,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [H, W], turned about its centre by up to `degrees` either way.
+    """Key [], scene [H, W] -> scene [H, W], turned about its center by up to `degrees` either way.
 
     >>> rotate(jax.random.key(0), {"image": jnp.ones((8, 8, 3))}, degrees=9.0)["image"].shape
     (8, 8, 3)
@@ -116,7 +116,7 @@ def scale(
     mode: str = "constant",
     visible: float = MIN_VISIBLE,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [H, W], enlarged about its centre by one of `factors`.
+    """Key [], scene [H, W] -> scene [H, W], enlarged about its center by one of `factors`.
 
     >>> scale(jax.random.key(0), {"image": jnp.ones((8, 8, 3))}, factors=(0.5, 2.0))["image"].shape
     (8, 8, 3)

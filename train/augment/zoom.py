@@ -53,7 +53,7 @@ def random_patch(
     With `probability` a part, by one of `overlaps`, each as likely: the intersection over union of
     the part and of one of the objects at least. Its width and height are between `scales` of the
     picture's, width to height between `ratios` (of these shares). An object counts as long as its
-    centre is in the part, and one must. The first of 40 draws that does all this; else the whole.
+    center is in the part, and one must. The first of 40 draws that does all this; else the whole.
     In a picture without objects any part will do. Crowds are no objects, but move.
 
     Errors: ValueError without boxes.
@@ -99,7 +99,7 @@ def show_region(scene: Scene, part: jax.Array, *, mode: str, visible: float) -> 
 
 
 def centers_inside(parts: jax.Array, objects: jax.Array) -> jax.Array:
-    """[P, 4], [N, 4] -> [P, N] bool: whether the centre of an object lies in a part."""
+    """[P, 4], [N, 4] -> [P, N] bool: whether the center of an object lies in a part."""
     x, y = (objects[:, 0] + objects[:, 2]) / 2, (objects[:, 1] + objects[:, 3]) / 2
     x0, y0, x1, y1 = jnp.split(parts, 4, 1)
     return (x[None] > x0) & (x[None] < x1) & (y[None] > y0) & (y[None] < y1)
@@ -108,6 +108,6 @@ def centers_inside(parts: jax.Array, objects: jax.Array) -> jax.Array:
 def overlap_shares(
     parts: jax.Array, objects: jax.Array, valid: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """[P, 4], [N, 4], [N] -> each part's greatest IoU with an object [P], if one's centre is in it."""
+    """[P, 4], [N, 4], [N] -> each part's greatest IoU with an object [P], if one's center is in it."""
     iou = jnp.where(valid[None], box_iou(parts, objects), 0.0)
     return jnp.max(iou, 1, initial=0.0), jnp.any(centers_inside(parts, objects) & valid[None], 1)

@@ -56,7 +56,7 @@ def measure_clips(spec: str, *, size: int, batch: int, batches: int) -> list[dic
     """
     seen = Preprocessing((0.5,) * 3, (0.5,) * 3, (size, size), frames=FRAMES, stride=2)
     sides = (size * 8 // 7, size * 10 // 7)
-    if spec == "moving_digits":  # grey, drawn as small as they are
+    if spec == "moving_digits":  # gray, drawn as small as they are
         seen, sides = seen._replace(mean=(0.5,), std=(0.5,), size=(32, 32)), None
     source = open_clips(spec, seen, sides=sides)["train"]
     batch, count = min(batch, len(source)), batches * min(batch, len(source))

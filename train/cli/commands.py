@@ -75,7 +75,7 @@ def nearest(
         model: whose pooled features are compared; pixels without one
         weights: a file, a run's workdir or an address, of that model
         distance: l1, l2, cosine
-        k: how many neighbours vote
+        k: how many neighbors vote
         size: height, width, channels of the images [the model's]
         seed: of the split of a folder that has none
     """
@@ -110,7 +110,7 @@ def evaluate(
 ) -> None:
     """Figures of weights on data with labels, masks or boxes; what they confuse, class by class.
 
-    Of classifiers of images and of clips top-1 and top-5 accuracy, resized, cut and normalised as the
+    Of classifiers of images and of clips top-1 and top-5 accuracy, resized, cut and normalized as the
     weights' publisher does; of segmenters accuracy, IoU and Dice, images as large as they are; of
     detectors average precision, images on the canvas that the weights tell. Leaves evaluation.json,
     classes.csv, predictions.png, and confusion.png or precision_recall.png, in the workdir; of images'
@@ -121,7 +121,7 @@ def evaluate(
         weights: torchvision://TAG | hf://ORG/REPO | FILE | RUN'S FOLDER
         source: labels: digits | idx:FOLDER | folder:FOLDER | tfds:NAME; masks: digit_scenes too, voc:, coco:; boxes: digit_scenes | folder: | tfds:; clips: moving_digits | folder: | csv: | ucf101: | tfds:
         split: of the source [test, else val, else train]
-        crops: 10: the mean of corners, centre and their mirror images (classifiers)
+        crops: 10: the mean of corners, center and their mirror images (classifiers)
         views: clips of each video, and crops of each clip, whose mean it is: 10 3 is usual (of clips)
         values: of the masks' pixels, class by class [the index] (this and what follows: segmenters)
         ignore: the value of pixels without a class, besides 255
@@ -182,7 +182,7 @@ def open_evaluation(
 def open_eval_clips(
     loaded: LoadedModel, seen: Preprocessing, source: str, *, views: tuple[int, int]
 ) -> tuple[Any, Callable[[Any], Task]]:
-    """The source's parts, and data to the task: the centre of a clip, of several crops the whole."""
+    """The source's parts, and data to the task: the center of a clip, of several crops the whole."""
     if len(loaded.image) != 4 or loaded.image[-1] not in (1, 3):
         raise ValueError(f"{loaded.name} sees more than the clip, or less: see its recipe")
     sources = open_clips(source, seen, views=views)

@@ -50,8 +50,8 @@ def read_image(
 ) -> np.ndarray:
     """A JPEG, PNG, WebP or BMP file -> uint8 [H, W, C], `size` = (H, W, C) with C 1 or 3.
 
-    Turned upright as its EXIF says, laid on white where it is transparent, made grey or RGB,
-    resized (bilinear, antialiased) until it just covers H x W, and cut to its centre. With a `crop`
+    Turned upright as its EXIF says, laid on white where it is transparent, made gray or RGB,
+    resized (bilinear, antialiased) until it just covers H x W, and cut to its center. With a `crop`
     a part that `key` names is resized instead, whatever its shape.
 
     Raises ValueError in one line, whatever is wrong with the file.
@@ -98,7 +98,7 @@ def sample_crop(
 ) -> tuple[int, int, int, int]:
     """The part of a width x height image that `key` names: left, top, width, height in pixels.
 
-    The first of ten draws that fits; else the largest part at the centre whose shape is allowed.
+    The first of ten draws that fits; else the largest part at the center whose shape is allowed.
 
     >>> sample_crop(100, 50, Crop(scale=(1.0, 1.0), ratio=(1.0, 1.0)), key=(0,))
     (25, 0, 50, 50)

@@ -15,16 +15,16 @@ from train.plots.scenes import TILE_SIDE, downsample_mean, to_displayable
 
 FIGURE_COLUMNS = 2  # images in a row, each of two tiles
 INCHES = 2.9  # width of a tile
-MAX_NAMED = 20  # classes up to which every curve has a colour and a name
+MAX_NAMED = 20  # classes up to which every curve has a color and a name
 BRIGHT_LUMA = 140  # of 255, from which on words are black
 
 
 class Frame(NamedTuple):
-    """A box (x0, y0, x1, y1) in pixels, its words, its colour (three of 255), dashed or not."""
+    """A box (x0, y0, x1, y1) in pixels, its words, its color (three of 255), dashed or not."""
 
     box: Sequence[float]
     words: str
-    colour: Sequence[int]
+    color: Sequence[int]
     dashed: bool
 
 
@@ -65,20 +65,20 @@ def draw_frame(
     (top, left), (height, width) = corner, size
     limits = np.array([width, height, width, height])
     x0, y0, x1, y1 = (np.clip(np.asarray(frame.box) / step, 0, limits) - 0.5).tolist()
-    colour = [channel / 255 for channel in frame.colour]
+    color = [channel / 255 for channel in frame.color]
     style: dict[str, Any] = dict(linewidth=1.3, linestyle="--" if frame.dashed else "-")
     place = (left + x0, top + y0)
-    axes.add_patch(Rectangle(place, x1 - x0, y1 - y0, fill=False, edgecolor=colour, **style))
+    axes.add_patch(Rectangle(place, x1 - x0, y1 - y0, fill=False, edgecolor=color, **style))
     right = x0 + x1 > width  # words then end where the box does, and stay on the tile
     axes.text(
         left + (x1 if right else x0),
         top + y0,
         frame.words,
         fontsize=5,
-        color="black" if np.mean(frame.colour) > BRIGHT_LUMA else "white",
+        color="black" if np.mean(frame.color) > BRIGHT_LUMA else "white",
         ha="right" if right else "left",
         va="bottom" if y0 > 0.06 * height else "top",
-        bbox=dict(facecolor=colour, edgecolor="none", pad=0.6),
+        bbox=dict(facecolor=color, edgecolor="none", pad=0.6),
     )
 
 
@@ -87,14 +87,14 @@ def plot_precision_recall(
 ) -> Figure:
     """{class: (recall [D], precision [D])}, the average precision of each -> one line for each.
 
-    Up to twenty classes have a colour and a name, above they are grey.
+    Up to twenty classes have a color and a name, above they are gray.
     """
     many = len(curves) > MAX_NAMED
     figure = Figure(figsize=(7.5 if many else 9.5, 6), layout="constrained")
     axes = figure.subplots()
     axes.set_prop_cycle(color=colormaps["tab20"](range(MAX_NAMED)))
     for (name, (recall, precision)), share in zip(curves.items(), figures, strict=True):
-        kind: dict[str, Any] = dict(color="grey", alpha=0.4, linewidth=0.8) if many else {}
+        kind: dict[str, Any] = dict(color="gray", alpha=0.4, linewidth=0.8) if many else {}
         axes.plot(recall, precision, label=f"{shorten_name(name)} {share:.3f}", **kind)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)
     axes.grid(alpha=0.3)

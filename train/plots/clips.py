@@ -23,7 +23,7 @@ def plot_clips(videos: np.ndarray, titles: Sequence[str], *, wrong: Sequence[boo
     canvas, corners = tile_images(images, columns=len(shown), strip=strip, gap=gap)
     figure = figure_of_canvas(canvas, inches=max(4.0, 1.1 * len(shown)))
     for (top, left), title, bad in zip(corners[:: len(shown)], titles, wrong, strict=True):
-        colour = "red" if bad else "black"
+        color = "red" if bad else "black"
         place = (left, top - 0.02 * height)
-        figure.axes[0].text(*place, title, fontsize=8, color=colour, va="bottom")
+        figure.axes[0].text(*place, title, fontsize=8, color=color, va="bottom")
     return figure

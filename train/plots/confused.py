@@ -13,7 +13,7 @@ MAX_NAMED = 120  # classes up to which it names every one
 
 
 def plot_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Counts [K, K], row the truth and column the prediction -> a map of them, coloured by row.
+    """Counts [K, K], row the truth and column the prediction -> a map of them, colored by row.
 
     Up to twenty classes the counts stand in it, of pixels their shares; above, the pairs confused most often are beside
     it, and above 120 every n-th class is named.
@@ -42,11 +42,11 @@ def plot_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     axes.set_title(f"{hits} of {total} right" + (f", {100 * hits / total:.2f} %" if total else ""))
     if not many:
         for row, column in np.argwhere(counts > 0):
-            colour = "white" if share[row, column] > 0.4 else "black"
+            color = "white" if share[row, column] > 0.4 else "black"
             number = str(counts[row, column])
             if counts.max() >= MAX_NAME_LENGTH:
                 number = f"{100 * share[row, column]:.1f}%"
-            axes.text(column, row, number, ha="center", va="center", fontsize=8, color=colour)
+            axes.text(column, row, number, ha="center", va="center", fontsize=8, color=color)
     return figure
 
 

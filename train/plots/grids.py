@@ -16,8 +16,8 @@ def plot_images(
     figure = figure_of_canvas(canvas, inches=1.1 * columns)
     for (top, left), title, bad in zip(corners, titles, wrong, strict=True):
         place = (left + width / 2, top - 0.02 * height)
-        colour = "red" if bad else "black"
-        figure.axes[0].text(*place, title, fontsize=8, color=colour, ha="center", va="bottom")
+        color = "red" if bad else "black"
+        figure.axes[0].text(*place, title, fontsize=8, color=color, ha="center", va="bottom")
     return figure
 
 

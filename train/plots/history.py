@@ -36,7 +36,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], *, best: int | None = None)
             )
         kept = next((row["epoch"] for row in rows if row["step"] == best), None)
         if kept is not None:
-            axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept:g}")
+            axes.axvline(kept, color="gray", linestyle=":", label=f"kept: epoch {kept:g}")
         axes.set(xlabel="epoch", title=metric)
         axes.grid(alpha=0.3)
         if metric in ("loss", "gradient_norm") and axes.get_ylim()[0] > 0:

@@ -95,8 +95,8 @@ def colorize_mask(masks: np.ndarray, palette: np.ndarray) -> np.ndarray:
     >>> colorize_mask(np.array([[[0, 255]]]), np.array([[0, 0, 9]])).tolist()
     [[[[0, 0, 9], [224, 224, 192]]]]
     """
-    colours = np.concatenate([palette, [IGNORE_LABEL]]).astype(np.uint8)
-    return colours[np.minimum(masks, len(palette))]
+    colors = np.concatenate([palette, [IGNORE_LABEL]]).astype(np.uint8)
+    return colors[np.minimum(masks, len(palette))]
 
 
 def error_map(images: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -120,9 +120,9 @@ def draw_legend(
         names[f"and {len(present) - MAX_LISTED} more"] = np.full(3, 255)
     names |= {"wrong": ERROR_COLOR} | ({"ignored": IGNORE_LABEL} if is_faded else {})
     patches = []
-    for name, colour in names.items():
-        red, green, blue = (float(value) / 255 for value in colour)
-        patches.append(Patch(facecolor=(red, green, blue), edgecolor="grey", label=name))
+    for name, color in names.items():
+        red, green, blue = (float(value) / 255 for value in color)
+        patches.append(Patch(facecolor=(red, green, blue), edgecolor="gray", label=name))
     columns = min(len(patches), 6)
     lines = -(-len(patches) // columns)
     width, height = figure.get_size_inches()

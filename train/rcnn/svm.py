@@ -48,7 +48,7 @@ def feature_scale(features: np.ndarray) -> np.ndarray:
 def fit_svm(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, float]:
     """Scaled features of positives [P, D] and negatives [N, D] -> weight [D], bias.
 
-    Source: liblinear's L2-regularised hinge loss with R-CNN's options -s 3 -c 1e-3 -B 10 -w1 2.
+    Source: liblinear's L2-regularized hinge loss with R-CNN's options -s 3 -c 1e-3 -B 10 -w1 2.
     """
     from sklearn.svm import LinearSVC  # a second to import
 

@@ -53,7 +53,7 @@ def warp_region(
 
 
 def mean_color(mean: Sequence[float]) -> list[int]:
-    """The mean [C] of a preprocessing, of pixels in [0, 1], as a colour [C] of uint8.
+    """The mean [C] of a preprocessing, of pixels in [0, 1], as a color [C] of uint8.
 
     >>> mean_color((0.485, 0.5))
     [124, 128]

@@ -24,7 +24,7 @@ def recipe(
     epochs: int = 90,
     seed: int = 0,
 ) -> Run:
-    """AlexNet with the training of 2012: ten-crop evaluation, colours along their main axes.
+    """AlexNet with the training of 2012: ten-crop evaluation, colors along their main axes.
 
     Command: python -m train alexnet_imagenet --source folder:IMAGENET
     Data: ILSVRC 2012, the middle 256 x 256 of each image, parts of 227 x 227 out of it.

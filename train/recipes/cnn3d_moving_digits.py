@@ -21,7 +21,7 @@ def recipe(
     epochs: int = 4,
     seed: int = 0,
 ) -> Run:
-    """Ji's 3-D network of 2013 on moving digits: hardwired grey, gradient and flow maps.
+    """Ji's 3-D network of 2013 on moving digits: hardwired gray, gradient and flow maps.
 
     Command: python -m train cnn3d_moving_digits
     Data: as slowfast_moving_digits, but 7 frames of 60 x 40, the paper's input.

@@ -24,8 +24,8 @@ def recipe(
     """DenseNet-121 in 90 epochs.
 
     Command: python -m train densenet_imagenet --model densenet121 --source folder:IMAGENET
-    Data: ILSVRC 2012, random resized parts, flips and colours as in fb.resnet.torch, which the
-    authors used (whose order of the colours is random).
+    Data: ILSVRC 2012, random resized parts, flips and colors as in fb.resnet.torch, which the
+    authors used (whose order of the colors is random).
     Source: Huang et al. 2017, section 4.2. The rate is for batches of 256, with Nesterov's
     momentum; all parameters decay, as in their code.
     Paper: top-1 error 25.02 %, top-5 7.71 % with one crop (table 3; 169: 23.80, 201: 22.58).

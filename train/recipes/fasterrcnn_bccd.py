@@ -29,7 +29,7 @@ def recipe(
     """Faster R-CNN on BCCD: red and white blood cells and platelets, 205 images to train on.
 
     Command: python -m train fasterrcnn_bccd --source folder:PATH
-    Data: PATH in Pascal VOC's layout (BCCD, Cosmicad and Shenggan, MIT licence), 640 x 480. Some of
+    Data: PATH in Pascal VOC's layout (BCCD, Cosmicad and Shenggan, MIT license), 640 x 480. Some of
     the red cells are not annotated, on which every detector of them stops near 0.83.
     Source: Ren et al. 2015, approximate joint training, and Lin et al. 2017 for the pyramid; on a
     ResNet of three stages with BatchNorm, its maps of stride 8 and 16 and one of 32, with anchors

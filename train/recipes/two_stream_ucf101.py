@@ -49,7 +49,7 @@ def script(
     Data: UCF101, sides of 256 cut to 224, mirrored; 25 frames of a video in evaluation.
     Source: Simonyan and Zisserman 2014, section 5: 80,000 steps of 256 (2,150 epochs of split 1) from
     0.01, divided by 10 after 50,000 and 70,000, dropout 0.9. Ours
-    evaluates the centre of 25 frames where the paper has ten crops; its spatial stream does best when it
+    evaluates the center of 25 frames where the paper has ten crops; its spatial stream does best when it
     starts from ImageNet (73.0 %), from scratch it reaches 52.3 %.
     Paper: temporal 81.2 %, fused by the mean 85.6 % with that (split 1; tables 1 and 3).
     Ours: not trained here, needs UCF101.
@@ -91,9 +91,9 @@ def open_stream_clips(
 ) -> dict[str, Any]:
     """Frames of a source of clips by part, or stacks of their flow by that method."""
     frames = FLOW_FIELDS if method else 1
-    colours = seen._replace(mean=seen.mean[:3], std=seen.std[:3], frames=frames)
+    colors = seen._replace(mean=seen.mean[:3], std=seen.std[:3], frames=frames)
     side = seen.size[0] * 8 // 7
-    data: dict[str, Any] = dict(open_clips(source, colours, sides=(side, side), views=views))
+    data: dict[str, Any] = dict(open_clips(source, colors, sides=(side, side), views=views))
     if method is None:
         return data
     cache = cache_folder() / "flow"

@@ -37,8 +37,8 @@ def recipe(
     batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
     side = train[0]["image"].shape
-    grey = (0.5,) * side[2], (0.25,) * side[2]
-    preprocessing = Preprocessing(*grey, size=side[:2], crop=1.0)
+    gray = (0.5,) * side[2], (0.25,) * side[2]
+    preprocessing = Preprocessing(*gray, size=side[:2], crop=1.0)
     return Run(
         model=zoo.create_model(
             "unet_same", num_classes=len(train.classes), width=width, depth=depth

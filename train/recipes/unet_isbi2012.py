@@ -37,7 +37,7 @@ def recipe(
     """U-Net on the ISBI 2012 challenge: cells and the membranes between them, from 20 images.
 
     Command: python -m train unet_isbi2012 --source folder:PATH
-    Data: PATH/image and PATH/label, 512 x 512, 0 = membrane, 255 = cell; neighbouring slices are
+    Data: PATH/image and PATH/label, 512 x 512, 0 = membrane, 255 = cell; neighboring slices are
     alike, so that blocks are held out. An epoch is `crops_per_image` crops of each image.
     Knobs: --border is w0 of the weights between cells (0: none), --elastic the deviation of the
     deformation in pixels (0: none), --no-mirrored leaves out the eight turned and mirrored views.

@@ -29,7 +29,7 @@ def recipe(
     """YOLO on BCCD: red and white blood cells and platelets, 205 images to train on.
 
     Command: python -m train yolo_bccd --source folder:PATH
-    Data: PATH in Pascal VOC's layout (BCCD, Cosmicad and Shenggan, MIT licence), 640 x 480. Some of
+    Data: PATH in Pascal VOC's layout (BCCD, Cosmicad and Shenggan, MIT license), 640 x 480. Some of
     the red cells are not annotated, on which every detector of them stops near 0.83.
     Source: Redmon et al. 2016 for grid, loss and augmentation, in which a cell is its mirror image
     too; on a ResNet of three stages with BatchNorm, 1.3 million weights, with AdamW from scratch.

@@ -53,7 +53,7 @@ def classification(
     training_size: (height, width) of training images, where it is not the size of evaluation.
 
     In training the image is all that `augment` leaves, in evaluation what `preprocess` cuts from
-    its centre. Metrics: loss, accuracy and, above twenty classes, top5_accuracy. Raises
+    its center. Metrics: loss, accuracy and, above twenty classes, top5_accuracy. Raises
     ValueError for knobs that cannot be, and for soft labels where the loss takes none.
 
     Source: class weights as in torch's cross_entropy: the sum of weights divides hard labels,
@@ -120,7 +120,7 @@ def check_loss_options(
 def check_crops(preprocessing: Preprocessing, crops: int) -> None:
     """Raises ValueError where the crops are not 1 or 10, or ten of them would be the same."""
     if crops not in (1, 10):
-        raise ValueError(f"crops is 1 (the centre) or 10; got {crops}")
+        raise ValueError(f"crops is 1 (the center) or 10; got {crops}")
     if crops == 10 and preprocessing.crop >= 1:
         raise ValueError(
             "ten crops need images larger than the crop: give a preprocessing whose crop is below "

@@ -10,7 +10,7 @@ def ten_crops(image: jax.Array, preprocessing: Preprocessing) -> list[jax.Array]
     """[B, H, W, C] uint8, or floats in [0, 1] -> ten times [B, h, w, C], ready for the model.
 
     Resized as `preprocess` does (not at all, where the data is opened at size / crop); then the
-    four corners, the centre that `preprocess` cuts, and the mirror images of the five.
+    four corners, the center that `preprocess` cuts, and the mirror images of the five.
 
     Source: Krizhevsky et al. 2012, section 4.1.
 

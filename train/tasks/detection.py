@@ -72,7 +72,7 @@ def detection(
 
 
 def inputs(batch: Any, train: bool, *, preprocessing: Preprocessing, truth: bool) -> tuple:
-    """-> (images [B, H, W, C], normalised, 0 beyond them), or with `truth` (images, truth)."""
+    """-> (images [B, H, W, C], normalized, 0 beyond them), or with `truth` (images, truth)."""
     image = normalize_canvas(batch["image"], batch["size"], preprocessing)
     if not truth:
         return (image,)

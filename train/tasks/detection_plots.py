@@ -43,7 +43,7 @@ def plot_hardest(
         [prediction_frames(rows, judged, row, classes, palette) for row in shown],
         titles,
         note=f"left what is there, dashed where it is missed; right what is found from a score of "
-        f"{score:.2f} on, dashed where it is wrong; grey is not counted",
+        f"{score:.2f} on, dashed where it is wrong; gray is not counted",
     )
 
 
@@ -78,8 +78,8 @@ def prediction_frames(
     for place in kept[np.argsort(rows["scores"][row, kept], stable=True)].tolist():
         label, verdict = int(rows["labels"][row, place]), int(judged.verdict[row, place])
         words = f"{classes[label]} {rows['scores'][row, place]:.2f}"
-        colour = CROWD_COLOR if verdict < 0 else palette[label]
-        frames.append(Frame(rows["boxes"][row, place].tolist(), words, colour, verdict == 0))
+        color = CROWD_COLOR if verdict < 0 else palette[label]
+        frames.append(Frame(rows["boxes"][row, place].tolist(), words, color, verdict == 0))
     return frames
 
 

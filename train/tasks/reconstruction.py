@@ -111,7 +111,7 @@ def to_unit_range(image: jax.Array) -> jax.Array:
 
 
 def to_image(image: np.ndarray) -> np.ndarray:
-    """[B, H, W, C] -> the same where it is grey or RGB; codes [B, 1, 1, D] as bars [B, 8, D, 1]."""
+    """[B, H, W, C] -> the same where it is gray or RGB; codes [B, 1, 1, D] as bars [B, 8, D, 1]."""
     if image.shape[-1] in (1, 3):
         return image
     return np.broadcast_to(image.reshape(len(image), 1, -1, 1), (len(image), 8, image[0].size, 1))

@@ -71,7 +71,7 @@ def segmentation(
     """
     laws = lookup_losses(loss)
     check_options(classes, class_weights, margin, membrane, palette)
-    colours = voc_colormap(len(classes)) if palette is None else np.asarray(palette, np.uint8)
+    colors = voc_colormap(len(classes)) if palette is None else np.asarray(palette, np.uint8)
 
     seen = partial(inputs, preprocessing=preprocessing, margin=margin)
     training = dict(class_weights=class_weights, auxiliary_weight=auxiliary_weight)
@@ -82,14 +82,14 @@ def segmentation(
         loss=partial(total_loss, laws=laws, **training),
         measure=partial(measure, inputs=seen, laws=laws, **evaluation),
         summarize=partial(summarize, membrane=membrane),
-        render=partial(render, classes=classes, palette=colours),
+        render=partial(render, classes=classes, palette=colors),
     )
 
 
 def inputs(
     batch: Any, train: bool, *, preprocessing: Preprocessing, margin: int
 ) -> tuple[jax.Array]:
-    """Images [B, H, W, C] -> [B, H + 2 margin, W + 2 margin, C], normalised and mirrored."""
+    """Images [B, H, W, C] -> [B, H + 2 margin, W + 2 margin, C], normalized and mirrored."""
     del train
     image = batch["image"]
     whole = preprocessing._replace(size=image.shape[1:3], crop=1.0)
@@ -166,7 +166,7 @@ def check_options(
         )
     if palette is not None and np.shape(palette) != (len(classes), 3):
         raise ValueError(
-            f"palette is [{len(classes)}, 3], a colour for each class; got {np.shape(palette)}"
+            f"palette is [{len(classes)}, 3], a color for each class; got {np.shape(palette)}"
         )
 
 

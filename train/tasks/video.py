@@ -47,7 +47,7 @@ def video(
     logits) are averaged before anything is counted, and the loss is that of the average.
 
     loss, label_smoothing: as for `classification`. In training the frames are all that `augment`
-    leaves, in evaluation what `preprocess` cuts from their centre. Metrics: loss, accuracy and,
+    leaves, in evaluation what `preprocess` cuts from their center. Metrics: loss, accuracy and,
     above twenty classes, top5_accuracy.
     Errors: ValueError in one line for knobs that cannot be.
 
@@ -94,7 +94,7 @@ def model_inputs(
 
 
 def crop_frames(image: jax.Array, preprocessing: Preprocessing, *, train: bool) -> jax.Array:
-    """[B, H, W, C] -> [B, h, w, C], normalised: in training the whole, else the centre."""
+    """[B, H, W, C] -> [B, h, w, C], normalized: in training the whole, else the center."""
     return preprocess(image, preprocessing._replace(crop=1.0) if train else preprocessing)
 
 

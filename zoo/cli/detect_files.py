@@ -38,8 +38,8 @@ def write_video(
     frames = boxes = 0
     with video_io.video_writer(path) as put:
         for pixels, second in video_io.iter_frames(file):
-            grey = model.channels == 1
-            found = detect(model, image_io.to_gray(pixels) if grey else pixels)
+            gray = model.channels == 1
+            found = detect(model, image_io.to_gray(pixels) if gray else pixels)
             put(np.asarray(draw_detections(model, pixels, found)), second)
             write(coco_results(found, f"{image_id}#{frames}"))
             frames, boxes = frames + 1, boxes + len(found.labels)

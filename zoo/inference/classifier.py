@@ -179,7 +179,7 @@ def create_classifier(
         raise ValueError(f"{loaded.name} of {source} tells no classes apart: {why}")
     if task == "video" and (len(loaded.image) != 4 or channels not in (1, 3)):
         raise ValueError(
-            f"{loaded.name} of {source} sees more than the colours of a clip, which files have: "
+            f"{loaded.name} of {source} sees more than the colors of a clip, which files have: "
             "give it its maps or its flow in Python"
         )
     if channels not in (1, 3):

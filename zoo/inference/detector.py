@@ -21,7 +21,7 @@ class Detector(NamedTuple):
     """`apply` takes canvases [1, H, W, C] uint8 and sizes [1, 2] of the pictures on them to outputs.
 
     `canvas` is that of a picture that is wider than high; `classes` are the names of its K,
-    `palette` [K, 3] their colours, and `note` says why they have no names, or is empty. What
+    `palette` [K, 3] their colors, and `note` says why they have no names, or is empty. What
     scores less than `threshold` is left out.
     """
 

@@ -22,7 +22,7 @@ class Segmenter(NamedTuple):
     """`predict` takes uint8 [B, *window, C] to probabilities, `margin` less on every side.
 
     `resize` says how large the model wants images, None as they are. `classes` are the names of
-    its K, `palette` [256, 3] their colours, and `note` says why they have no names, or is empty.
+    its K, `palette` [256, 3] their colors, and `note` says why they have no names, or is empty.
     """
 
     name: str

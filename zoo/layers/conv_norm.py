@@ -1,4 +1,4 @@
-"""A convolution, its normalisation and its activation: the brick of most families."""
+"""A convolution, its normalization and its activation: the brick of most families."""
 
 from collections.abc import Callable
 from typing import final

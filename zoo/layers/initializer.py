@@ -1,4 +1,4 @@
-"""Initialisers by name; those that jax lacks are written here."""
+"""Initializers by name; those that jax lacks are written here."""
 
 import math
 
@@ -60,4 +60,4 @@ def lookup_initializer(name: str) -> Initializer:
     >>> float(lookup_initializer("zeros")(jax.random.key(0), (2, 3), jnp.float32).sum())
     0.0
     """
-    return lookup(INITIALIZERS, name, kind="initialiser")
+    return lookup(INITIALIZERS, name, kind="initializer")

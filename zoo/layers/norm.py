@@ -1,4 +1,4 @@
-"""Normalisation: our own BatchNorm, and the choice among batch, layer, instance and group norm."""
+"""Normalization: our own BatchNorm, and the choice among batch, layer, instance and group norm."""
 
 import functools
 import math
@@ -84,8 +84,8 @@ class BatchNorm(nn.Module):
         shards = lax.psum(1, self.axis_name) if shared else 1
         mean = average(channel_sum(x) / count)
         # of no consequence to the gradient: the distances from the mean add up to 0
-        centre = lax.stop_gradient(mean).reshape((1,) * (x.ndim - 1) + x.shape[-1:])
-        var = average(channel_sum(jnp.square(x - centre)) / count)
+        center = lax.stop_gradient(mean).reshape((1,) * (x.ndim - 1) + x.shape[-1:])
+        var = average(channel_sum(jnp.square(x - center)) / count)
         return mean, var, shards * count
 
 
@@ -203,7 +203,7 @@ def create_norm(
     scale_init: Initializer = nn.initializers.ones,
     name: str = "norm",
 ) -> Callable[..., jax.Array]:
-    """Kind of normalisation to a function `x [B, ..., C], train -> [B, ..., C]`.
+    """Kind of normalization to a function `x [B, ..., C], train -> [B, ..., C]`.
 
     To be called inside a module's compact method, where the weights go to `name`. Kinds: "batch";
     "layer" (over C alone, as tokens need); "instance" (over the pixels of a channel); "group" (32
@@ -220,8 +220,8 @@ def create_norm(
     build = lookup(NORMS, kind, kind="norm")
     fields = dict(dtype=dtype, scale_init=scale_init, name=name)
 
-    def normalise(x: jax.Array, *, train: bool = False) -> jax.Array:
+    def normalize(x: jax.Array, *, train: bool = False) -> jax.Array:
         module = build(x.shape[-1], axis_name, **fields)
         return module(x, train=train) if kind == "batch" else module(x)
 
-    return normalise
+    return normalize

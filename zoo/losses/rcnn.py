@@ -1,4 +1,4 @@
-"""What Faster R-CNN and Fast R-CNN minimise, from the samples that their outputs hold."""
+"""What Faster R-CNN and Fast R-CNN minimize, from the samples that their outputs hold."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ def rcnn_losses(
         3 in the RPN; Fast R-CNN and py-faster-rcnn's second stage have roi_beta=1.
 
     Source: Girshick 2015, Fast R-CNN, equations 1 to 3; Ren et al. 2015, Faster R-CNN, equation 1,
-    normalised as in their code; torchvision's compute_loss and fastrcnn_loss.
+    normalized as in their code; torchvision's compute_loss and fastrcnn_loss.
 
     >>> outputs = {"roi_logits": jnp.zeros((1, 1, 2)), "roi_deltas": jnp.zeros((1, 1, 2, 4))}
     >>> outputs |= {"roi_labels": jnp.array([[1]]), "roi_valid": jnp.array([[True]])}

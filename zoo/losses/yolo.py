@@ -28,10 +28,10 @@ class GridTargets(NamedTuple):
 def grid_targets(
     boxes: jax.Array, labels: jax.Array, valid: jax.Array, *, grid: Sequence[int], classes: int
 ) -> GridTargets:
-    """`[N, 4], [N], [N] -> [H, W], [H, W, K], [H, W, 4]`: each object to the cell of its centre.
+    """`[N, 4], [N], [N] -> [H, W], [H, W, K], [H, W, 4]`: each object to the cell of its center.
 
     `boxes` are (x0, y0, x1, y1) in a unit square. Of several objects in a cell the first row is
-    kept, as in darknet, which shuffles them before. Rows without an area, or whose centre lies
+    kept, as in darknet, which shuffles them before. Rows without an area, or whose center lies
     outside, are in no cell; a label that is no class leaves an object of no class.
 
     Source: fill_truth_region of darknet's data.c.
@@ -42,13 +42,13 @@ def grid_targets(
     ([[[0.0, 1.0], [0.0, 0.0]]], [0.5, 0.5, 0.7099999785423279, 1.0])
     """
     height, width = grid
-    centres = to_center_form(boxes)
-    inside = (centres[:, :2] >= 0).all(1) & (centres[:, :2] <= 1).all(1)
-    kept = valid & inside & (centres[:, 2:] > 0).all(1) & jnp.isfinite(centres).all(1)
-    centres = jnp.where(kept[:, None], centres, jnp.zeros_like(centres))
-    scale = jnp.array([[width, height]], centres.dtype)
-    corner = jnp.clip(jnp.floor(centres[:, :2] * scale), jnp.zeros_like(scale), scale - 1)
-    places = jnp.concatenate([centres[:, :2] * scale - corner, jnp.sqrt(centres[:, 2:])], 1)
+    centers = to_center_form(boxes)
+    inside = (centers[:, :2] >= 0).all(1) & (centers[:, :2] <= 1).all(1)
+    kept = valid & inside & (centers[:, 2:] > 0).all(1) & jnp.isfinite(centers).all(1)
+    centers = jnp.where(kept[:, None], centers, jnp.zeros_like(centers))
+    scale = jnp.array([[width, height]], centers.dtype)
+    corner = jnp.clip(jnp.floor(centers[:, :2] * scale), jnp.zeros_like(scale), scale - 1)
+    places = jnp.concatenate([centers[:, :2] * scale - corner, jnp.sqrt(centers[:, 2:])], 1)
 
     corner = corner.astype(jnp.int32)
     cell = jnp.where(kept, corner[:, 1] * width + corner[:, 0], height * width)
@@ -56,7 +56,7 @@ def grid_targets(
     first = jnp.full(height * width + 1, len(boxes), jnp.int32).at[cell].min(rows)[:-1]
     present = (first < len(boxes)).reshape(grid)
     row = jnp.minimum(first, len(boxes) - 1).reshape(grid)
-    onehot = jax.nn.one_hot(labels, classes, dtype=centres.dtype)
+    onehot = jax.nn.one_hot(labels, classes, dtype=centers.dtype)
 
     def of_cells(values: jax.Array) -> jax.Array:
         return jnp.where(present[..., None], values[row], jnp.zeros_like(values[row]))
@@ -68,7 +68,7 @@ def responsible_boxes(predicted: jax.Array, target: jax.Array) -> tuple[jax.Arra
     """`[H, W, P, 4], [H, W, 4] -> [H, W, P], [H, W]`: which box answers for an object, and its IoU.
 
     The one of the largest IoU; where all are 0 the one that is nearest, by the root mean square of
-    the differences of centre and sides. No gradient goes through it.
+    the differences of center and sides. No gradient goes through it.
 
     Source: forward_detection_layer of darknet's detection_layer.c.
 
@@ -82,10 +82,10 @@ def responsible_boxes(predicted: jax.Array, target: jax.Array) -> tuple[jax.Arra
     # within a cell, as darknet compares them: the cell's own corner moves both alike
     scale = jnp.array([width, height, 1, 1], predicted.dtype).reshape(1, 1, 1, 4)
 
-    def centred(values: jax.Array) -> jax.Array:
+    def centerd(values: jax.Array) -> jax.Array:
         return jnp.concatenate([values[..., :2], jnp.square(values[..., 2:])], -1) / scale
 
-    ours, truth = centred(predicted), centred(target[:, :, None])
+    ours, truth = centerd(predicted), centerd(target[:, :, None])
     across = jax.vmap(jax.vmap(box_iou))
     iou = across(from_center_form(ours), from_center_form(truth))[..., 0]
     far = jnp.square(ours - truth).sum(-1)

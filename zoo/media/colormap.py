@@ -1,4 +1,4 @@
-"""Colours of classes in masks."""
+"""Colors of classes in masks."""
 
 import numpy as np
 
@@ -6,27 +6,27 @@ import numpy as np
 def voc_colormap(classes: int) -> np.ndarray:
     """Number of classes -> [K, 3] uint8, red, green and blue of each; at most 256.
 
-    Class 0 is black, and 255, the value of ignored pixels, a pale grey-yellow: the same whatever K.
+    Class 0 is black, and 255, the value of ignored pixels, a pale gray-yellow: the same whatever K.
 
-    Source: the colour map of Pascal VOC's development kit (VOClabelcolormap.m): the bits of the
-    class, three by three, are the bits of the colours from the highest down.
+    Source: the color map of Pascal VOC's development kit (VOClabelcolormap.m): the bits of the
+    class, three by three, are the bits of the colors from the highest down.
 
     >>> voc_colormap(4).tolist()
     [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     """
     if not 0 <= classes <= 256:
-        raise ValueError(f"a palette has 0 to 256 colours; got {classes}")
+        raise ValueError(f"a palette has 0 to 256 colors; got {classes}")
     numbers = np.arange(classes)
-    colours = np.zeros((classes, 3), np.uint8)
+    colors = np.zeros((classes, 3), np.uint8)
     for place in range(8):
         for channel in range(3):
             bit = (numbers >> (3 * place + channel)) & 1
-            colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
-    return colours
+            colors[:, channel] |= (bit << (7 - place)).astype(np.uint8)
+    return colors
 
 
 def box_colormap(classes: int) -> np.ndarray:
-    """Number of classes -> [K, 3] uint8, the colours of boxes, which recur from the 255th on.
+    """Number of classes -> [K, 3] uint8, the colors of boxes, which recur from the 255th on.
 
     Those of `voc_colormap` from 1 on, where classes of Pascal VOC's masks begin, each a quarter of the
     way to white, for thin lines on dark pictures.

@@ -20,14 +20,14 @@ MAX_JPEG_SIDE = 65_500  # pixels of a side
 MIN_OVERLAY_SIDE = (
     384  # pixels: an overlay of less is enlarged, so that its legend can be read beside it
 )
-OVERLAY_ALPHA = 112  # of 255, of a class's colour over the image; at its borders all
+OVERLAY_ALPHA = 112  # of 255, of a class's color over the image; at its borders all
 MAX_LEGEND_ENTRIES = 48  # lines of a legend
 MAX_LABEL_LENGTH = 32  # letters of a name in it, and beside a box
 STRIP_FRAMES, STRIP_HEIGHT = (
     8,
     160,
 )  # frames of a strip, and pixels of their height, or as many as a model sees
-BRIGHT_LUMA = 140  # of 255, of a colour on which words are black
+BRIGHT_LUMA = 140  # of 255, of a color on which words are black
 
 
 def import_pillow() -> tuple[Any, Any]:
@@ -44,7 +44,7 @@ def import_pillow() -> tuple[Any, Any]:
 def convert_mode(image: Any, mode: str) -> Any:
     """The image in `mode` "L" or "RGB": 16 bits become 8, transparent pixels white."""
     Image, _ = import_pillow()
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion clips at 255
+    if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion clips at 255
         values = np.asarray(image).clip(0, 65535)
         image = Image.fromarray(np.round(values / 257).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
@@ -166,7 +166,7 @@ def draw_overlay(
 ) -> Any:
     """uint8 [H, W, C], [H, W], [256, 3], (class, share, name) ... -> Pillow's image with a legend below.
 
-    Classes whose colour is black are left as they are, so that a background does not darken.
+    Classes whose color is black are left as they are, so that a background does not darken.
     """
     Image, _ = import_pillow()
     factor = max(1, round(MIN_OVERLAY_SIDE / max(mask.shape)))
@@ -206,10 +206,10 @@ def draw_legend(image: Any, palette: np.ndarray, entries: Sequence[tuple[int, fl
     for place, (number, words) in enumerate(rows):
         left = em + cell * (place // lines)
         top = image.height + int(0.7 * em) + int(1.6 * em * (place % lines))
-        colour = tuple(palette[number].tolist())
-        hollow = not any(colour)  # as black is drawn over the image
+        color = tuple(palette[number].tolist())
+        hollow = not any(color)  # as black is drawn over the image
         box = (left, top, left + em, top + em)
-        draw.rectangle(box, fill="white" if hollow else colour, outline="grey")
+        draw.rectangle(box, fill="white" if hollow else color, outline="gray")
         draw.text((left + 1.5 * em, top + em / 2), words, "black", font=font, anchor="lm")
     if hidden:
         left = em + cell * (len(rows) // lines)
@@ -236,17 +236,15 @@ def draw_boxes(
     font = ImageFont.load_default(em)
     draw = ImageDraw.Draw(picture)
     rows = list(zip((factor * boxes).tolist(), colors.tolist(), captions, strict=True))
-    for (x0, y0, x1, y1), colour, text in reversed(rows):
-        colour = tuple(colour)
-        draw.rectangle(
-            (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=em // 6 + 1
-        )
+    for (x0, y0, x1, y1), color, text in reversed(rows):
+        color = tuple(color)
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=color, width=em // 6 + 1)
         text = text if len(text) <= MAX_LABEL_LENGTH else f"{text[: MAX_LABEL_LENGTH - 1]}…"
         wide, high = font.getlength(text) + em // 2, int(1.3 * em)
         left = max(0, min(x0, size[0] - wide))
         top = y0 - high if y0 >= high else y0  # above the box where there is room
-        draw.rectangle((left, top, left + wide, top + high), fill=colour)
-        dark = np.mean(colour) > BRIGHT_LUMA
+        draw.rectangle((left, top, left + wide, top + high), fill=color)
+        dark = np.mean(color) > BRIGHT_LUMA
         place = (left + em / 4, top + high / 2)
         draw.text(place, text, "black" if dark else "white", font=font, anchor="lm")
     return picture

@@ -77,7 +77,7 @@ class AlexNet(nn.Module):
             edges = ceil_padding(x.shape[1:3], (3, 3), (2, 2)) if self.ceil else "VALID"
             x = max_pool(x, (3, 3), (2, 2), edges)
             if self.lrn_last and k <= 2:
-                x = self.normalise(x)
+                x = self.normalize(x)
         outputs["pooled"] = x.mean((1, 2))
         if self.num_classes:
             outputs |= self.head(x, train=train)
@@ -101,10 +101,10 @@ class AlexNet(nn.Module):
             )(x)
             x = act(x)
             if layer <= 2 and not self.lrn_last:
-                x = self.normalise(x)
+                x = self.normalize(x)
         return x
 
-    def normalise(self, x: jax.Array) -> jax.Array:
+    def normalize(self, x: jax.Array) -> jax.Array:
         if self.lrn is None:
             return x
         size, alpha, beta, k = self.lrn

@@ -14,11 +14,11 @@ from zoo.layers.initializer import lookup_initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import avg_pool
 
-KINDS = ("grey", "across", "down", "flow_across", "flow_down")  # of maps, in this order
+KINDS = ("gray", "across", "down", "flow_across", "flow_down")  # of maps, in this order
 
 
 def stack_frames(maps: int) -> tuple[int, ...]:
-    """Channels `[..., C] -> [C]` parted by kind: T grey, T and T of gradients, T - 1 and T - 1 of flow.
+    """Channels `[..., C] -> [C]` parted by kind: T gray, T and T of gradients, T - 1 and T - 1 of flow.
 
     ValueError where no clip of frames has that many.
 
@@ -90,7 +90,7 @@ class FullConv(nn.Module):
 class CNN3D(nn.Module):
     """`[B, H, W, 5 T - 2] -> {stage1, stage2, pooled [B, 128], logits [B, K]}`: maps of T frames.
 
-    The maps are the host's (train.data makes them): T grey frames, T of their gradients across and T
+    The maps are the host's (train.data makes them): T gray frames, T of their gradients across and T
     down, T - 1 of the flow across and T - 1 down. Of each kind C2 has `sets` kernels of 3 frames x
     `kernels[0]`, and C4 `more` of 3 x `kernels[1]` for each set; both slide along time, so that the
     maps become two fewer. S3 and S5 are means over `windows` squared. C6 sees all of what is left, so

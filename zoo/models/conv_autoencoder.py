@@ -16,7 +16,7 @@ from zoo.layers.conv_norm import ConvNorm
 def upsample_double(x: jax.Array, like: jax.Array) -> jax.Array:
     """`[B, h, w, C], [B, H, W, D] -> [B, H, W, C]`: each pixel four times, cut to H x W of 2h x 2w.
 
-    Source: nearest-neighbour upsampling before a convolution, as Odena et al. 2016, Deconvolution
+    Source: nearest-neighbor upsampling before a convolution, as Odena et al. 2016, Deconvolution
     and Checkerboard Artifacts, advise.
 
     >>> upsample_double(jnp.arange(4.0).reshape(1, 2, 2, 1), jnp.zeros((1, 3, 4, 1)))[0, :, :, 0].tolist()

@@ -137,13 +137,15 @@ class FastRCNN(nn.Module):
             **self.coding,
         )
         boxes = {name: targets[name] for name in BOX_KEYS}
-        return jax.vmap(of_one)(keys, targets["proposals"], targets["proposal_valid"], ground_truth=boxes)
+        return jax.vmap(of_one)(
+            keys, targets["proposals"], targets["proposal_valid"], ground_truth=boxes
+        )
 
 
 def external_proposals(sizes: jax.Array, targets: Targets | None) -> tuple[jax.Array, jax.Array]:
     """`[B, 2], {proposals [B, P, 4], ...} or None -> [B, P, 4], [B, P]`: the picture if None.
 
-    Source: a model is initialised, and counted, by an image alone.
+    Source: a model is initialized, and counted, by an image alone.
 
     >>> external_proposals(jnp.array([[8, 9]]), None)[0].tolist()
     [[[0.0, 0.0, 8.0, 7.0]]]

@@ -31,7 +31,7 @@ class CNNM(nn.Module):
 
     Both nets of the two-stream network: of a frame, or of C = 2 L channels of flow, x and y in turn.
     The stages are what the three max-poolings see, of stride 2, 8 and 16; windows may be cut short,
-    as in Caffe. `normalised` says after which stages there is local response normalisation. `pooled`
+    as in Caffe. `normalized` says after which stages there is local response normalization. `pooled`
     is the mean of the last pooling's map; the head flattens it, by rows, columns and channels, after
     averaging it to 6 x 6 where the image is not 224 x 224. `num_classes=0` leaves it out. Dropout is
     on the outputs of fc6 and fc7 (published: 0.9 where a stream is trained from scratch).
@@ -48,7 +48,7 @@ class CNNM(nn.Module):
     num_classes: int = 101
     layers: tuple[tuple[tuple[int, int, int, int], ...], ...] = CNN_M
     hidden: tuple[int, int] = (4096, 2048)
-    normalised: tuple[bool, ...] = (True, True, False)
+    normalized: tuple[bool, ...] = (True, True, False)
     dropout: float = 0.5
     act: str = "relu"
     kernel_init: str = "torch"
@@ -74,7 +74,7 @@ class CNNM(nn.Module):
                     name=f"conv{number}",
                 )(x)
                 x = act(x)
-            if self.normalised[k - 1]:
+            if self.normalized[k - 1]:
                 x = local_response_norm(x, size=5, alpha=5e-4, beta=0.75, k=2.0)
             outputs[f"stage{k}"] = x
             x = max_pool(x, (3, 3), (2, 2), ceil_padding(x.shape[1:3], (3, 3), (2, 2)))
@@ -101,7 +101,7 @@ class TwoStream(nn.Module):
     axis_name become those here. The scores are the mean of both softmaxes and `logits` their
     logarithms, so that softmax gives them back; each stream's own are `spatial_logits` and
     `temporal_logits`, its maps spatial_stageK and temporal_stageK. `num_classes=0` leaves both
-    heads out. Frame and flow may come as one image, `[B, H, W, 3 + 2 L]`, the frame's colours first.
+    heads out. Frame and flow may come as one image, `[B, H, W, 3 + 2 L]`, the frame's colors first.
 
     Source: Simonyan & Zisserman 2014, Two-Stream Convolutional Networks for Action Recognition in
     Videos, section 2, fusion by averaging.
@@ -182,7 +182,7 @@ VARIANTS = {  # fields of TwoStream, and of CNNM; parameters
         )
     ),
     "two_stream_temporal_cnn_m": dict(  # 90,707,781
-        normalised=(True, False, False),
+        normalized=(True, False, False),
         card=dict(
             **SINGLE_STREAM,
             input=(224, 224, 20),

@@ -21,7 +21,7 @@ from zoo.ops.pooling import max_pool
 from zoo.ops.resize import resize
 
 # He's N counts the nodes that come in: of the 2 x 2 taps of stride 2 one meets each output, where
-# the initialiser counts four.
+# the initializer counts four.
 UP_INIT = nn.initializers.variance_scaling(2.0 * 4, "fan_in", "normal")
 
 
@@ -280,7 +280,7 @@ CARD = dict(
     input=(572, 572, 1),
     paper="Ronneberger, Fischer, Brox 2015, U-Net: Convolutional Networks for Biomedical Image "
     "Segmentation",
-    # none is told; grey values of microscopes come to about mean 0 and variance 1
+    # none is told; gray values of microscopes come to about mean 0 and variance 1
     preprocessing=dict(mean=(0.5,), std=(0.25,)),
     assembled=dict(padding="torch", norm="batch", upsample="nearest", width=16, dropout=0.0),
 )

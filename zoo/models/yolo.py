@@ -140,7 +140,7 @@ class YOLO(nn.Module):
 
     Boxes come in evaluation alone; see `postprocess_detections` for them, their `threshold` and `overlap`. M is
     the field `postprocess_detections`. `truth` may hold "size" [B, 2], the picture's part of each image. A net
-    takes images of the size that it was initialised with. `num_classes=0`: the stages alone.
+    takes images of the size that it was initialized with. `num_classes=0`: the stages alone.
 
     Source: Redmon et al. 2016, You Only Look Once, figure 3 and section 2.2; darknet's yolov1.cfg
     and yolov1-tiny.cfg, whose weights load (zoo.weights.formats.darknet).

@@ -18,7 +18,7 @@ def paper_anchors(
 
     The last pixel counts in (`pixel_offset` = 1 of zoo.ops.boxes), and the sides of the `base` are rounded
     before they are scaled: ratios of height to width are near to, not equal to those asked for.
-    Their centre is that of the base's pixels, of which the `first` has the number 1, as published;
+    Their center is that of the base's pixels, of which the `first` has the number 1, as published;
     where pixels count from 0, as in these boxes, `first` = 0 is the same place, one less in all.
 
     Source: Ren et al. 2015, Faster R-CNN, 3.1.1; the nine numbers stand in generate_anchors.py of
@@ -32,8 +32,8 @@ def paper_anchors(
     height = np.round(width * ratio)
     sides = np.stack([width, height], -1)[:, None] * scale[None, :, None]
     half = (sides.reshape(-1, 2) - 1) / 2
-    centre = first + (base - 1) / 2
-    return np.concatenate([centre - half, centre + half], -1).astype(np.float32)
+    center = first + (base - 1) / 2
+    return np.concatenate([center - half, center + half], -1).astype(np.float32)
 
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> np.ndarray:

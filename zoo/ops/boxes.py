@@ -32,7 +32,7 @@ def box_area(boxes: jax.Array, *, pixel_offset: float = 0.0) -> jax.Array:
 
 
 def to_center_form(boxes: jax.Array) -> jax.Array:
-    """`[..., 4] -> [..., 4]`: (x0, y0, x1, y1) to (centre x, centre y, width, height).
+    """`[..., 4] -> [..., 4]`: (x0, y0, x1, y1) to (center x, center y, width, height).
 
     Source: torchvision.ops.box_convert, "xyxy" to "cxcywh".
 
@@ -44,15 +44,15 @@ def to_center_form(boxes: jax.Array) -> jax.Array:
 
 
 def from_center_form(boxes: jax.Array) -> jax.Array:
-    """`[..., 4] -> [..., 4]`: (centre x, centre y, width, height) to (x0, y0, x1, y1).
+    """`[..., 4] -> [..., 4]`: (center x, center y, width, height) to (x0, y0, x1, y1).
 
     Source: torchvision.ops.box_convert, "cxcywh" to "xyxy".
 
     >>> from_center_form(jnp.array([2.0, 1.0, 4.0, 2.0])).tolist()
     [0.0, 0.0, 4.0, 2.0]
     """
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return jnp.concatenate([centre - half, centre + half], -1)
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return jnp.concatenate([center - half, center + half], -1)
 
 
 def clip_boxes(
@@ -107,7 +107,7 @@ def box_giou(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def box_diou(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`[N, 4], [M, 4] -> [N, M]`: IoU less (distance of the centres / diagonal of the hull)^2.
+    """`[N, 4], [M, 4] -> [N, M]`: IoU less (distance of the centers / diagonal of the hull)^2.
 
     torchvision adds 1e-7 to the squared diagonal.
 
@@ -133,7 +133,7 @@ def encode_boxes(
 ) -> jax.Array:
     """`[..., 4], [..., 4] -> [..., 4]`: what `decode_boxes` is to be given to make `boxes` of `anchors`.
 
-    The way between the centres in sides of the anchor, and the logarithm of the sides' ratio, each
+    The way between the centers in sides of the anchor, and the logarithm of the sides' ratio, each
     times its weight: (10, 10, 5, 5) are the deviations 0.1, 0.1, 0.2, 0.2 by which py-faster-rcnn
     divides. 0 in all four where one of the two has no area.
 
@@ -165,7 +165,7 @@ def decode_boxes(
 
     Of equal ranks; axes of 1 repeat, so that [R, K, 4] takes anchors [R, 1, 4]. A side grows by
     exp(`clip_boxes`) at most (math.inf: as it is); NaN of a regressor stays NaN. An anchor without area
-    is the box of side 1 around its centre, or around 0 where that is not finite.
+    is the box of side 1 around its center, or around 0 where that is not finite.
     With `pixel_offset` = 1 a box is one pixel larger than the one that was encoded, as it was published.
 
     Source: torchvision's BoxCoder.decode_single; with `pixel_offset` = 1 and `clip_boxes` = math.inf
@@ -175,13 +175,13 @@ def decode_boxes(
     [[5.0, 0.0, 15.0, 10.0]]
     """
     deltas, anchors = _check_same_shape(deltas, anchors)
-    centre, sides, _ = _center_and_size(anchors, pixel_offset)
+    center, sides, _ = _center_and_size(anchors, pixel_offset)
     deltas = deltas / _weights_like(weights, deltas)
     growth = deltas[..., 2:]
     if max_log_ratio < math.inf:
         growth = jnp.minimum(growth, jnp.asarray(max_log_ratio, growth.dtype))
-    centre, half = centre + deltas[..., :2] * sides, jnp.exp(growth) * sides / 2
-    return jnp.concatenate([centre - half, centre + half], -1)
+    center, half = center + deltas[..., :2] * sides, jnp.exp(growth) * sides / 2
+    return jnp.concatenate([center - half, center + half], -1)
 
 
 def _accumulation_dtype(*arrays: jax.Array) -> list[jax.Array]:
@@ -244,13 +244,13 @@ def _safe_divide(part: jax.Array, whole: jax.Array) -> jax.Array:
 def _center_and_size(
     boxes: jax.Array, pixel_offset: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`[..., 4] -> [..., 2], [..., 2], [..., 1]`: centres, sides (1 where there is none), whether."""
+    """`[..., 4] -> [..., 2], [..., 2], [..., 1]`: centers, sides (1 where there is none), whether."""
     boxes, usable = _is_finite(boxes)
     sides = boxes[..., 2:] - boxes[..., :2] + jnp.asarray(pixel_offset, boxes.dtype)
     some = sides > jnp.asarray(MIN_SIDE, boxes.dtype)
-    centre = boxes[..., :2] + sides / 2
+    center = boxes[..., :2] + sides / 2
     sides = jnp.where(some, sides, jnp.ones_like(sides))
-    return centre, sides, usable & jnp.all(some, -1, keepdims=True)
+    return center, sides, usable & jnp.all(some, -1, keepdims=True)
 
 
 def _weights_like(weights: Sequence[float], like: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Sums over all pixels of each channel, and what a normalisation by them needs.
+"""Sums over all pixels of each channel, and what a normalization by them needs.
 
 XLA:CPU sums the rows of a matrix of few columns on one core, an element at a time. Figures are
 milliseconds on two cores with AVX-512, float32, jax 0.10.1.

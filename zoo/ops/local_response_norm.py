@@ -1,4 +1,4 @@
-"""Normalisation without parameters."""
+"""Normalization without parameters."""
 
 import functools
 

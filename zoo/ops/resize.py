@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 MAX_MATRIX_SIDE = (
-    32  # times that an image is enlarged by sums of neighbours: they are written out one by one
+    32  # times that an image is enlarged by sums of neighbors: they are written out one by one
 )
 
 
@@ -18,7 +18,7 @@ def linear_matrix(
 ) -> np.ndarray:
     """`-> [size, length]`, row i the weights of the pixels that output i is interpolated from.
 
-    Centres of pixels lie at i + 0.5 of each scale; with `align_corners` the first and the last ones
+    Centers of pixels lie at i + 0.5 of each scale; with `align_corners` the first and the last ones
     fall on each other instead. `antialias` widens the triangle where the image shrinks.
 
     Source: jax.image.resize, "linear"; torch.nn.functional.interpolate, "bilinear".
@@ -47,7 +47,7 @@ def resize(
     """`[B, H, W, C], (B, H', W', C) -> [B, H', W', C]`: jax.image.resize, "nearest" and "linear".
 
     Of any rank; axes that keep their size are left alone. "nearest" takes the pixel in which the
-    output's centre lies (torch's "nearest-exact"; its "nearest" is the same where sizes divide).
+    output's center lies (torch's "nearest-exact"; its "nearest" is the same where sizes divide).
     "linear" is torch's "bilinear" where `antialias` and `align_corners` say the same as there.
     ValueError for another method.
 
@@ -106,7 +106,7 @@ def _apply_matrix(image: jax.Array, matrix: jax.Array, axis: int, precision: Any
 
 
 def _interpolate_integer_factor(image: jax.Array, axis: int, factor: int) -> jax.Array:
-    """`[..., L, ...] -> [..., factor L, ...]`: weighted sums of neighbours, by places in a pixel.
+    """`[..., L, ...] -> [..., factor L, ...]`: weighted sums of neighbors, by places in a pixel.
 
     Products of matrices compute with L pixels where two count. 4 x 28² x 256 to 56²: 9.6 to 1.5
     milliseconds, with the gradient 13.4 to 5.0; 2 x 32² x 21 to 256²: 8.8 to 1.5, 5.6 to 1.0.

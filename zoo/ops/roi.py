@@ -47,7 +47,7 @@ def roi_align(
     `spatial_scale` is pixels of the map per pixel of the boxes. A cell has `sampling_ratio` x `sampling_ratio` samples;
     with -1 one for each pixel of the map that it is high and wide, rounded up, which is exact for
     boxes up to twice as large as the map; larger ones have no more. Samples more than a pixel
-    outside of the map are 0, as is all of a box that is not finite. `aligned` puts the centre of
+    outside of the map are 0, as is all of a box that is not finite. `aligned` puts the center of
     pixel i at i + 0.5; without it boxes lie half a pixel off and are a pixel large at least, as the
     first published implementations have them. The gradient is to `features`, boxes get none.
 

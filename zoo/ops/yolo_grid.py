@@ -12,7 +12,7 @@ class GridOutputs(NamedTuple):
     """`[..., 5 P + K] -> [..., K], [..., P], [..., P, 4]`: the parts of a grid of P boxes a cell.
 
     `classes` are the K classes' probabilities where there is an object, `confidence` is each box's
-    that there is one, times its IoU with it, and `boxes` are its centre (x, y), counted in cells
+    that there is one, times its IoU with it, and `boxes` are its center (x, y), counted in cells
     from the cell's top left corner, and the square roots of its width and height, as parts of the
     image's.
 

@@ -181,7 +181,7 @@ def adapt_scanned(
 def adapt_in_channels(kernel: np.ndarray, old: int, new: int) -> np.ndarray:
     """`[..., times * old, O] -> [..., times * new, O]`: a first kernel, for other channels.
 
-    A single channel gets the sum of all, so that grey is seen as colour whose channels are equal.
+    A single channel gets the sum of all, so that gray is seen as color whose channels are equal.
     Several get the old ones, over and over, by old / new: the outputs keep their size.
 
     Source: timm's adapt_input_conv, which has it for three channels.

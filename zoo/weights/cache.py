@@ -36,11 +36,11 @@ def hub_url(source: str) -> str:
     >>> hub_url("hf://timm/resnet50.a1_in1k")
     'https://huggingface.co/timm/resnet50.a1_in1k/resolve/main/model.safetensors'
     """
-    organisation, _, rest = source.removeprefix("hf://").partition("/")
+    organization, _, rest = source.removeprefix("hf://").partition("/")
     repository, _, file = rest.partition("/")
-    if not organisation or not repository:
+    if not organization or not repository:
         raise ValueError(f"expected hf://ORG/REPO or hf://ORG/REPO/FILE, got {source}")
-    return f"{HUB_URL}/{organisation}/{repository}/resolve/main/{file or 'model.safetensors'}"
+    return f"{HUB_URL}/{organization}/{repository}/resolve/main/{file or 'model.safetensors'}"
 
 
 def cache_folder() -> pathlib.Path:

@@ -8,7 +8,7 @@ from flax import traverse_util
 
 from zoo.lookup import lookup
 
-MODES: dict[str, Any] = dict.fromkeys(("mean", "centre"))
+MODES: dict[str, Any] = dict.fromkeys(("mean", "center"))
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,11 +34,11 @@ def inflate(
 
     `like` are the 3-D network's variables, or their shapes, under the same paths: slow_r50 is called
     as resnet50 is. "mean" repeats a kernel over the frames, over how many they are, so that a still
-    clip, away from its ends, gives what the image does; "centre" puts it on the middle one with zeros
+    clip, away from its ends, gives what the image does; "center" puts it on the middle one with zeros
     beside, so that every frame of any clip does. What has the same shape is kept. ValueError for other
     layers or shapes: of another number of classes, say, for which the heads are to be left out.
 
-    Source: Carreira & Zisserman 2017, Quo Vadis, Action Recognition?, section 2.4.1; "centre" is
+    Source: Carreira & Zisserman 2017, Quo Vadis, Action Recognition?, section 2.4.1; "center" is
     Girdhar et al. 2018, Detect-and-Track, which compares both.
 
     >>> wide = {"params": {"conv": {"kernel": jnp.zeros((3, 1, 1, 2, 4))}}}
@@ -55,7 +55,7 @@ def inflate(
             frames = wanted.shape[0]
             middle = jnp.arange(frames) == frames // 2
             share = (
-                middle.astype(kernel.dtype) if mode == "centre" else jnp.full(frames, 1 / frames)
+                middle.astype(kernel.dtype) if mode == "center" else jnp.full(frames, 1 / frames)
             )
             kernel = share.reshape(-1, 1, 1, 1, 1).astype(kernel.dtype) * kernel[None]
         made[path] = kernel
@@ -63,17 +63,17 @@ def inflate(
 
 
 def adapt_to_flow(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """First kernel `[h, w, 3, D] -> [h, w, 2 L, D]`: variables for colours to those for flow.
+    """First kernel `[h, w, 3, D] -> [h, w, 2 L, D]`: variables for colors to those for flow.
 
-    The mean over the colours, for each of the channels. `like` are the variables of the same model for
+    The mean over the colors, for each of the channels. `like` are the variables of the same model for
     flow, or their shapes. ValueError where more than one kernel differs, or one in more.
 
     Source: Wang et al. 2015, Towards Good Practices for Very Deep Two-Stream ConvNets, section 2.2;
     Feichtenhofer et al. 2016, twostreamfusion.
 
-    >>> colour = {"params": {"conv1": {"kernel": jnp.arange(3.0).reshape(1, 1, 3, 1)}}}
+    >>> color = {"params": {"conv1": {"kernel": jnp.arange(3.0).reshape(1, 1, 3, 1)}}}
     >>> flow = {"params": {"conv1": {"kernel": jnp.zeros((1, 1, 4, 1))}}}
-    >>> adapt_to_flow(colour, flow)["params"]["conv1"]["kernel"].ravel().tolist()
+    >>> adapt_to_flow(color, flow)["params"]["conv1"]["kernel"].ravel().tolist()
     [1.0, 1.0, 1.0, 1.0]
     """
     made, changed = {}, []

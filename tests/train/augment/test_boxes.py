@@ -65,7 +65,7 @@ def test_a_box_holds_its_pixels(name, canvas):
             assert not image[height:].any() and not image[:, width:].any()
         for channel in range(3):
             rows, columns = np.nonzero(image[:height, :width, channel] > 0.5)
-            if not valid[channel]:  # with `visible` of 0 nothing is left; a patch wants the centre
+            if not valid[channel]:  # with `visible` of 0 nothing is left; a patch wants the center
                 assert not len(rows) or name == "patch"
                 continue
             if len(rows) == 0:
@@ -130,8 +130,8 @@ def test_patches_overlap_an_object(overlap):
         area = (BOXES[:3, 2:] - BOXES[:3, :2]).prod(1)
         iou = shared / (area + (part[2:] - part[:2]).prod() - shared)
         assert iou.max() >= overlap - 1e-3 or np.allclose(part, [0, 0, WIDTH, HEIGHT], atol=0.01)
-        centre = (BOXES[:3, :2] + BOXES[:3, 2:]) / 2
-        inside = ((centre > part[:2]) & (centre < part[2:])).all(1)
+        center = (BOXES[:3, :2] + BOXES[:3, 2:]) / 2
+        inside = ((center > part[:2]) & (center < part[2:])).all(1)
         np.testing.assert_array_equal(valid[:3], inside)
         assert valid.any()
         scale = np.array([1 / wide, 1 / high] * 2)

@@ -22,14 +22,14 @@ def one():
     return {"video": jnp.asarray(video), "flow": jnp.asarray(flow), "label": jnp.int32(2)}
 
 
-COLOURS = {
+COLORS = {
     "brightness": partial(augment.brightness, amount=0.5),
     "hue": partial(augment.hue, amount=0.5),
     "pca": augment.pca_color,
     "noise": partial(augment.noise, deviation=0.1),
 }
 FRAMEWISE = {
-    **{name: clip.same_for_all_frames(function) for name, function in COLOURS.items()},
+    **{name: clip.same_for_all_frames(function) for name, function in COLORS.items()},
     "crop": partial(clip.crop, size=(16, 12)),
     "scaled_crop": partial(clip.scaled_crop, sides=(22, 40), size=(16, 16)),
     "flip": clip.flip,
@@ -45,11 +45,11 @@ def test_all_frames_have_one_draw_and_clips_their_own(one, name):
     assert len({frame.tobytes() for frame in video[:, 0]}) > (1 if name == "flip" else 5)
 
 
-@pytest.mark.parametrize("name", COLOURS)
-def test_colours_are_those_of_images_and_leave_flow(one, name):
+@pytest.mark.parametrize("name", COLORS)
+def test_colors_are_those_of_images_and_leave_flow(one, name):
     key = KEYS[0]
-    drawn = clip.same_for_all_frames(COLOURS[name])(key, one)
-    np.testing.assert_array_equal(drawn["video"][3], COLOURS[name](key, one["video"][3]))
+    drawn = clip.same_for_all_frames(COLORS[name])(key, one)
+    np.testing.assert_array_equal(drawn["video"][3], COLORS[name](key, one["video"][3]))
     np.testing.assert_array_equal(drawn["flow"], one["flow"])
 
 

@@ -1,4 +1,4 @@
-"""Against Pillow, the standard library, numpy and the laws of colour."""
+"""Against Pillow, the standard library, numpy and the laws of color."""
 
 import colorsys
 from functools import partial
@@ -23,7 +23,7 @@ FACTORS = jnp.array([0.0, 0.35, 1.0, 1.7, 3.0])
 
 @pytest.mark.parametrize("name", ENHANCE)
 def test_adjustments_are_pillows(photograph, name):
-    """Within a level, where Pillow cuts off; and its grey is of whole levels, so within two."""
+    """Within a level, where Pillow cuts off; and its gray is of whole levels, so within two."""
     ours, theirs = ENHANCE[name]
     adjusted = jax.jit(jax.vmap(ours, in_axes=(None, 0)))(jnp.asarray(photograph), FACTORS)
     for factor, image in zip(FACTORS, np.asarray(adjusted, int), strict=True):
@@ -35,9 +35,9 @@ def test_adjustments_are_pillows(photograph, name):
 
 
 def test_adjustments_of_one_channel():
-    grey = jnp.asarray(np.arange(64).reshape(8, 8, 1), jnp.uint8)
-    np.testing.assert_array_equal(color.adjust_saturation(grey, 0.0), grey)
-    np.testing.assert_array_equal(color.adjust_hue(grey, 0.3), grey)
+    gray = jnp.asarray(np.arange(64).reshape(8, 8, 1), jnp.uint8)
+    np.testing.assert_array_equal(color.adjust_saturation(gray, 0.0), gray)
+    np.testing.assert_array_equal(color.adjust_hue(gray, 0.3), gray)
     with pytest.raises(ValueError, match="1 or 3 channels, got 4"):
         color.adjust_saturation(jnp.zeros((8, 8, 4)), 0.0)
 
@@ -69,7 +69,7 @@ def test_a_whole_turn_of_hue_is_none(photograph):
 
 
 @pytest.mark.parametrize("deviation", [0.3, 1.5, 6.0])
-def test_blur_is_a_normalised_convolution(photograph, deviation):
+def test_blur_is_a_normalized_convolution(photograph, deviation):
     """Every pixel by the sum over all others, written out."""
     y, x = np.mgrid[:24, :20]
     distance = (y[..., None, None] - y) ** 2 + (x[..., None, None] - x) ** 2
@@ -81,19 +81,19 @@ def test_blur_is_a_normalised_convolution(photograph, deviation):
 
 
 def test_noise_has_its_deviation():
-    grey = jnp.full((64, 64, 3), 0.5)
-    noisy = np.asarray(color.noise(jax.random.key(0), grey, deviation=0.1))
+    gray = jnp.full((64, 64, 3), 0.5)
+    noisy = np.asarray(color.noise(jax.random.key(0), gray, deviation=0.1))
     assert abs(noisy.std() - 0.1) < 0.003 and abs(noisy.mean() - 0.5) < 0.004
     assert len(np.unique(noisy[0, 0])) == 3, "each channel has its own"
 
 
-def test_pca_colour_lies_along_the_axes():
-    """Over many keys the added colours have the published directions and deviations."""
+def test_pca_color_lies_along_the_axes():
+    """Over many keys the added colors have the published directions and deviations."""
     directions, deviations = np.array(color.PCA_DIRECTIONS), np.array(color.PCA_DEVIATIONS)
     np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=2e-4)
     keys = jax.random.split(jax.random.key(0), 4000)
-    grey = jnp.full((2, 2, 3), 0.5)
-    drawn = jax.jit(jax.vmap(partial(color.pca_color, image=grey, deviation=0.1)))(keys)
+    gray = jnp.full((2, 2, 3), 0.5)
+    drawn = jax.jit(jax.vmap(partial(color.pca_color, image=gray, deviation=0.1)))(keys)
     added = np.asarray(drawn, np.float64) - 0.5
     np.testing.assert_array_equal(added, np.broadcast_to(added[:, :1, :1], added.shape))
     along = added[:, 0, 0] @ directions
@@ -104,7 +104,7 @@ def test_pca_colour_lies_along_the_axes():
 
 
 def test_factors_are_uniform_in_their_range():
-    """A grey of 0.4 times a factor in 1 +- 0.5 spreads evenly over 0.2 to 0.6."""
+    """A gray of 0.4 times a factor in 1 +- 0.5 spreads evenly over 0.2 to 0.6."""
     keys = jax.random.split(jax.random.key(0), 1000)
     image = jnp.full((1, 1, 1), 0.4)
     levels = jax.vmap(partial(color.brightness, image=image, amount=0.5))(keys).ravel()
@@ -137,8 +137,8 @@ def test_hsv_is_colorsys_s(turn, saturation, exposure):
 
 
 def test_hsv_multiplies_and_divides_alike():
-    grey = jnp.full((1, 1, 1), 0.25, jnp.float32)
+    gray = jnp.full((1, 1, 1), 0.25, jnp.float32)
     keys = jax.random.split(jax.random.key(0), 400)
-    drawn = np.asarray(jax.vmap(color.hsv, in_axes=(0, None))(keys, grey)).ravel() / 0.25
+    drawn = np.asarray(jax.vmap(color.hsv, in_axes=(0, None))(keys, gray)).ravel() / 0.25
     assert 1 / 1.5 <= drawn.min() < 0.69 and 1.45 < drawn.max() <= 1.5
     assert abs((drawn > 1).mean() - 0.5) < 0.13

@@ -52,11 +52,11 @@ def test_turns_are_pillows(photograph, degrees):
     assert np.mean(difference > 1) < 0.01
 
 
-def test_inverse_about_centre_undoes():
+def test_inverse_about_center_undoes():
     linear, move = jnp.array([[1.1, 0.3], [-0.2, 0.7]]), jnp.array([3.0, -2.0])
     matrix = geometry.inverse_about_center(linear, move, height=24, width=20)
-    centre, point = np.array([10.0, 12.0]), np.array([4.0, 7.0])
-    moved = np.asarray(linear) @ (point - centre) + centre + np.asarray(move)
+    center, point = np.array([10.0, 12.0]), np.array([4.0, 7.0])
+    moved = np.asarray(linear) @ (point - center) + center + np.asarray(move)
     np.testing.assert_allclose(matrix @ jnp.array([*moved, 1.0]), point, atol=1e-5)
 
 
@@ -105,13 +105,13 @@ def draws(function, *, image, count=400):
 
 
 def ramps(size: int) -> jax.Array:
-    """[size, size, 2] floats: x and y of each pixel's centre over the size."""
+    """[size, size, 2] floats: x and y of each pixel's center over the size."""
     y, x = np.mgrid[:size, :size]
     return jnp.asarray((np.stack([x, y], -1) + 0.5) / size, jnp.float32)
 
 
 def middle(images: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Warped ramps -> where the centre came from [N, 2] and the inverse's linear part [N, 2, 2]."""
+    """Warped ramps -> where the center came from [N, 2] and the inverse's linear part [N, 2, 2]."""
     low, high = size // 2 - 1, size // 2
     block = images[:, low : high + 1, low : high + 1]
     along_x = (block[:, :, 1] - block[:, :, 0]).mean(1) * size
@@ -120,8 +120,8 @@ def middle(images: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_rotate_draws_uniform_angles():
-    centre, linear = middle(draws(partial(geometry.rotate, degrees=30.0), image=ramps(16)), 16)
-    np.testing.assert_allclose(centre, 8.0, atol=1e-3)
+    center, linear = middle(draws(partial(geometry.rotate, degrees=30.0), image=ramps(16)), 16)
+    np.testing.assert_allclose(center, 8.0, atol=1e-3)
     np.testing.assert_allclose(np.linalg.det(linear), 1.0, atol=1e-3)
     degrees = np.rad2deg(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
     assert np.all(np.abs(degrees) <= 30.01)
@@ -130,18 +130,18 @@ def test_rotate_draws_uniform_angles():
 
 def test_translate_draws_uniform_moves():
     function = partial(geometry.translate, share=0.25)
-    centre, linear = middle(draws(function, image=ramps(16)), 16)
+    center, linear = middle(draws(function, image=ramps(16)), 16)
     np.testing.assert_allclose(linear, np.broadcast_to(np.eye(2), linear.shape), atol=1e-3)
-    assert np.all(np.abs(centre - 8) <= 4.01)
+    assert np.all(np.abs(center - 8) <= 4.01)
     for axis in (0, 1):
-        counts = np.histogram(centre[:, axis] - 8, 4, (-4, 4))[0]
+        counts = np.histogram(center[:, axis] - 8, 4, (-4, 4))[0]
         assert np.all(np.abs(counts - 100) < 5 * np.sqrt(75))
 
 
 def test_scale_draws_uniform_logarithms():
     function = partial(geometry.scale, factors=(0.5, 2.0))
-    centre, linear = middle(draws(function, image=ramps(16)), 16)
-    np.testing.assert_allclose(centre, 8.0, atol=1e-3)
+    center, linear = middle(draws(function, image=ramps(16)), 16)
+    np.testing.assert_allclose(center, 8.0, atol=1e-3)
     logarithms = -np.log2(np.linalg.det(linear)) / 2
     assert np.all(np.abs(logarithms) <= 1.01)
     assert np.all(np.abs(np.histogram(logarithms, 4, (-1, 1))[0] - 100) < 5 * np.sqrt(75))

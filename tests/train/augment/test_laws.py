@@ -26,14 +26,14 @@ FUNCTIONS = {
     "hue": partial(augment.hue, amount=0.5),
     "hsv": augment.hsv,
     "noise": partial(augment.noise, deviation=0.2),
-    "pca_colour": partial(augment.pca_color, deviation=1.0),
+    "pca_color": partial(augment.pca_color, deviation=1.0),
     "blur": augment.blur,
     "erase": augment.erase,
     "auto_augment": partial(augment.auto_augment, policy=augment.CIFAR10),
     "rand_augment": augment.rand_augment,
     "trivial_augment": augment.trivial_augment,
 }
-COLOURED = {"pca_colour"}
+COLORED = {"pca_color"}
 PLAIN = {"auto_augment": 1, "rand_augment": 1, "trivial_augment": 1}  # compiled for each call
 KEYS = 6
 
@@ -58,8 +58,8 @@ def test_laws(photograph, name):
         assert np.abs(255 * floats - many[0]).max() < 1.01
 
 
-@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - COLOURED))
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - COLORED))
 def test_one_channel(photograph, name):
-    grey = jax.ShapeDtypeStruct((24, 20, 1), jnp.uint8)
-    result = jax.eval_shape(FUNCTIONS[name], jax.random.key(0), grey)
+    gray = jax.ShapeDtypeStruct((24, 20, 1), jnp.uint8)
+    result = jax.eval_shape(FUNCTIONS[name], jax.random.key(0), gray)
     assert result.dtype == jnp.uint8 and result.shape[-1] == 1

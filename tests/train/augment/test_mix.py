@@ -53,7 +53,7 @@ def test_the_target_is_the_share_of_the_pixels(function, dtype, alpha):
     np.testing.assert_allclose(image.mean((1, 2, 3)), expected, atol=tolerance)
     own, outside = np.asarray(batch["label"]), target.copy()
     outside[np.arange(COUNT), own] = outside[np.arange(COUNT), own - 1] = 0
-    assert not outside.any(), "no class but its own and the neighbour's"
+    assert not outside.any(), "no class but its own and the neighbor's"
     for name in ("label", "index"):
         np.testing.assert_array_equal(result[name], batch[name])
 
@@ -97,7 +97,7 @@ def test_erase(photograph):
     assert 0.01 < share[share > 0].min() < 0.05 and 0.28 < share.max() < 0.36
     assert np.unique(erased[changed]).tolist() == [128]
     y, x = (changed.any(axis) for axis in (2, 1))
-    assert np.all(share * 480 >= y.sum(1) * x.sum(1) * 0.98), "a rectangle, grey pixels aside"
+    assert np.all(share * 480 >= y.sum(1) * x.sum(1) * 0.98), "a rectangle, gray pixels aside"
 
 
 def test_erase_with_noise():

@@ -13,7 +13,7 @@ SIZES = np.array([[40, 48], [30, 48], [40, 20], [24, 24]] * 2, np.int32)
 
 
 def batch():
-    """Example i: one object, white in channel i % 4, on a grey picture; beside the picture all white."""
+    """Example i: one object, white in channel i % 4, on a gray picture; beside the picture all white."""
     image = np.ones((B, H, W, 4), np.float32)
     boxes = np.zeros((B, N, 4), np.float32)
     for i, (height, width) in enumerate(SIZES):
@@ -79,7 +79,7 @@ def test_the_largest_rows_stay_and_crowds_go_first():
     known["labels"][:] = [0, 1, 2]
     known["crowd"][:, 0] = True
     known["size"] = np.array([[H, W]] * B, np.int32)
-    out = drawn(known, visible=0.99, centre=(0.5, 0.5))
+    out = drawn(known, visible=0.99, center=(0.5, 0.5))
     # In a quarter of 20 x 24 of a picture half as large: 10 x 10, 6 x 6, 3 x 10, four times.
     assert 0 < out["crowd"].sum() < out["box_valid"].sum() or not out["crowd"].any()
     areas = (out["boxes"][..., 2:] - out["boxes"][..., :2]).prod(-1)

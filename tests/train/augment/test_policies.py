@@ -82,7 +82,7 @@ def test_every_operation_is_pillows(photograph, reach):
         for strength, ours in zip(STRENGTHS, row, strict=True):
             theirs = pillow(photograph, name, strength, reach).astype(int)
             difference = np.abs(ours.astype(int) - theirs).max(-1)
-            bound = 2 if name == "contrast" else 1  # Pillow's mean grey is a whole level
+            bound = 2 if name == "contrast" else 1  # Pillow's mean gray is a whole level
             assert np.mean(difference > bound) < 0.01, (name, strength)
             changed |= {(name, strength)} if not np.array_equal(ours, photograph) else set()
     for name in OPERATIONS[1:]:
@@ -127,7 +127,7 @@ def test_tables(table):
 
 
 def test_auto_augment_draws_its_rows_evenly():
-    """Four rows that leave four marks on a grey of 100: 100, 155, 90 (by half, 100), 155 or 100."""
+    """Four rows that leave four marks on a gray of 100: 100, 155, 90 (by half, 100), 155 or 100."""
     table = (
         ("identity", 1.0, 0, "identity", 1.0, 0),
         ("invert", 1.0, 0, "identity", 1.0, 0),
@@ -164,7 +164,7 @@ def test_rand_augment_draws_its_operations_evenly(photograph):
 
 
 def test_rand_augment_applies_one_after_the_other():
-    """Two of 14 on one grey level: only those that leave their marks on a constant, in pairs."""
+    """Two of 14 on one gray level: only those that leave their marks on a constant, in pairs."""
     image = jnp.full((24, 20, 3), 200, jnp.uint8)
     single = {
         int(x) for x in applied(np.asarray(image), "learned", (-1.0, 1.0))[:-1, :, 12, 10, 0].flat

@@ -164,7 +164,7 @@ def test_scaled_crop_draws_factors_and_places():
     assert abs((np.asarray(small["mask"]) != 255).sum() - 12 * 10) <= 22
 
 
-def test_colours_change_the_image_alone(photograph):
+def test_colors_change_the_image_alone(photograph):
     batch = {**batch_of({**known_scene(), "image": photograph}), "label": jnp.arange(KEYS)}
     dark = partial(augment.brightness, amount=0.5)
     through = augment.scenes(scene.image_only(dark))(keys(), batch)

@@ -83,13 +83,13 @@ def test_areas_are_uniform_and_ratios_in_their_logarithm():
     ("shape", "expected"),
     [((100, 20), (36, 0, 27, 20)), ((20, 100), (0, 36, 20, 27)), ((90, 100), (0, 0, 90, 100))],
 )
-def test_where_nothing_fits_the_centre_is_taken(shape, expected):
+def test_where_nothing_fits_the_center_is_taken(shape, expected):
     assert sample_crop(*shape, Crop(scale=(9.0, 9.0)), key=(0,)) == expected
 
 
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
 RAMP = np.stack([COLUMNS * 255 / WIDTH, ROWS * 255 / HEIGHT, 0 * ROWS + 128], -1).astype(np.uint8)
-GREY = (0.5 * RAMP[..., 0] + 0.5 * RAMP[..., 1]).astype(np.uint8)
+GRAY = (0.5 * RAMP[..., 0] + 0.5 * RAMP[..., 1]).astype(np.uint8)
 EXIF = Image.Exif()
 EXIF[0x0112] = 6  # stored lying, shown after a quarter turn to the right
 
@@ -114,7 +114,7 @@ FILES = {
     "photograph": (encoded(Image.fromarray(RAMP), quality=95), RAMP),
     "png": (encoded(Image.fromarray(RAMP), "PNG"), RAMP),
     "turned": (encoded(Image.fromarray(np.rot90(RAMP)), quality=95, exif=EXIF), RAMP),
-    "grey": (encoded(Image.fromarray(GREY), quality=95), np.stack([GREY] * 3, -1)),
+    "gray": (encoded(Image.fromarray(GRAY), quality=95), np.stack([GRAY] * 3, -1)),
     "cmyk": (encoded(cmyk(RAMP), quality=95), RAMP),
     "4 channels": (encoded(alpha(RAMP), "PNG"), (RAMP * (200 / 255) + 55)),
 }
@@ -148,7 +148,7 @@ def test_decoding_at_a_half_changes_little(monkeypatch):
     assert off.any(), "nothing was decoded smaller"
 
 
-def test_grey_is_delivered_too():
+def test_gray_is_delivered_too():
     got = read_image(FILES["photograph"][0], size=(8, 8, 1), crop=CROP, key=(0,))
     assert got.shape == (8, 8, 1)
 
@@ -186,7 +186,7 @@ def test_a_restart_and_other_processes_draw_the_same(folder):
         assert line == f"{rows[0]} {rows[1]}"
 
 
-def test_every_pass_draws_anew_and_evaluation_sees_the_centre(folder):
+def test_every_pass_draws_anew_and_evaluation_sees_the_center(folder):
     sources = open_source(f"folder:{folder}", size=(8, 8, 3), crop=CROP)
     plain = open_source(f"folder:{folder}", size=(8, 8, 3))
     assert sources["train"].crop == CROP and sources["val"].crop is None
@@ -209,8 +209,8 @@ def test_ragged_sets_of_tfds_are_cropped_and_fixed_ones_are_not(tmp_path):
     splits = {"train": [ramp, ramp], "test": [ramp]}
     prepared(tmp_path, "ragged", RAGGED, splits)
     fixed = RAGGED | {"image": tfds.features.Image(shape=(6, 5, 3))}
-    colour = example(9, 0, channels=3)
-    prepared(tmp_path, "fixed", fixed, {"train": [colour]})
+    color = example(9, 0, channels=3)
+    prepared(tmp_path, "fixed", fixed, {"train": [color]})
     ragged = open_tfds("ragged", size=(8, 8, 3), crop=CROP, data_dir=str(tmp_path))
     assert ragged["train"].crop == CROP and ragged["test"].crop is None
     one, other = (ragged["train"].draw(0, number=n, seed=0)["image"] for n in (0, 1))
@@ -248,7 +248,7 @@ def test_evaluation_s_geometry_is_torchvision_s(shape):
 
 
 def test_a_folder_of_odd_files_trains_and_says_what_it_replaced(tmp_path, caplog):
-    """Grey, CMYK, four channels, turned and truncated, in training with crops."""
+    """Gray, CMYK, four channels, turned and truncated, in training with crops."""
     for kind in ("a", "b"):
         for split in ("train", "val"):
             (tmp_path / split / kind).mkdir(parents=True)

@@ -28,7 +28,7 @@ def test_an_image_of_the_wanted_size_is_itself(form):
     np.testing.assert_array_equal(read_image(file, size=(6, 4, 3)), GRADIENT)
 
 
-def test_short_side_is_resized_and_the_centre_cut():
+def test_short_side_is_resized_and_the_center_cut():
     # 20 x 60: thirds of 10, 100 and 200; at 10 x 10 only the middle third is left, halved.
     thirds = np.repeat(np.uint8([10, 100, 200]), 20) * np.ones([20, 1], np.uint8)
     for image in (thirds, thirds.T):
@@ -77,11 +77,11 @@ def test_a_broken_exif_does_not_cost_the_image(exif):
 
 
 RED = (200, 40, 10)
-GREY = 84  # ITU-R 601: 0.299 R + 0.587 G + 0.114 B = 84.4
+GRAY = 84  # ITU-R 601: 0.299 R + 0.587 G + 0.114 B = 84.4
 
 
-def plain(mode, colour):
-    return Image.new(mode, (8, 8), colour)
+def plain(mode, color):
+    return Image.new(mode, (8, 8), color)
 
 
 def palette():
@@ -91,28 +91,28 @@ def palette():
 
 
 MODES = {
-    "grey": (plain("L", 90), {}, (90, 90, 90)),
+    "gray": (plain("L", 90), {}, (90, 90, 90)),
     "bilevel": (plain("1", 1), {}, (255, 255, 255)),
-    "colour": (plain("RGB", RED), {}, RED),
+    "color": (plain("RGB", RED), {}, RED),
     "palette": (palette(), {}, RED),
     "palette, transparent": (palette(), {"transparency": 1}, (255, 255, 255)),
     "palette, alpha in bytes": (palette(), {"transparency": b"\xff\x80"}, (227, 147, 132)),
-    "colour, one colour transparent": (plain("RGB", RED), {"transparency": RED}, (255, 255, 255)),
+    "color, one color transparent": (plain("RGB", RED), {"transparency": RED}, (255, 255, 255)),
     "alpha": (plain("RGBA", (*RED, 255)), {}, RED),
     "alpha, transparent": (plain("RGBA", (*RED, 0)), {}, (255, 255, 255)),
-    "grey and alpha": (plain("LA", (0, 128)), {}, (127, 127, 127)),
+    "gray and alpha": (plain("LA", (0, 128)), {}, (127, 127, 127)),
     "16 bits": (Image.fromarray(np.full([8, 8], 90 * 257, np.uint16)), {}, (90, 90, 90)),
 }
 
 
 @pytest.mark.parametrize("case", MODES)
-def test_every_mode_becomes_grey_and_colour(case):
-    image, options, colour = MODES[case]
+def test_every_mode_becomes_gray_and_color(case):
+    image, options, color = MODES[case]
     got = read_image(encoded(image, **options), size=(4, 4, 3))
     assert got.shape == (4, 4, 3) and got.dtype == np.uint8
-    assert np.abs(got.astype(int) - colour).max() <= 1
+    assert np.abs(got.astype(int) - color).max() <= 1
     got = read_image(encoded(image, **options), size=(4, 4, 1))
-    assert np.abs(got - np.dot(colour, [0.299, 0.587, 0.114])).max() <= 1.5
+    assert np.abs(got - np.dot(color, [0.299, 0.587, 0.114])).max() <= 1.5
 
 
 def test_cmyk_jpeg_becomes_red():

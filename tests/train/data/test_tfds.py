@@ -13,7 +13,7 @@ from train.data.classification.open import split_source
 from train.data.tfds import open_tfds
 
 
-def grey(value, height=6, width=5, channels=1):
+def gray(value, height=6, width=5, channels=1):
     array = np.full([height, width, channels], value, np.uint8)
     array[0, 0] = 255 - value  # so that a picture mirrored or turned would show
     return array
@@ -48,7 +48,7 @@ def prepared(folder, name, features, splits, supervised_keys=None):
 
 
 def example(value, label, **shape):
-    return {"image": Image.fromarray(grey(value, **shape).squeeze()), "label": label}
+    return {"image": Image.fromarray(gray(value, **shape).squeeze()), "label": label}
 
 
 FIXED = {
@@ -64,7 +64,7 @@ def pets(tmp_path):
         "train": [example(i, i % 2) for i in range(10)],
         "validation": [example(100, 1)],
         "test": [example(200, 0), example(201, 1)],
-        "unlabelled": [example(0, 0)],
+        "unlabeled": [example(0, 0)],
     }
     prepared(tmp_path, "pets", FIXED, splits)
     return tmp_path
@@ -79,15 +79,15 @@ def test_a_set_of_one_shape_is_read_as_it_was_written(pets):
     }
     for i in range(10):
         got = sources["train"][i]
-        np.testing.assert_array_equal(got["image"], grey(i))
+        np.testing.assert_array_equal(got["image"], gray(i))
         assert got["image"].dtype == np.uint8
         assert (got["label"].shape, got["label"].dtype, got["label"]) == ((), np.int32, i % 2)
-    np.testing.assert_array_equal(sources["val"][0]["image"], grey(100))
+    np.testing.assert_array_equal(sources["val"][0]["image"], gray(100))
     assert sources["test"].labels.tolist() == [0, 1]
     assert sources["test"].name == "pets/1.2.3 (TFDS)"
     assert sources["test"].classes == ("cat", "dog")
     copy = pickle.loads(pickle.dumps(sources["train"]))
-    np.testing.assert_array_equal(copy[3]["image"], grey(3))
+    np.testing.assert_array_equal(copy[3]["image"], gray(3))
     # Its own shape it keeps, whatever a recipe asks of photographs.
     assert open_tfds("pets", size=(3, 3, 3), data_dir=pets)["test"][0]["image"].shape == (6, 5, 1)
 
@@ -113,7 +113,7 @@ def test_ragged_images_take_the_size(tmp_path):
 
 def test_supervised_keys_decide_between_several(tmp_path):
     features = FIXED | {"mask": FIXED["image"], "breed": tfds.features.ClassLabel(names=["a"])}
-    picture = Image.fromarray(grey(1).squeeze())
+    picture = Image.fromarray(gray(1).squeeze())
     splits = {"train": [example(7, 1) | {"mask": picture, "breed": 0}]}
     prepared(tmp_path, "chosen", features, splits, supervised_keys=("image", "label"))
     prepared(tmp_path, "open", features, splits)

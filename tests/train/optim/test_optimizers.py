@@ -301,7 +301,7 @@ def test_muon_takes_a_convolution_as_a_matrix_and_makes_it_orthogonal():
 @pytest.mark.parametrize(
     "path, shape",
     [
-        ("kernel", (3, 3, 1, 8)),  # depthwise, or of a grey image
+        ("kernel", (3, 3, 1, 8)),  # depthwise, or of a gray image
         ("kernel", (8, 2, 4)),  # an attention's
         ("embedding", (5, 4)),
         ("bias", (2, 4)),

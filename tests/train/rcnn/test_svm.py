@@ -18,8 +18,8 @@ def clouds():
     """500 regions of 50 pictures: two classes, their objects' own boxes, and the background."""
     generator = np.random.default_rng(0)
     label = generator.choice([-1, 0, 1, -1, -1], 500)
-    centres = np.float64([[3, 0, 1, 0], [0, 3, 1, 0], [0, 0, 1, 0]])
-    features = centres[label] + generator.normal(0, 1, (500, 4))
+    centers = np.float64([[3, 0, 1, 0], [0, 3, 1, 0], [0, 0, 1, 0]])
+    features = centers[label] + generator.normal(0, 1, (500, 4))
     iou = np.zeros((500, 2), np.float32)
     iou[label >= 0, label[label >= 0]] = 1
     iou[::7] = np.maximum(iou[::7], 0.4)  # neither

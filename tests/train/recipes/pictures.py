@@ -9,7 +9,7 @@ CLASSES = ("blue", "green", "red")
 
 
 def write_pictures(folder: Path, *, train: int, val: int) -> str:
-    """FOLDER/{train,val}/CLASS with so many noisy pictures of each colour -> its source."""
+    """FOLDER/{train,val}/CLASS with so many noisy pictures of each color -> its source."""
     generator = np.random.default_rng(0)
     for part, count in (("train", train), ("val", val)):
         for channel, name in enumerate(reversed(CLASSES)):

@@ -17,7 +17,7 @@ TRIED = ("unet_digit_scenes", "unet_isbi2012", "fcn_resnet50_camvid", "fcn8s_voc
 
 
 def write_pair(image, mask, *, values, number, mode="L"):
-    """Grey noise that is brighter where the class is higher, and the mask of its left and right."""
+    """Gray noise that is brighter where the class is higher, and the mask of its left and right."""
     generator = np.random.default_rng(number)
     classes = np.zeros((SIDE, SIDE), int)
     classes[:, generator.integers(10, 30) :] = 1

@@ -1,4 +1,4 @@
-"""R-CNN by its stages, two steps of Fast R-CNN, on pictures of coloured blocks."""
+"""R-CNN by its stages, two steps of Fast R-CNN, on pictures of colored blocks."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from train.recipes import RECIPES, fast_rcnn_bccd, rcnn_bccd
 from zoo.canvas import Canvas
 
 TRIED = ("rcnn_bccd", "fast_rcnn_bccd")
-COLOURS = {"red": (220, 30, 30), "blue": (30, 40, 220)}
+COLORS = {"red": (220, 30, 30), "blue": (30, 40, 220)}
 OBJECT = """<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>
 <ymax>{}</ymax></bndbox></object>"""
 KNOBS = dict(width=4, batch_size=8, epochs=1)
@@ -26,9 +26,9 @@ def write_blocks(folder, number):
     generator = np.random.default_rng(number)
     pixels = np.full((48, 64, 3), 200) + generator.integers(0, 9, (48, 64, 3))
     objects = []
-    for k, (name, colour) in enumerate(COLOURS.items()):
+    for k, (name, color) in enumerate(COLORS.items()):
         x, y = 4 + 32 * k + generator.integers(0, 8), generator.integers(4, 24)
-        pixels[y : y + 16, x : x + 18] = colour
+        pixels[y : y + 16, x : x + 18] = color
         objects.append(OBJECT.format(name, x + 1, y + 1, x + 18, y + 16))
     Image.fromarray(pixels.astype(np.uint8)).save(folder / "JPEGImages" / f"{number}.png")
     text = f"<annotation>{''.join(objects)}</annotation>"

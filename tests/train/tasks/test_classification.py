@@ -185,7 +185,7 @@ TEN = Preprocessing(mean=(0.3, 0.5, 0.4), std=(0.2, 0.3, 0.4), size=(4, 6), crop
 
 
 def crops_by_hand(image):
-    """[H, W, C] uint8 -> [10, 4, 6, C]: corners, centre, mirrors; normalised."""
+    """[H, W, C] uint8 -> [10, 4, 6, C]: corners, center, mirrors; normalized."""
     height, width, _ = image.shape
     places = [(0, 0), (0, width - 6), (height - 4, 0), (height - 4, width - 6)]
     places.append(((height - 4) // 2, (width - 6) // 2))
@@ -194,7 +194,7 @@ def crops_by_hand(image):
     return (np.stack(cut) / 255 - TEN.mean) / TEN.std
 
 
-def test_ten_crops_are_corners_centre_and_mirrors():
+def test_ten_crops_are_corners_center_and_mirrors():
     images = RANDOM.integers(0, 256, (3, 8, 12, 3), dtype=np.uint8)
     found = np.stack(ten_crops(jnp.asarray(images), TEN), 1)
     expected = np.stack([crops_by_hand(image) for image in images])

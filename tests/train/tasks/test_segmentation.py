@@ -257,8 +257,8 @@ def test_pictures_show_the_hardest_first_and_name_the_classes():
     named = [text.get_text() for text in figure.legends[0].get_texts()]
     assert named == ["a", "b", "c", "wrong", "ignored"]
     canvas = figure.axes[0].get_images()[0].get_array()
-    colours = {tuple(colour) for colour in np.asarray(canvas).reshape(-1, 3).tolist()}
-    assert {tuple(colour) for colour in palette.tolist()} <= colours
+    colors = {tuple(color) for color in np.asarray(canvas).reshape(-1, 3).tolist()}
+    assert {tuple(color) for color in palette.tolist()} <= colors
     table = list(csv.DictReader(io.StringIO(drawn["classes.csv"])))
     assert list(table[0]) == ["class", "support", "predicted", "accuracy", "iou", "dice"]
     shares = classification.region_metrics(np.asarray(measured["confusion"]))
@@ -272,7 +272,7 @@ BAD = {
     "negative": (dict(class_weights=(1, 2, -1)), "class_weights are 3 numbers"),
     "margin": (dict(margin=-1), "margin is 0 or more pixels; got -1"),
     "membrane": (dict(membrane=0), "membrane is 0 or 1, of two classes; got 0 of 3"),
-    "palette": (dict(palette=np.zeros((2, 3))), "palette is .3, 3., a colour for each"),
+    "palette": (dict(palette=np.zeros((2, 3))), "palette is .3, 3., a color for each"),
     "classes": (dict(classes=("one",)), "2 to 255 classes; got 1"),
 }
 

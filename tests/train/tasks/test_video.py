@@ -30,23 +30,23 @@ def unit(pixels, mean=0.4):
     return (pixels / 255 - mean) / 0.25
 
 
-def centre(maps, rows=-3):
+def center(maps, rows=-3):
     return np.take(np.take(maps, range(2, 6), rows), range(2, 6), rows + 1)
 
 
-def test_in_evaluation_the_model_sees_the_centre():
+def test_in_evaluation_the_model_sees_the_center():
     (clip,) = task().inputs(BATCH, False)
-    np.testing.assert_allclose(clip, centre(unit(BATCH["video"])), atol=1e-5)
+    np.testing.assert_allclose(clip, center(unit(BATCH["video"])), atol=1e-5)
     (frame,) = task(inputs="frame").inputs(BATCH, False)
-    np.testing.assert_allclose(frame, centre(unit(BATCH["video"]))[:, T // 2], atol=1e-5)
+    np.testing.assert_allclose(frame, center(unit(BATCH["video"]))[:, T // 2], atol=1e-5)
     (maps,) = task(inputs="maps").inputs(BATCH, False)
-    np.testing.assert_allclose(maps, centre(unit(BATCH["maps"])), atol=1e-5)
+    np.testing.assert_allclose(maps, center(unit(BATCH["maps"])), atol=1e-5)
 
 
 def test_flow_is_a_stack_of_x_and_y_less_the_mean_of_each_field():
     (stack,) = task(inputs="flow").inputs(BATCH, False)
     assert stack.shape == (B, 4, 4, 6)
-    field = centre(BATCH["flow"][:, 1, :, :, 1] / 255, -2)
+    field = center(BATCH["flow"][:, 1, :, :, 1] / 255, -2)
     expected = (field - field.mean((1, 2), keepdims=True)) / 0.25
     np.testing.assert_allclose(stack[..., 3], expected, atol=1e-5)
     image, both = task(inputs="both", flow=PRE._replace(std=(0.5,))).inputs(BATCH, False)
@@ -128,8 +128,8 @@ def test_strips_of_frames_with_truth_and_guess(kind):
     assert drawn.keys() == {"predictions.png", "confusion.png", "classes.csv"}
     said = [text.get_text() for text in drawn["predictions.png"].axes[0].texts]
     assert len(said) == 2 * B and said[0] == "a 99%, is e"
-    colours = [text.get_color() for text in drawn["predictions.png"].axes[0].texts]
-    assert colours.count("red") == 2
+    colors = [text.get_color() for text in drawn["predictions.png"].axes[0].texts]
+    assert colors.count("red") == 2
     assert "a,2,3," in drawn["classes.csv"]
 
 

@@ -24,12 +24,12 @@ CLASSES = ["zero", "one", "two", "three", "four", "five", "six"]
 SEEN = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), (20, 16), crop=0.8)
 # smooth, so that JPEG changes little of it, and not the same turned or mirrored
 Y, X = np.mgrid[0:60, 0:90] / 60
-COLOURS = np.stack([255 * Y / 1.0, 160 * X, 120 + 100 * np.sin(3 * X * Y)], -1).astype(np.uint8)
+COLORS = np.stack([255 * Y / 1.0, 160 * X, 120 + 100 * np.sin(3 * X * Y)], -1).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, draw):
-    """A small run's folder: a classifier of colour images of 20 x 16."""
+    """A small run's folder: a classifier of color images of 20 x 16."""
     folder = tmp_path_factory.mktemp("run")
     fields = dict(depths=(1, 1), num_classes=7, width=8)
     model = zoo.create_model("resnet20", **fields)
@@ -63,14 +63,14 @@ def lines(capsys):
 
 def test_blocks(weights, tmp_path, capsys):
     """The probabilities are those of the model on what zoo.preprocess makes of the pixels."""
-    Image.fromarray(COLOURS).save(tmp_path / "a.png")
-    Image.fromarray(COLOURS[::-1]).save(tmp_path / "b.bmp")
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    Image.fromarray(COLORS[::-1]).save(tmp_path / "b.bmp")
     files = [str(tmp_path / "a.png"), str(tmp_path / "b.bmp")]
     assert main(["predict", "resnet20", *files, "--weights", str(weights), "--top", "3"]) == 0
     out, errors = lines(capsys)
     assert errors == [] and [out[0], out[4]] == files and len(out) == 8
     model, variables = zoo.load_model("resnet20", weights)
-    image = preprocess(np.stack([COLOURS, COLOURS[::-1]]), SEEN)
+    image = preprocess(np.stack([COLORS, COLORS[::-1]]), SEEN)
     expected = jax.nn.softmax(model.apply(variables, image)["logits"])
     for row, block in zip(np.asarray(expected), (out[1:4], out[5:8]), strict=True):
         order = np.argsort(-row)[:3]
@@ -87,11 +87,11 @@ def upright(image: Image.Image, orientation: int) -> tuple[Image.Image, dict]:
     return image.transpose(turns[orientation]), {"exif": exif}
 
 
-PLAIN = Image.fromarray(COLOURS)
-ALPHA = Image.fromarray(np.dstack([COLOURS, np.full((60, 90), 255, np.uint8)]))
-SIXTEEN = Image.fromarray(COLOURS[..., 0].astype(np.uint16) * 257)
-GREY = Image.fromarray(COLOURS[..., 0])
-THREE = Image.merge("RGB", [GREY] * 3)
+PLAIN = Image.fromarray(COLORS)
+ALPHA = Image.fromarray(np.dstack([COLORS, np.full((60, 90), 255, np.uint8)]))
+SIXTEEN = Image.fromarray(COLORS[..., 0].astype(np.uint16) * 257)
+GRAY = Image.fromarray(COLORS[..., 0])
+THREE = Image.merge("RGB", [GRAY] * 3)
 TABLE = {  # a file, the image that it shows, and how far pixels may be off
     "a.png": (PLAIN, {}, PLAIN, 0),
     "a.webp": (PLAIN, {"lossless": True}, PLAIN, 0),
@@ -99,12 +99,12 @@ TABLE = {  # a file, the image that it shows, and how far pixels may be off
     "turned.jpg": (*upright(PLAIN, 6), PLAIN, 12),
     "half turned.png": (*upright(PLAIN, 3), PLAIN, 0),
     "alpha.png": (ALPHA, {}, PLAIN, 0),
-    "grey.png": (GREY, {}, THREE, 0),
-    "grey.jpg": (GREY, {"quality": 98}, THREE, 4),
+    "gray.png": (GRAY, {}, THREE, 0),
+    "gray.jpg": (GRAY, {"quality": 98}, THREE, 4),
     "sixteen.png": (SIXTEEN, {}, THREE, 1),
     "cmyk.jpg": (PLAIN.convert("CMYK"), {"quality": 98}, PLAIN, 8),
-    "palette.png": (GREY.convert("P"), {}, THREE, 0),
-    "bits.png": (GREY.convert("1"), {}, GREY.convert("1").convert("RGB"), 0),
+    "palette.png": (GRAY.convert("P"), {}, THREE, 0),
+    "bits.png": (GRAY.convert("1"), {}, GRAY.convert("1").convert("RGB"), 0),
     "misnamed.txt": (PLAIN, {"format": "PNG"}, PLAIN, 0),
 }
 
@@ -129,20 +129,20 @@ def test_images_of_every_kind(file, tmp_path, opened, capsys):
     assert float(out[1].split()[0]) == pytest.approx(float(out[7].split()[0]), abs=2)
 
 
-def test_transparent_is_white_and_colours_become_grey(tmp_path):
+def test_transparent_is_white_and_colors_become_gray(tmp_path):
     clear = np.zeros((40, 40, 4), np.uint8)
     Image.fromarray(clear).save(tmp_path / "clear.png")
     assert (read_image(str(tmp_path / "clear.png"), SEEN) == 255).all()
     PLAIN.save(tmp_path / "a.png")
-    grey = read_image(str(tmp_path / "a.png"), Preprocessing((0.5,), (0.5,), (60, 60)))
-    luma = COLOURS[:, 15:75] @ [0.299, 0.587, 0.114]
-    assert grey.shape == (60, 60, 1) and np.abs(grey[..., 0] - luma).max() < 1
+    gray = read_image(str(tmp_path / "a.png"), Preprocessing((0.5,), (0.5,), (60, 60)))
+    luma = COLORS[:, 15:75] @ [0.299, 0.587, 0.114]
+    assert gray.shape == (60, 60, 1) and np.abs(gray[..., 0] - luma).max() < 1
 
 
 @pytest.mark.parametrize("shape", [(60, 90), (90, 60), (17, 300), (300, 17), (25, 20), (9, 9)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 def test_resized_and_cut(shape, interpolation, tmp_path):
-    """As torchvision does, whose sizes these are: to the short side, then the centre."""
+    """As torchvision does, whose sizes these are: to the short side, then the center."""
     pixels = RANDOM.integers(0, 256, (*shape, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     seen = SEEN._replace(interpolation=interpolation)

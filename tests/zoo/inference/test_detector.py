@@ -24,20 +24,20 @@ from zoo.preprocess import Preprocessing
 from zoo.weights.model_file import open_model
 
 NAMES = ["red", "green", "blue"]
-COLOURS = np.array([[230, 20, 20], [20, 230, 20], [20, 20, 230]], np.float32) / 255
+COLORS = np.array([[230, 20, 20], [20, 230, 20], [20, 20, 230]], np.float32) / 255
 SCORES = np.array([0.4, 0.9, 0.6], np.float32)
 
 
 @final
 class Tiny(nn.Module):
-    """The extent of each colour: [B, H, W, 3] -> boxes [B, 3, 4], scores, labels, valid [B, 3]."""
+    """The extent of each color: [B, H, W, 3] -> boxes [B, 3, 4], scores, labels, valid [B, 3]."""
 
     num_classes: int = 3
 
     @nn.compact
     def __call__(self, image, truth=None, *, train=False):
         scores = self.param("scores", nn.initializers.zeros, (3,))
-        where = jnp.abs(image[..., None, :] - COLOURS[None, None, None]).max(-1) < 0.25
+        where = jnp.abs(image[..., None, :] - COLORS[None, None, None]).max(-1) < 0.25
         sides = []
         for axis in (2, 1):
             along = where.any(3 - axis)  # [B, length, 3]
@@ -81,13 +81,13 @@ def saved(path, **extra):
 
 
 def painted(height: int, width: int, *names: str) -> tuple[np.ndarray, dict[str, list[int]]]:
-    """A grey image with a rectangle of each colour, and their boxes."""
+    """A gray image with a rectangle of each color, and their boxes."""
     image = np.full((height, width, 3), 120, np.uint8)
     boxes = {}
     for place, name in enumerate(names):
         top, left = height // 4, width * place // 3 + 2
         box = [left, top, left + width // 4, top + height // 2]
-        image[box[1] : box[3], box[0] : box[2]] = 255 * COLOURS[NAMES.index(name)]
+        image[box[1] : box[3], box[0] : box[2]] = 255 * COLORS[NAMES.index(name)]
         boxes[name] = box
     return image, boxes
 
@@ -153,11 +153,11 @@ def test_the_canvas_of_a_card(tmp_path):
 
 
 def test_a_picture_with_boxes():
-    """Outlines of their colour where the boxes end, the first on top; small pictures grow."""
+    """Outlines of their color where the boxes end, the first on top; small pictures grow."""
     image = np.full((60, 90, 1), 100, np.uint8)
     boxes = np.array([[10.0, 30, 50, 55], [20, 40, 80, 58]])
-    colours = np.array([[200, 0, 0], [0, 0, 200]])
-    drawn = np.asarray(image_io.draw_boxes(image, boxes, colours, ["a", "b " * 40]))
+    colors = np.array([[200, 0, 0], [0, 0, 200]])
+    drawn = np.asarray(image_io.draw_boxes(image, boxes, colors, ["a", "b " * 40]))
     assert drawn.shape == (240, 360, 3)
     assert drawn[4 * 45, 40].tolist() == [200, 0, 0] and drawn[4 * 45, 39].tolist() == [100] * 3
     assert drawn[219, 100].tolist() == [200, 0, 0] and drawn[231, 300].tolist() == [0, 0, 200]

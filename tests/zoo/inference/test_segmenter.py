@@ -20,12 +20,12 @@ from zoo.weights.model_file import open_model
 
 RANDOM = np.random.default_rng(0)
 NAMES = ["sky", "road", "car"]
-MEANS = np.array([[60, 120, 220], [90, 90, 90], [200, 60, 40]])  # a class is a colour
+MEANS = np.array([[60, 120, 220], [90, 90, 90], [200, 60, 40]])  # a class is a color
 
 
 @final
 class Tiny(nn.Module):
-    """The nearest of the colours, of the mean of 3 x 3 pixels: [B, H, W, 3] -> [B, H, W, 3]."""
+    """The nearest of the colors, of the mean of 3 x 3 pixels: [B, H, W, 3] -> [B, H, W, 3]."""
 
     num_classes: int = 3
     padding: str = "SAME"
@@ -54,7 +54,7 @@ def family(monkeypatch):
 
 
 def saved(path, *, name="tiny", **extra):
-    """A file of weights that finds the colours, written with a card."""
+    """A file of weights that finds the colors, written with a card."""
     mean = np.zeros((3, 3, 3, 3), np.float32)
     mean[:, :, range(3), range(3)] = 1 / 9
     bias = -40 * ((MEANS / 255) ** 2).sum(1).astype(np.float32)
@@ -66,7 +66,7 @@ def saved(path, *, name="tiny", **extra):
 
 
 def street(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image of the three colours and a little grain, and the classes of its pixels."""
+    """An image of the three colors and a little grain, and the classes of its pixels."""
     mask = np.zeros((height, width), np.uint8)
     mask[height // 2 :] = 1
     mask[height // 3 : 2 * height // 3, width // 4 : width // 2] = 2
@@ -110,8 +110,8 @@ def test_files_and_table(name, tmp_path, capsys):
     assert sorted(path.name for path in out.iterdir()) == ["a_mask.png", "a_overlay.jpg"]
     with Image.open(out / "a_mask.png") as written:
         assert written.mode == "P"
-        mask, colours = np.asarray(written), np.reshape(written.getpalette(), (-1, 3))
-    np.testing.assert_array_equal(colours, colormap.voc_colormap(256))
+        mask, colors = np.asarray(written), np.reshape(written.getpalette(), (-1, 3))
+    np.testing.assert_array_equal(colors, colormap.voc_colormap(256))
     assert mask.shape == truth.shape
     far = clear(truth) if name != "resized" else clear(truth) & clear(clear(truth))
     assert far.mean() > 0.5
@@ -136,11 +136,11 @@ def test_one_compilation_for_images_of_every_size(tmp_path):
 
 
 def test_overlay():
-    """Black classes leave the image, others mix with it, borders are their colour; small ones grow."""
+    """Black classes leave the image, others mix with it, borders are their color; small ones grow."""
     image, mask = street(40, 60)
-    colours = colormap.voc_colormap(256)
+    colors = colormap.voc_colormap(256)
     drawn = image_io.draw_overlay(
-        image, mask, colours, [(0, 0.5, "sky"), (1, 0.3, "road " * 30), (2, 0.2, "car")]
+        image, mask, colors, [(0, 0.5, "sky"), (1, 0.3, "road " * 30), (2, 0.2, "car")]
     )
     factor = 6  # 384 / 60
     assert drawn.size[0] >= 60 * factor and drawn.size[1] > 40 * factor + 20
@@ -150,14 +150,14 @@ def test_overlay():
     plain = image.repeat(factor, 0).repeat(factor, 1)
     edge = image_io.mask_borders(large)
     np.testing.assert_array_equal(seen[large == 0], plain[large == 0])
-    np.testing.assert_array_equal(seen[edge & (large > 0)], colours[large[edge & (large > 0)]])
+    np.testing.assert_array_equal(seen[edge & (large > 0)], colors[large[edge & (large > 0)]])
     inner = ~edge & (large > 0)
     share = image_io.OVERLAY_ALPHA / 255
-    mixed = share * colours[large[inner]] + (1 - share) * plain[inner]
+    mixed = share * colors[large[inner]] + (1 - share) * plain[inner]
     assert np.abs(seen[inner] - mixed).max() <= 1
     legend = np.asarray(drawn)[40 * factor :]
-    swatches = {tuple(colour) for colour in legend.reshape(-1, 3)}
-    assert {tuple(colours[1]), tuple(colours[2])} <= swatches and (legend < 90).any()
+    swatches = {tuple(color) for color in legend.reshape(-1, 3)}
+    assert {tuple(colors[1]), tuple(colors[2])} <= swatches and (legend < 90).any()
 
 
 def test_a_legend_of_many_classes_has_an_end():
@@ -183,7 +183,7 @@ def test_a_mask_is_enlarged_by_its_probabilities():
     )
 
 
-def test_whose_names_and_colours(tmp_path, capsys):
+def test_whose_names_and_colors(tmp_path, capsys):
     """The option's, the card's, Pascal VOC's for published weights of 21, or numbers and a note."""
     silent = saved(tmp_path / "silent.safetensors")
     own = tmp_path / "own.txt"
@@ -200,11 +200,11 @@ def test_whose_names_and_colours(tmp_path, capsys):
     assert resolve_class_names(published, "own.safetensors", None)[0][3] == "class 3"
 
     red = [[255, 0, 0], [0, 0, 0], [1, 2, 3]]
-    coloured = saved(tmp_path / "red.safetensors", palette=red, classes=NAMES)
-    colours = segmenter.create_segmenter(open_model(None, coloured), coloured).palette
+    colored = saved(tmp_path / "red.safetensors", palette=red, classes=NAMES)
+    colors = segmenter.create_segmenter(open_model(None, colored), colored).palette
     assert (
-        colours[:3].tolist() == red
-        and colours[3:].tolist() == colormap.voc_colormap(256)[3:].tolist()
+        colors[:3].tolist() == red
+        and colors[3:].tolist() == colormap.voc_colormap(256)[3:].tolist()
     )
     for wrong in ([[0, 0, 0]], [[0, 0, 300]] * 3, [[0, 0], [1]], "red", [[0.5, 0, 0]] * 3):
         with pytest.raises(ValueError, match="palette that is none: expected 3 rows"):

@@ -76,8 +76,8 @@ def test_probabilities_are_the_mean_over_clips(run, tmp_path, capsys):
     assert drawn.width >= 4 * 160 and pixels[165:].min() < 80  # words below the frames
 
 
-def test_a_model_of_grey_clips_sees_grey(tmp_path):
-    """Frames are grey before they are resized, by the weights of Pillow's "L"."""
+def test_a_model_of_gray_clips_sees_gray(tmp_path):
+    """Frames are gray before they are resized, by the weights of Pillow's "L"."""
     write(tmp_path / "a.mp4", 4)
     seen = SEEN._replace(mean=(0.5,), std=(0.2,), frames=2, stride=1, size=(40, 60), crop=1.0)
     clips = read_clips(str(tmp_path / "a.mp4"), seen)
@@ -87,7 +87,7 @@ def test_a_model_of_grey_clips_sees_grey(tmp_path):
 
 
 def test_flow_is_not_in_a_file(tmp_path, draw, capsys):
-    fields = dict(hidden=(3, 3), num_classes=2, layers=(((4, 7, 2, 0),),) * 1, normalised=(False,))
+    fields = dict(hidden=(3, 3), num_classes=2, layers=(((4, 7, 2, 0),),) * 1, normalized=(False,))
     model = zoo.create_model("two_stream_temporal_cnn_m", **fields)
     seen = Preprocessing((0.5,) * 4, (0.2,) * 4, (32, 32), frames=3)
     path = tmp_path / "a.safetensors"
@@ -95,4 +95,4 @@ def test_flow_is_not_in_a_file(tmp_path, draw, capsys):
     zoo.save_model("two_stream_temporal_cnn_m", path, model, draw(model, (32, 32, 4)), extra=extra)
     write(tmp_path / "a.mp4", 3)
     assert main(["predict", str(tmp_path / "a.mp4"), "--weights", str(path)]) == 2
-    assert "more than the colours of a clip" in capsys.readouterr().err
+    assert "more than the colors of a clip" in capsys.readouterr().err

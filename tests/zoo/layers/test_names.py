@@ -1,4 +1,4 @@
-"""Activations and initialisers by name."""
+"""Activations and initializers by name."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def test_activations(name):
 
 
 @pytest.mark.parametrize("name", DEVIATIONS)
-def test_initialisers(name):
+def test_initializers(name):
     kernel = lookup_initializer(name)(jax.random.key(0), (3, 3, 40, 60), jnp.float32)
     assert abs(kernel.mean()) <= 0.02 * DEVIATIONS[name]
     np.testing.assert_allclose(kernel.std(), DEVIATIONS[name], rtol=0.04)
@@ -57,5 +57,5 @@ def test_initialisers(name):
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown activation 'tahn': did you mean tanh"):
         lookup_activation("tahn")
-    with pytest.raises(ValueError, match="unknown initialiser 'glorot': expected .*xavier"):
+    with pytest.raises(ValueError, match="unknown initializer 'glorot': expected .*xavier"):
         lookup_initializer("glorot")

@@ -91,7 +91,7 @@ def test_batch_norm_running_statistics():
     """Two steps of momentum 0.9; the variance kept is n / (n - 1) times the batch's."""
     model = BatchNorm(momentum=0.9)
     variables = model.init(jax.random.key(0), X, train=True)
-    assert np.abs(variables["batch_stats"]["mean"]).max() == 0, "initialising is no step"
+    assert np.abs(variables["batch_stats"]["mean"]).max() == 0, "initializing is no step"
     mean, var = np.zeros(8), np.ones(8)
     for x in (X, 2 * X):
         _, update = model.apply(variables, x, train=True, mutable=["batch_stats"])

@@ -22,7 +22,7 @@ def strict():
 
 
 def iou(a, b):
-    """Of boxes (centre x, centre y, width, height)."""
+    """Of boxes (center x, center y, width, height)."""
     sides = [
         min(a[k] + a[k + 2] / 2, b[k] + b[k + 2] / 2)
         - max(a[k] - a[k + 2] / 2, b[k] - b[k + 2] / 2)
@@ -95,8 +95,8 @@ def draw(seed=0, images=4) -> tuple[Any, ...]:
     boxes[:, 1] = boxes[:, 0] + [1, 0, -1, 0]  # a second of the same cell
     boxes[:, 2, 2] = boxes[:, 2, 0]  # no width
     boxes[:, 3] = [WIDE - 8, HIGH - 4, WIDE, HIGH]
-    boxes[0, 4] = [WIDE, HIGH - 9, WIDE, HIGH]  # its centre on the edge, and no width
-    boxes[2, 5] = [WIDE - 2, 10, WIDE + 2, 20]  # its centre on the edge
+    boxes[0, 4] = [WIDE, HIGH - 9, WIDE, HIGH]  # its center on the edge, and no width
+    boxes[2, 5] = [WIDE - 2, 10, WIDE + 2, 20]  # its center on the edge
     labels = random.integers(0, K, (images, N))
     labels[2, 0] = K  # no class: darknet's object without one
     valid = random.uniform(size=(images, N)) < 0.8

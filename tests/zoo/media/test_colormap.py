@@ -1,10 +1,10 @@
-"""Colours of masks are those of Pascal VOC."""
+"""Colors of masks are those of Pascal VOC."""
 
 import pytest
 
 from zoo.media.colormap import voc_colormap
 
-PUBLISHED = {  # VOC 2012's class colours, and its 255
+PUBLISHED = {  # VOC 2012's class colors, and its 255
     1: (128, 0, 0),
     5: (128, 0, 128),
     8: (64, 0, 0),
@@ -14,7 +14,7 @@ PUBLISHED = {  # VOC 2012's class colours, and its 255
 }
 
 
-def test_published_colours():
+def test_published_colors():
     palette = voc_colormap(256)
     assert {number: tuple(palette[number].tolist()) for number in PUBLISHED} == PUBLISHED
 

@@ -102,13 +102,13 @@ def test_jumping_decodes_few_frames_and_holds_one(tmp_path):
 SHAPES = {
     "odd": dict(size=(49, 65), codec="mpeg4", ending="avi"),
     "portrait": dict(size=(64, 48), codec="libx264", ending="mp4"),
-    "grey": dict(size=(48, 64), codec="ffv1", ending="mkv", pix_fmt="gray"),
+    "gray": dict(size=(48, 64), codec="ffv1", ending="mkv", pix_fmt="gray"),
     "one frame": dict(size=(48, 64), codec="libx264", ending="mp4", count=1),
 }
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_sizes_and_colours(tmp_path, name):
+def test_sizes_and_colors(tmp_path, name):
     case = {"count": 9, **SHAPES[name]}
     file = write(tmp_path / f"clip.{case.pop('ending')}", case.pop("count"), **case)
     last = index_frames(file).count - 1

@@ -50,12 +50,12 @@ def test_by_hand(name, side, padding, groups):
     out = jax.jit(model.apply)(variables, image)
 
     w = variables["params"]
-    normalise = respond if name == "alexnet_2012" else lambda x: x
+    normalize = respond if name == "alexnet_2012" else lambda x: x
     x = convolve(image, w["conv1"], stride=4, padding=padding, groups=1)
-    assert error(out["stage1"], normalise(x)) < 1e-5
-    x = convolve(pool(normalise(x)), w["conv2"], stride=1, padding=2, groups=groups)
-    assert error(out["stage2"], normalise(x)) < 1e-5
-    x = convolve(pool(normalise(x)), w["conv3"], stride=1, padding=1, groups=1)
+    assert error(out["stage1"], normalize(x)) < 1e-5
+    x = convolve(pool(normalize(x)), w["conv2"], stride=1, padding=2, groups=groups)
+    assert error(out["stage2"], normalize(x)) < 1e-5
+    x = convolve(pool(normalize(x)), w["conv3"], stride=1, padding=1, groups=1)
     x = convolve(x, w["conv4"], stride=1, padding=1, groups=groups)
     x = convolve(x, w["conv5"], stride=1, padding=1, groups=groups)
     assert error(out["stage3"], x) < 1e-5

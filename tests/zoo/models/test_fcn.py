@@ -58,8 +58,8 @@ def pool(x, window):
 def deconvolve(x, kernel, stride):
     """Every pixel lays down the bilinear kernel of the authors' surgery.py, channel by channel."""
     factor = (kernel + 1) // 2
-    centre = factor - 1 if kernel % 2 else factor - 0.5
-    taps = 1 - np.abs(np.arange(kernel) - centre) / factor
+    center = factor - 1 if kernel % 2 else factor - 0.5
+    taps = 1 - np.abs(np.arange(kernel) - center) / factor
     y = np.zeros((*(stride * (side - 1) + kernel for side in x.shape[:2]), x.shape[2]))
     for i, j in np.ndindex(x.shape[:2]):
         stamp = np.multiply.outer(np.outer(taps, taps), x[i, j])
@@ -112,7 +112,7 @@ def test_vgg_as_published(draw):
 
 
 def test_alexnet_as_published(draw):
-    """CaffeNet, whose normalisation comes after the pooling; two groups make no difference to it."""
+    """CaffeNet, whose normalization comes after the pooling; two groups make no difference to it."""
     model, size = narrow("fcn32s_alexnet"), (30, 47)
     model = model.clone(backbone=model.backbone.clone(groups=1))
     variables = draw(model, (*size, 3))
@@ -137,18 +137,18 @@ CAFFENET = [(11, 4, 100), (3, 2, 0), (5, 1, 2), (3, 2, 0)] + [(3, 1, 1)] * 3 + [
 
 
 def offset(layers, last):
-    """Where the image begins in the last map, by the centres of cells, in pixels of the image."""
-    step, centre = fractions.Fraction(1), fractions.Fraction(0)
+    """Where the image begins in the last map, by the centers of cells, in pixels of the image."""
+    step, center = fractions.Fraction(1), fractions.Fraction(0)
     for kernel, stride, pad in layers:
-        centre += step * (fractions.Fraction(kernel - 1, 2) - pad)
+        center += step * (fractions.Fraction(kernel - 1, 2) - pad)
         step *= stride
     stride = (last + 1) // 2
     assert step == stride
-    return fractions.Fraction(last - 1, 2) - centre
+    return fractions.Fraction(last - 1, 2) - center
 
 
 def test_offsets():
-    """Those of the published prototxt are where the cells' centres fall on the image's pixels."""
+    """Those of the published prototxt are where the cells' centers fall on the image's pixels."""
     assert offset([*VGG16, (7, 1, 0)], 64) == 19
     assert offset([*CAFFENET, (6, 1, 0)], 63) == 18
     offsets = {name: zoo.create_model(name).upsampling for name in PAPER}

@@ -69,9 +69,9 @@ def test_rule_is_a_step_down_the_gradient(units):
 @pytest.mark.parametrize("units", [1, 3])
 def test_rule_converges_on_separable_data(units):
     """Clouds that a line parts: every example right after some sweeps, and then no more change."""
-    centres = np.array([[4.0, 0.0], [-4.0, 1.0], [0.0, -5.0]])[: max(units, 2)]
-    label = np.arange(60) % len(centres)
-    image = (centres[label] + RANDOM.uniform(-1, 1, (60, 2))).astype(np.float32)
+    centers = np.array([[4.0, 0.0], [-4.0, 1.0], [0.0, -5.0]])[: max(units, 2)]
+    label = np.arange(60) % len(centers)
+    image = (centers[label] + RANDOM.uniform(-1, 1, (60, 2))).astype(np.float32)
     image = image.reshape(60, 1, 2, 1)
     model = zoo.create_model("perceptron", num_classes=units)
     params = model.init(jax.random.key(0), image)["params"]

@@ -25,7 +25,7 @@ def convolve(x, kernel, stride=1):
     return np.einsum("bijckl,klcd->bijd", windows[:, ::stride, ::stride], kernel)
 
 
-def normalise(x, params, stats):
+def normalize(x, params, stats):
     return (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * params["scale"] + params["bias"]
 
 
@@ -44,7 +44,7 @@ class Oracle:
         return convolve(x, self.params[name]["conv"]["kernel"], stride)
 
     def norm(self, x, name):
-        return normalise(x, self.params[name]["norm"], self.stats[name]["norm"])
+        return normalize(x, self.params[name]["norm"], self.stats[name]["norm"])
 
     def conv_norm(self, x, name, stride=1):
         return self.norm(self.conv(x, name, stride), name)
@@ -156,7 +156,7 @@ def test_a_block_that_begins_as_its_skip():
 
 
 def test_kernels_begin_as_published():
-    """N(0, 2 / (k k out)), the authors' own initialisation."""
+    """N(0, 2 / (k k out)), the authors' own initialization."""
     x = jnp.zeros((1, 4, 4, 64))
     params = PreactBlock(256, inner=64).init(KEY, x, train=False)["params"]
     for name, size in (("reduce", 64), ("spatial", 9 * 64), ("expand", 256)):

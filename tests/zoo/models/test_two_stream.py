@@ -65,7 +65,7 @@ def test_the_temporal_net_is_the_spatial_one_without_its_second_norm():
     spatial, temporal = (
         zoo.create_model(f"two_stream_{name}_cnn_m") for name in ("spatial", "temporal")
     )
-    assert (spatial.normalised, temporal.normalised) == (
+    assert (spatial.normalized, temporal.normalized) == (
         (True, True, False),
         (True, False, False),
     )

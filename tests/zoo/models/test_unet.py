@@ -26,7 +26,7 @@ def conv3(x, layer, *, pad):
     return y + layer.get("bias", 0)
 
 
-def normalised(y, layer, stats, *, kind, train, seen):
+def normalized(y, layer, stats, *, kind, train, seen):
     """Batch or group norm; what BatchNorm saw goes to the list `seen`."""
     if kind == "group":
         groups = math.gcd(32, y.shape[-1])
@@ -46,7 +46,7 @@ def brick(x, name, variables, *, model, train, seen):
     if model.norm:
         stats = variables.get("batch_stats", {}).get(name, {}).get("norm")
         stats = stats and (stats["mean"], stats["var"])
-        y = normalised(y, layers["norm"], stats, kind=model.norm, train=train, seen=seen)
+        y = normalized(y, layers["norm"], stats, kind=model.norm, train=train, seen=seen)
     return np.maximum(y, 0)
 
 

@@ -57,8 +57,8 @@ def test_stages_are_what_the_poolings_see():
     assert set(out) == {*(f"stage{k}" for k in range(1, 6)), "pooled"}
 
 
-def test_local_response_normalisation():
-    """A-LRN is A with Krizhevsky's normalisation, in his constants, after the first ReLU alone."""
+def test_local_response_normalization():
+    """A-LRN is A with Krizhevsky's normalization, in his constants, after the first ReLU alone."""
     fields = dict(widths=(8, 4, 4, 4, 4), hidden=6, num_classes=3)
     plain = zoo.create_model("vgg11", **fields)
     image = 100 * np.random.default_rng(0).normal(size=(1, 32, 48, 3)).astype(np.float32)

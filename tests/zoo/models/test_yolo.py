@@ -20,7 +20,8 @@ from zoo.profile import trace_macs
 H, W, P, K = 3, 5, 2, 3
 HIGH, WIDE = 96, 200
 find = jax.jit(
-    postprocess_detections, static_argnames=("canvas", "classes", "score_thresh", "nms_thresh", "detections_per_img")
+    postprocess_detections,
+    static_argnames=("canvas", "classes", "score_thresh", "nms_thresh", "detections_per_img"),
 )
 RULE: dict[str, Any] = dict(classes=K, score_thresh=0.05, nms_thresh=0.5)
 SMALL: dict[str, Any] = dict(
@@ -98,7 +99,9 @@ def test_a_box_is_found_where_the_loss_wants_it():
     batch |= dict(box_valid=np.ones((1, 3), bool))
     loss = jax.jit(functools.partial(yolo_v1_loss, classes=K))({"grid": grid}, batch)
     assert sum(float(part[0]) for part in loss.values()) == pytest.approx(0, abs=1e-9)
-    found = find(grid[0], jnp.array([HIGH, WIDE]), canvas=(HIGH, WIDE), detections_per_img=3, **RULE)
+    found = find(
+        grid[0], jnp.array([HIGH, WIDE]), canvas=(HIGH, WIDE), detections_per_img=3, **RULE
+    )
     order = np.argsort(found["labels"])
     np.testing.assert_allclose(found["boxes"][order], boxes[[1, 2, 0]], atol=1e-3)
     np.testing.assert_allclose(found["scores"], np.ones(3), rtol=1e-6)

@@ -65,7 +65,7 @@ def test_nothing_overlaps():
         match_anchors(iou, iou[:, 0] > 0, fg_iou_thresh=0.3, bg_iou_thresh=0.7)
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "positive_fraction"))
+@functools.partial(jax.jit, static_argnames=("count", "share"))
 @functools.partial(jax.vmap, in_axes=(0, None, None, None, None))
 def draw(key, positive, negative, count, share):
     return sample_balanced(key, positive, negative, batch_size=count, positive_fraction=share)

@@ -97,7 +97,7 @@ def test_decode_inverts_encode(pixel_offset):
     a, b = pair()
     fields = dict(weights=roi_fixtures.WEIGHTS, pixel_offset=pixel_offset)
     again = jax.jit(lambda a, b: decode_boxes(encode_boxes(a, b, **fields), b, **fields))(a, b)
-    # with pixel_offset, py-faster-rcnn's x1 is centre + width / 2, the pixel after the last
+    # with pixel_offset, py-faster-rcnn's x1 is center + width / 2, the pixel after the last
     grown = np.asarray(a) + np.array([0, 0, pixel_offset, pixel_offset])
     np.testing.assert_allclose(again, grown, atol=1e-4)
 
@@ -121,11 +121,11 @@ def test_encode_by_hand():
     )
 
 
-def test_centres():
+def test_centers():
     a, _ = pair()
-    centres = boxes.to_center_form(a)
-    np.testing.assert_allclose(centres[:, 0], (a[:, 0] + a[:, 2]) / 2)
-    np.testing.assert_allclose(boxes.from_center_form(centres), a, atol=1e-5)
+    centers = boxes.to_center_form(a)
+    np.testing.assert_allclose(centers[:, 0], (a[:, 0] + a[:, 2]) / 2)
+    np.testing.assert_allclose(boxes.from_center_form(centers), a, atol=1e-5)
 
 
 def test_clip_within_pixels():

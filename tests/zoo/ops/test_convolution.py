@@ -30,9 +30,9 @@ CASES = {
     "pointwise": ((2, 5, 4, 6), (1, 1, 6, 3), 1, "VALID", 1, 1, "pointwise"),
     "pointwise stride 2": ((1, 7, 6, 6), (1, 1, 6, 3), 2, "SAME", 1, 1, "pointwise"),
     "pointwise that widens": ((2, 5, 4, 6), (1, 1, 6, 9), 1, "VALID", 1, 1, "pointwise"),
-    "colours stride 2": ((2, 9, 8, 3), (3, 3, 3, 4), 2, [(1, 1)] * 2, 1, 1, "dense"),
-    "colours uneven": ((1, 8, 7, 3), (3, 3, 3, 4), 2, [(0, 1)] * 2, 1, 1, "dense"),
-    "colours 5x2": ((1, 8, 9, 1), (5, 2, 1, 4), (1, 2), "SAME", 1, 1, "dense"),
+    "colors stride 2": ((2, 9, 8, 3), (3, 3, 3, 4), 2, [(1, 1)] * 2, 1, 1, "dense"),
+    "colors uneven": ((1, 8, 7, 3), (3, 3, 3, 4), 2, [(0, 1)] * 2, 1, 1, "dense"),
+    "colors 5x2": ((1, 8, 9, 1), (5, 2, 1, 4), (1, 2), "SAME", 1, 1, "dense"),
     "dense": ((1, 6, 6, 3), (3, 3, 3, 4), 1, "SAME", 1, 1, "dense"),
 }  # fmt: skip
 
@@ -76,7 +76,7 @@ def test_the_table_tells_how(case):
         "grouped",
         "pointwise stride 2",
         "pointwise that widens",
-        "colours uneven",
+        "colors uneven",
     ],
 )
 def test_gradients_of_gradients(case):
@@ -92,7 +92,7 @@ def test_gradients_of_gradients(case):
 
 
 @pytest.mark.parametrize(
-    "case", ["depthwise", "grouped", "pointwise", "pointwise that widens", "colours stride 2"]
+    "case", ["depthwise", "grouped", "pointwise", "pointwise that widens", "colors stride 2"]
 )
 def test_vmap(case):
     x, w, ours, xla = arguments(case)
@@ -116,7 +116,7 @@ def test_bfloat16(case):
 
 
 @pytest.mark.parametrize(
-    "case", ["pointwise", "pointwise stride 2", "pointwise that widens", "colours stride 2"]
+    "case", ["pointwise", "pointwise stride 2", "pointwise that widens", "colors stride 2"]
 )
 def test_forward_mode(case):
     x, w, ours, xla = arguments(case)

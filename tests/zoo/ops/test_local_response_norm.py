@@ -1,4 +1,4 @@
-"""Local response normalisation against the paper's sum, channel by channel."""
+"""Local response normalization against the paper's sum, channel by channel."""
 
 import functools
 

@@ -32,9 +32,9 @@ def test_as_torchvision():
 def slow_proposals(logits, deltas, anchors, size, before, after, threshold, smallest):
     """proposal_layer.py: all boxes, clipped; the large ones; the best; suppression."""
     sides = anchors[:, 2:] - anchors[:, :2] + 1
-    centre = anchors[:, :2] + sides / 2 + deltas[:, :2] * sides
+    center = anchors[:, :2] + sides / 2 + deltas[:, :2] * sides
     half = np.exp(deltas[:, 2:]) * sides / 2
-    boxes = np.concatenate([centre - half, centre + half], 1)
+    boxes = np.concatenate([center - half, center + half], 1)
     boxes = boxes.clip(0, np.array([size[1], size[0]] * 2) - 1)
     large = ((boxes[:, 2:] - boxes[:, :2] + 1) >= smallest).all(1)
     boxes, logits = boxes[large], logits[large]

@@ -69,8 +69,8 @@ def test_types(case, dtype):
 TORCH = {  # of [0, 1, 4, 9, 16]: interpolate(x, size, mode="linear", align_corners=, antialias as bilinear)
     ("corners", 3): [0.0, 4.0, 16.0],
     ("corners", 9): [0.0, 0.5, 1.0, 2.5, 4.0, 6.5, 9.0, 12.5, 16.0],
-    ("centres", 10): [0.0, 0.25, 0.75, 1.75, 3.25, 5.25, 7.75, 10.75, 14.25, 16.0],
-    ("centres", 2): [0.75, 10.75],
+    ("centers", 10): [0.0, 0.25, 0.75, 1.75, 3.25, 5.25, 7.75, 10.75, 14.25, 16.0],
+    ("centers", 2): [0.75, 10.75],
 }
 
 
@@ -105,8 +105,8 @@ def test_mistakes():
 def test_bilinear_deconvolution(kernel, stride):
     """XLA's transposed convolution with the kernel of FCN's surgery.py on the diagonal."""
     factor = (kernel + 1) // 2
-    centre = factor - 1 if kernel % 2 else factor - 0.5
-    taps = 1 - np.abs(np.arange(kernel) - centre) / factor
+    center = factor - 1 if kernel % 2 else factor - 0.5
+    taps = 1 - np.abs(np.arange(kernel) - center) / factor
     weights = np.einsum("i,j,cd->ijcd", taps, taps, np.eye(2)).astype(np.float32)
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 2)).astype(np.float32)
     full = [(kernel - 1, kernel - 1)] * 2

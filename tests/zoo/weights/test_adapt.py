@@ -61,23 +61,23 @@ def logits(model, variables, image):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_ti_16"])
-def test_grey_is_colour_of_equal_channels(name, tmp_path, draw):
+def test_gray_is_color_of_equal_channels(name, tmp_path, draw):
     model, variables, shape = saved(name, tmp_path / "a", draw)
-    grey = RANDOM.normal(size=(2, *shape[:2], 1)).astype(np.float32)
+    gray = RANDOM.normal(size=(2, *shape[:2], 1)).astype(np.float32)
     one, values, said = loaded(name, tmp_path / "a", in_channels=1)
     assert one == model and "the sum of the file's 3" in said
-    expected = logits(model, variables, np.repeat(grey, 3, 3))
-    np.testing.assert_allclose(logits(one, values, grey), expected, rtol=1e-4, atol=1e-4)
+    expected = logits(model, variables, np.repeat(gray, 3, 3))
+    np.testing.assert_allclose(logits(one, values, gray), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_one_channel_made_many(tmp_path, draw):
-    """LeNet-5's one kernel, thirded: a colour image of equal channels is seen as the grey one."""
+    """LeNet-5's one kernel, thirded: a color image of equal channels is seen as the gray one."""
     model, variables, shape = saved("lenet5_modern", tmp_path / "a", draw)
-    grey = RANDOM.normal(size=(2, *shape)).astype(np.float32)
+    gray = RANDOM.normal(size=(2, *shape)).astype(np.float32)
     _, values, _ = loaded("lenet5_modern", tmp_path / "a", in_channels=3)
     np.testing.assert_allclose(
-        logits(model, values, np.repeat(grey, 3, 3)),
-        logits(model, variables, grey),
+        logits(model, values, np.repeat(gray, 3, 3)),
+        logits(model, variables, gray),
         rtol=1e-4,
         atol=1e-4,
     )

@@ -19,7 +19,7 @@ def shapes(model, *image):
     return jax.eval_shape(model.init, jax.random.key(0), example)
 
 
-@pytest.mark.parametrize("how", ["mean", "centre"])
+@pytest.mark.parametrize("how", ["mean", "center"])
 def test_a_still_clip_gives_the_features_of_its_image(how):
     """A mean is right where no padding of time is met: two stages of kernels of 3, two frames deep."""
     image = RANDOM.normal(size=(1, 24, 24, 3)).astype(np.float32)
@@ -28,18 +28,18 @@ def test_a_still_clip_gives_the_features_of_its_image(how):
     clip = np.repeat(image[:, None], 5, 1)
     deep = inflate(variables, shapes(DEEP, 5, 24, 24, 3), mode=how)
     found = jax.jit(DEEP.apply)(deep, clip)
-    inside = slice(None) if how == "centre" else slice(2, 3)
+    inside = slice(None) if how == "center" else slice(2, 3)
     for stage in ("stage1", "stage2"):
         for frame in np.moveaxis(np.asarray(found[stage]), 1, 0)[inside]:
             np.testing.assert_allclose(frame, expected[stage], rtol=1e-4, atol=1e-5)
-    if how == "centre":
+    if how == "center":
         np.testing.assert_allclose(found["logits"], expected["logits"], rtol=1e-4, atol=1e-5)
     else:
         assert np.abs(np.asarray(found["stage2"])[:, 0] - expected["stage2"]).max() > 1e-3
 
 
-def test_weights_of_colours_for_flow():
-    """Flow whose channels are alike is seen as grey is, as much stronger as it has more channels."""
+def test_weights_of_colors_for_flow():
+    """Flow whose channels are alike is seen as gray is, as much stronger as it has more channels."""
     variables = draw_variables(FLAT, (24, 24, 3))
     made = adapt_to_flow(variables, shapes(FLAT, 24, 24, 20))
     kernel = np.asarray(variables["params"]["stem"]["conv"]["kernel"])

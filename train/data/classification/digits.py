@@ -66,7 +66,7 @@ class UciDigits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def open_digits() -> dict[str, Arrays]:
     """The UCI digits: {"train": 1,257, "val": 180, "test": 360} of image [32, 32, 1] uint8.
 
-    The grey values 0..16 become 0..255, the 8x8 pixels 32x32 by bilinear interpolation. The split
+    The gray values 0..16 become 0..255, the 8x8 pixels 32x32 by bilinear interpolation. The split
     is stratified and fixed (seed 0). It does NOT separate the writers: scikit-learn carries
     digits of 13 people without their names, so the same hands write in all three parts, and an
     accuracy here says less about a new writer than one on MNIST.

@@ -21,7 +21,7 @@ def open_cropped(
 
     Photographs of many sizes train as random parts, of `scale` of the area and 3:4 to 4:3 in shape
     (None: as their middle), resized to `size`, the preprocessing's unless given. They are evaluated
-    as `preprocess` wants them: it has only to cut the centre out. Sets of one shape keep it; there
+    as `preprocess` wants them: it has only to cut the center out. Sets of one shape keep it; there
     are no such parts of them, but augment.resized_crop makes them.
     """
     shape = (*(size or preprocessing.size), len(preprocessing.mean))

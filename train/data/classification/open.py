@@ -32,7 +32,7 @@ def open_source(
     has none; the split of the digits is fixed.
 
     `crop`: from photographs of many sizes in "train", `train_batches` gets a fresh random part of
-    each, resized to `size`, in place of the centre (which source[i] and `eval_batches` still give).
+    each, resized to `size`, in place of the center (which source[i] and `eval_batches` still give).
     It saves decoding what is thrown away; for sets of one shape there is augment.resized_crop.
 
     Raises FileNotFoundError or ValueError in one line.

@@ -47,7 +47,7 @@ FAST_SEARCH = SearchParameters()
 def selective_search(image: np.ndarray, search: SearchParameters = FAST_SEARCH) -> np.ndarray:
     """Picture [h, w, 1 or 3] uint8 -> boxes [N, 4] float32 in its pixels, N up to `search.count`.
 
-    The "fast mode": regions of two segmentations in two colour spaces, joined by two measures of
+    The "fast mode": regions of two segmentations in two color spaces, joined by two measures of
     likeness. The boxes stand in an order that the picture alone draws, so that the first of them
     are a fair sample: OpenCV's own order is another one in each process.
 

@@ -24,7 +24,7 @@ LAYOUTS = (
 def find_yolo_detection(folder: pathlib.Path, classes: Sequence[str] | None) -> AnnotatedImages:
     """images/ and labels/ in one of LAYOUTS -> what is found.
 
-    A line of a label file is "class x y width height", the box's centre and size as shares of the
+    A line of a label file is "class x y width height", the box's center and size as shares of the
     upright image's. The names of the classes are those of PATH/classes.txt, a line each, or `names`
     of PATH/data.yaml, else their numbers. An image without a label file has no objects, as in
     darknet; `log` counts those.

@@ -30,13 +30,13 @@ MASK_FORMATS = {  # those that keep every pixel's value
     "TIFF": (".tif", ".tiff"),
 }
 MASK_ENDINGS = tuple(ending for endings in MASK_FORMATS.values() for ending in endings)
-# Pillow spreads grey values of few bits over 0..255.
+# Pillow spreads gray values of few bits over 0..255.
 MIN_SPREAD = {"L;2": 85, "L;4": 17}
 
 logger = logging.getLogger("train")
 
 File = str | os.PathLike | IO[bytes]
-Value = int | tuple[int, ...]  # a grey value or a palette's index; red, green, blue
+Value = int | tuple[int, ...]  # a gray value or a palette's index; red, green, blue
 
 
 class ImageMask(NamedTuple):
@@ -49,15 +49,15 @@ class ImageMask(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MaskEncoding:
-    """What the pixels of a mask mean: index by value, and index by 0xRRGGBB where it has colours.
+    """What the pixels of a mask mean: index by value, and index by 0xRRGGBB where it has colors.
 
     A table's last entry stands for all greater values.
     """
 
     classes: int
     indices: np.ndarray | None
-    colours: np.ndarray | None = None
-    spread: bool = False  # low-bit grey and black-and-white count as Pillow shows them, up to 255
+    colors: np.ndarray | None = None
+    spread: bool = False  # low-bit gray and black-and-white count as Pillow shows them, up to 255
 
 
 def infer_encoding(
@@ -65,7 +65,7 @@ def infer_encoding(
 ) -> MaskEncoding:
     """Number of classes, pixel value of each in class order -> what masks mean.
 
-    Without `values` the value is the index. A value may be a colour (red, green, blue); then all
+    Without `values` the value is the index. A value may be a color (red, green, blue); then all
     are. 255 is ignored unless it is a class's value, and so is `ignore`.
 
     >>> infer_encoding(2, values=(0, 255)).indices.take([0, 255]).tolist()
@@ -82,26 +82,26 @@ def infer_encoding(
     if ignore in values:
         raise ValueError(f"ignore={ignore} is the value of class {values.index(ignore)} too")
     named = [*values] if ignore is None else [*values, ignore]
-    coloured = [isinstance(value, Sequence) for value in named]
-    if any(coloured) != all(coloured):
-        raise ValueError(f"values and ignore are all numbers or all colours; got {named}")
+    colored = [isinstance(value, Sequence) for value in named]
+    if any(colored) != all(colored):
+        raise ValueError(f"values and ignore are all numbers or all colors; got {named}")
     table = (dict.fromkeys(named, IGNORE_LABEL)) | {v: i for i, v in enumerate(values)}
-    if all(coloured):
+    if all(colored):
         return MaskEncoding(classes, None, fill_table({color_code(v): i for v, i in table.items()}))
     spread = values != tuple(range(classes)) and 1 not in values
     return MaskEncoding(classes, fill_table({IGNORE_LABEL: IGNORE_LABEL} | table), None, spread)
 
 
 def to_plain_value(value: Any) -> Value:
-    """A number, or a colour of whatever sequence, as Python's own."""
+    """A number, or a color of whatever sequence, as Python's own."""
     return tuple(map(int, value)) if np.ndim(value) else int(value)
 
 
-def color_code(colour: Value) -> int:
-    """A colour (red, green, blue) as one number."""
-    parts = colour if isinstance(colour, Sequence) else ()
+def color_code(color: Value) -> int:
+    """A color (red, green, blue) as one number."""
+    parts = color if isinstance(color, Sequence) else ()
     if len(parts) != 3 or not all(0 <= part <= 255 for part in parts):
-        raise ValueError(f"a colour is three numbers of 0 to 255; got {colour}")
+        raise ValueError(f"a color is three numbers of 0 to 255; got {color}")
     return parts[0] << 16 | parts[1] << 8 | parts[2]
 
 
@@ -115,9 +115,9 @@ def fill_table(entries: dict) -> np.ndarray:
 
 
 def mask_values(file: File, *, encoding: MaskEncoding | None, name: str) -> tuple[np.ndarray, bool]:
-    """A mask file -> (what its tables take [h, w], whether these are colours).
+    """A mask file -> (what its tables take [h, w], whether these are colors).
 
-    Of a palette the indices, unless the classes are known by their colours alone. Raises ValueError
+    Of a palette the indices, unless the classes are known by their colors alone. Raises ValueError
     in one line that begins with `name`, whatever is wrong with the file.
     """
     try:
@@ -139,7 +139,7 @@ def mask_values(file: File, *, encoding: MaskEncoding | None, name: str) -> tupl
         pixels = pixels[..., 0]
     elif mode not in ("1", "L", "P", "I") and not mode.startswith("I;16"):
         raise ValueError(
-            f"{name} is a mask of mode {mode}, expected class indices (grey or palette): for colours "
+            f"{name} is a mask of mode {mode}, expected class indices (gray or palette): for colors "
             "say values=((red, green, blue), ...), one for each class"
         )
     if mode == "1":
@@ -149,8 +149,8 @@ def mask_values(file: File, *, encoding: MaskEncoding | None, name: str) -> tupl
 
 
 def index_by_color(encoding: MaskEncoding | None, mode: str) -> bool:
-    """Whether a mask of that mode is looked up by its colours."""
-    if encoding is None or encoding.colours is None:
+    """Whether a mask of that mode is looked up by its colors."""
+    if encoding is None or encoding.colors is None:
         return False
     return encoding.indices is None or mode in ("RGB", "RGBA")
 
@@ -158,16 +158,16 @@ def index_by_color(encoding: MaskEncoding | None, mode: str) -> bool:
 def read_mask(file: File, *, encoding: MaskEncoding, name: str) -> np.ndarray:
     """A mask file -> class indices [h, w] uint8, 255 = ignored.
 
-    Raises ValueError in one line that begins with `name`: a file that cannot be read, colours
+    Raises ValueError in one line that begins with `name`: a file that cannot be read, colors
     where indices are expected, a value of no class, nothing but ignored pixels.
     """
-    pixels, coloured = mask_values(file, encoding=encoding, name=name)
-    table = encoding.colours if coloured else encoding.indices
+    pixels, colored = mask_values(file, encoding=encoding, name=name)
+    table = encoding.colors if colored else encoding.indices
     assert table is not None
     mask = table[np.clip(pixels.astype(np.int64), -1, len(table) - 1)]
     if (wrong := np.argwhere(mask == UNKNOWN_VALUE)).size:
         y, x = wrong[0].tolist()
-        value = f"colour #{pixels[y, x]:06x}" if coloured else f"value {pixels[y, x]}"
+        value = f"color #{pixels[y, x]:06x}" if colored else f"value {pixels[y, x]}"
         raise ValueError(
             f"{name}: {value} at row {y}, column {x} is that of none of the {encoding.classes} "
             "classes, nor one to ignore: say values, ignore or the right number of classes"

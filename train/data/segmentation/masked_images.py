@@ -20,7 +20,7 @@ class MaskedImages:
     """Images with masks: `read(records[i])` -> Pair, brought to `size` = (H, W, C) by `fit_pair`.
 
     Gives "image" [H, W, C] uint8, "mask" [H, W] uint8 with 255 = ignored and, where they are read,
-    "instances" [H, W] int32. `palette` [K, 3] uint8 are the colours of the classes.
+    "instances" [H, W] int32. `palette` [K, 3] uint8 are the colors of the classes.
     """
 
     records: Any

@@ -60,11 +60,11 @@ def open_masks(
     stays in memory up to `pairs.KEPT` bytes.
 
     Of folders and TFDS one says what the masks mean: names of the `classes` (else numbers), the
-    pixel `values` of each, numbers or colours (else the value is the index), and what to `ignore`
+    pixel `values` of each, numbers or colors (else the value is the index), and what to `ignore`
     besides 255. Without names and values, every mask is read once to count the classes.
 
     `splits` cuts "train": a fraction, drawn by `seed`, becomes "val"; or blocks of positions for
-    neighbours that are alike, "0-19 / 20-24" for train / val, a third for test. Without it, a fifth
+    neighbors that are alike, "0-19 / 20-24" for train / val, a third for test. Without it, a fifth
     where there is neither val nor test. No source has parts that it does not have or is given.
 
     Raises FileNotFoundError or ValueError in one line that names the file; contents that turn out
@@ -133,16 +133,14 @@ def open_folder_masks(folder: pathlib.Path, spec: str, *, size: Size | None, **t
 
 
 def open_voc_masks(folder: pathlib.Path, spec: str, *, size: Size | None, instances: bool) -> dict:
-    """Pascal VOC; its masks as palette, or in the palette's colours."""
+    """Pascal VOC; its masks as palette, or in the palette's colors."""
     found = find_voc_masks(folder, instances=instances)
     sizes = check_headers([record for records in found.values() for record in records])
     size = check_size(size or common_size(sizes), source=spec)
     wanted = infer_encoding(len(VOC_CLASSES))
-    colours = [tuple(colour) for colour in voc_colormap(256).tolist()]
+    colors = [tuple(color) for color in voc_colormap(256).tolist()]
     known = [*range(len(VOC_CLASSES)), IGNORE_LABEL]
-    both = dataclasses.replace(
-        wanted, colours=fill_table({color_code(colours[i]): i for i in known})
-    )
+    both = dataclasses.replace(wanted, colors=fill_table({color_code(colors[i]): i for i in known}))
     common = (
         FilePairReader(both),
         folder.resolve().name,
@@ -212,7 +210,7 @@ def max_mask_value(masks: Any, ignore: Value | None) -> tuple[int, str]:
 
 
 def mask_palette(names: tuple[str, ...], values: Sequence[Value] | None) -> np.ndarray:
-    """The classes' own colours, where masks are of colours, else VOC's: [K, 3] uint8."""
+    """The classes' own colors, where masks are of colors, else VOC's: [K, 3] uint8."""
     if values is not None and np.ndim(values[0]):
         return np.array(values, np.uint8)
     return voc_colormap(len(names))

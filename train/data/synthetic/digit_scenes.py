@@ -80,7 +80,7 @@ class DigitScenes:
 
 
 def open_digit_scenes(*, size: Size | None, seed: int) -> dict[str, DigitScenes]:
-    """{"train": 1,000, "val": 100, "test": 200} scenes, 128 x 128 and grey unless `size` says else.
+    """{"train": 1,000, "val": 100, "test": 200} scenes, 128 x 128 and gray unless `size` says else.
 
     3 to 8 digits of different height, turn and brightness, partly on one another (at least 75 % of
     each is seen), on a gradient with strokes and noise; bright on dark, in a third dark on bright.
@@ -137,7 +137,7 @@ def draw_stroke(sheet: ImageDraw.ImageDraw, stroke: np.ndarray, width: int, heig
 
 
 def sample_tint(draws: np.ndarray, channels: int) -> np.ndarray:
-    """[C] about 1: what a grey value is multiplied by to have a colour; 1 where there is none."""
+    """[C] about 1: what a gray value is multiplied by to have a color; 1 where there is none."""
     if channels == 1:
         return np.ones(1, np.float32)
     return (0.65 + 0.5 * draws[:3] / max(float(draws[:3].max()), 1e-3)).astype(np.float32)

@@ -140,7 +140,7 @@ def interpolate(ends: tuple[float, float], share: float | np.ndarray) -> np.ndar
 def render_digit(
     digit: np.ndarray, places: np.ndarray, sides: np.ndarray, angles: np.ndarray, size: Size
 ) -> np.ndarray:
-    """A digit [32, 32] -> frames [T, H, W] float32 on a torus, of the digit's grey values.
+    """A digit [32, 32] -> frames [T, H, W] float32 on a torus, of the digit's gray values.
 
     Bilinear; beyond the digit's edge it fades to 0 within one of its pixels.
     """

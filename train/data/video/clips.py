@@ -24,7 +24,7 @@ class Sampling(NamedTuple):
     sides: training resizes the short side to a random one of these and cuts `size` anywhere.
     whole: evaluation resizes the short side to that of `whole` = (H, W), which it cuts.
     views: (clips, crops) of each video in evaluation: the clips begin evenly from the first frame to the
-        last that can, a single one in the middle; 1 crop of the centre, or 3 along the longer side.
+        last that can, a single one in the middle; 1 crop of the center, or 3 along the longer side.
     A video shorter than a clip stands still at its end.
 
     Source: Feichtenhofer et al. 2019, section 4: 10 clips, 3 crops of 256, sides of 256 to 320.

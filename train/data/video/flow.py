@@ -25,7 +25,7 @@ HARDWIRED_MAPS = 7  # frames of which the hardwired maps are made
 
 
 def optical_flow(first: np.ndarray, second: np.ndarray, *, method: Method) -> np.ndarray:
-    """Grey frames [H, W] uint8 -> [H, W, 2] float32: how far (x, y) each pixel of the first goes.
+    """Gray frames [H, W] uint8 -> [H, W, 2] float32: how far (x, y) each pixel of the first goes.
 
     "tvl1" is the one of the two-stream networks, and slow; "farneback" and "dis" take a
     fiftieth of its time. Each with OpenCV's own settings, Farneback's window 15 pixels.
@@ -62,11 +62,11 @@ def quantize_flow(flow: np.ndarray, *, bound: float = FLOW_BOUND) -> np.ndarray:
 
 
 def flow_fields(frames: np.ndarray, *, method: Method, bound: float = FLOW_BOUND) -> np.ndarray:
-    """Frames [T, H, W, C] uint8, C 1 or 3 -> levels [T - 1, H, W, 2] of the flow between neighbours."""
-    greys = [to_gray(frame) for frame in frames]
+    """Frames [T, H, W, C] uint8, C 1 or 3 -> levels [T - 1, H, W, 2] of the flow between neighbors."""
+    grays = [to_gray(frame) for frame in frames]
     found = [
         quantize_flow(optical_flow(first, second, method=method), bound=bound)
-        for first, second in itertools.pairwise(greys)
+        for first, second in itertools.pairwise(grays)
     ]
     return np.stack(found) if found else np.zeros((0, *frames.shape[1:3], 2), np.uint8)
 
@@ -81,19 +81,19 @@ def to_gray(frame: np.ndarray) -> np.ndarray:
 def hardwired_maps(frames: np.ndarray, *, bound: float = FLOW_BOUND) -> np.ndarray:
     """Frames [7, H, W, C] uint8 -> [H, W, 33] uint8: what the first layer of Ji's network computes.
 
-    7 grey maps, 7 gradients along x, 7 along y, 6 flows along x, 6 along y. Gradients (half the
-    difference of both neighbours) and flow (DIS, `bound` pixels as 127) with 128 for 0.
+    7 gray maps, 7 gradients along x, 7 along y, 6 flows along x, 6 along y. Gradients (half the
+    difference of both neighbors) and flow (DIS, `bound` pixels as 127) with 128 for 0.
     Errors: ValueError for another number of frames.
 
     Source: Ji et al. 2013, 3D Convolutional Neural Networks, section 3.1.
     """
     if len(frames) != HARDWIRED_MAPS:
         raise ValueError(f"the hardwired maps are of {HARDWIRED_MAPS} frames, got {len(frames)}")
-    greys = np.stack([to_gray(frame) for frame in frames]).astype(np.float32)
-    down, across = np.gradient(greys, axis=(1, 2))
+    grays = np.stack([to_gray(frame) for frame in frames]).astype(np.float32)
+    down, across = np.gradient(grays, axis=(1, 2))
     slopes = [ZERO_FLOW_LEVEL + np.round(slope).clip(-127, 127) for slope in (across, down)]
     flow = flow_fields(frames, method="dis", bound=bound)
-    maps = np.concatenate([greys, *slopes, flow[..., 0], flow[..., 1]])
+    maps = np.concatenate([grays, *slopes, flow[..., 0], flow[..., 1]])
     return np.ascontiguousarray(np.moveaxis(maps, 0, -1).astype(np.uint8))
 
 
@@ -169,7 +169,7 @@ class WithMaps(SourceWrapper):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FlowStore:
-    """A store of videos -> a store of the flow between neighbouring frames, "flow" in examples.
+    """A store of videos -> a store of the flow between neighboring frames, "flow" in examples.
 
     That of a whole file is computed when it is first read, its short side `side` pixels at most, and kept
     in `cache` as JPEGs, by the file's content: some 10 kB a frame.
@@ -237,7 +237,7 @@ def flow_clips(
 ) -> Clips:
     """Clips of videos -> clips of their flow, "flow" [L, H, W, 2]: `frames` fields, as many as frames.
 
-    The fields lie between neighbouring frames, whatever the stride between those of a clip.
+    The fields lie between neighboring frames, whatever the stride between those of a clip.
     """
     return dataclasses.replace(source, store=FlowStore(source.store, method, cache, bound))
 

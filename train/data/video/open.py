@@ -44,7 +44,7 @@ def open_clips(
     evaluation of the size that `preprocess` cuts without resizing. Examples: "video" [T, H, W, C] uint8,
     "label", of files also "group", the video's number (`train.data.video.clips.Clips`).
 
-    sides: of training's short sides, in pixels, as (256, 320), and a random part; None: the centre.
+    sides: of training's short sides, in pixels, as (256, 320), and a random part; None: the center.
     views: clips and crops of each video in val and test, whose scores the task averages.
     seed: of a folder's validation part, where it has neither val nor test, and of moving_digits.
 

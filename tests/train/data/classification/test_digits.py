@@ -29,7 +29,7 @@ def digits(cache):
 
 
 def bilinear(small):
-    """[N, 8, 8] -> [N, 32, 32] by the textbook: half-pixel centres, borders repeated."""
+    """[N, 8, 8] -> [N, 32, 32] by the textbook: half-pixel centers, borders repeated."""
     at = np.clip((np.arange(32) + 0.5) / 4 - 0.5, 0, 7)
     low = np.minimum(at.astype(int), 6)
     part = at - low
@@ -47,7 +47,7 @@ def test_every_digit_of_scikit_learn_stands_in_exactly_one_split(digits):
     distance = (ours**2).sum(1)[:, None] - 2 * ours @ expected.T + (expected**2).sum(1)
     match = distance.argmin(1)
     assert sorted(match) == list(range(1797))
-    # Half a grey value from each rounding: of the stored 8x8 image, within Pillow, of the result.
+    # Half a gray value from each rounding: of the stored 8x8 image, within Pillow, of the result.
     assert np.abs(ours - expected[match]).max() <= 1.5
     np.testing.assert_array_equal(labels, original.target[match])
     assert images.dtype == np.uint8 and labels.dtype == np.int32

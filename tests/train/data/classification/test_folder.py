@@ -21,7 +21,7 @@ def paint(file, value, form="PNG"):
 
 
 def fill(folder, counts, start=0):
-    """`counts` {class: n}; the images' grey values count on, so that each tells its file."""
+    """`counts` {class: n}; the images' gray values count on, so that each tells its file."""
     for name, n in counts.items():
         for i in range(n):
             paint(folder / name / f"{i:03}.png", start)
@@ -50,7 +50,7 @@ def test_flat_folder_is_split_by_class_and_seed(tmp_path, caplog):
     assert values(again) == values(sources["val"]) != values(other)
 
 
-def test_a_grey_value_carries_the_label_of_its_folder(tmp_path):
+def test_a_gray_value_carries_the_label_of_its_folder(tmp_path):
     fill(tmp_path, {"dog": 3, "cat": 2, "ant": 5})  # dog 0..2, cat 3..4, ant 5..9
     sources = open_folder(tmp_path, size=SIZE, seed=0)
     for source in sources.values():

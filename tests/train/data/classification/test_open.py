@@ -57,7 +57,7 @@ def test_an_unknown_form_is_told(spec, says):
         open_source(spec)
 
 
-def test_a_bare_folder_is_recognised(tmp_path):
+def test_a_bare_folder_is_recognized(tmp_path):
     with pytest.raises(ValueError, match=f"for a folder of class folders write folder:{tmp_path}$"):
         open_source(str(tmp_path))
 

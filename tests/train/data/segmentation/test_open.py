@@ -33,9 +33,9 @@ def write(file, array, mode=None, **how):
     return file
 
 
-def palette_png(file, array, colours, **how):
+def palette_png(file, array, colors, **how):
     image = Image.fromarray(array, "L")
-    image.putpalette(np.asarray(colours, np.uint8).tobytes())
+    image.putpalette(np.asarray(colors, np.uint8).tobytes())
     assert image.mode == "P"
     file.parent.mkdir(parents=True, exist_ok=True)
     image.save(file, **how)
@@ -43,7 +43,7 @@ def palette_png(file, array, colours, **how):
 
 
 def few_bits(file, array, bits):
-    """A grey PNG of 1, 2 or 4 bits, as Pillow cannot write one."""
+    """A gray PNG of 1, 2 or 4 bits, as Pillow cannot write one."""
     rows = b""
     for row in array:
         filled = np.pad(row, (0, -len(row) % (8 // bits)))
@@ -61,7 +61,7 @@ def few_bits(file, array, bits):
 
 
 BINARY = np.array([[0, 1, 0], [1, 1, 0]], np.uint8)
-WORN = voc_colormap(256)[::-1]  # colours that say another thing than the indices
+WORN = voc_colormap(256)[::-1]  # colors that say another thing than the indices
 MODES = {
     "L": (lambda f: write(f, INDICES), {}, INDICES),
     "P": (lambda f: palette_png(f, INDICES, WORN), {}, INDICES),
@@ -71,8 +71,8 @@ MODES = {
     "1": (lambda f: write(f, BINARY.astype(bool)), {}, BINARY),
     "1, white is 255": (lambda f: write(f, BINARY.astype(bool)), {"values": (0, 255)}, BINARY),
     "1, white is 1": (lambda f: write(f, BINARY.astype(bool)), {"values": (1, 0)}, 1 - BINARY),
-    "grey of 2 bits": (lambda f: few_bits(f, INDICES.clip(0, 2), 2), {}, INDICES.clip(0, 2)),
-    "grey of 4 bits": (lambda f: few_bits(f, INDICES.clip(0, 2), 4), {}, INDICES.clip(0, 2)),
+    "gray of 2 bits": (lambda f: few_bits(f, INDICES.clip(0, 2), 2), {}, INDICES.clip(0, 2)),
+    "gray of 4 bits": (lambda f: few_bits(f, INDICES.clip(0, 2), 4), {}, INDICES.clip(0, 2)),
     "2 bits, as shown": (
         lambda f: few_bits(f, INDICES.clip(0, 2), 2),
         {"values": (85, 170, 0)},
@@ -88,12 +88,12 @@ MODES = {
         {"values": (7, 1000, 65535)},
         np.array([[1, 2], [0, 0]], np.uint8),
     ),
-    "colours": (
+    "colors": (
         lambda f: write(f, np.array([[[1, 2, 3], [9, 0, 0]], [[0, 0, 9], [5, 5, 5]]], np.uint8)),
         {"values": [[9, 0, 0], [0, 0, 9], [1, 2, 3]], "ignore": (5, 5, 5)},
         np.array([[2, 0], [1, 255]], np.uint8),
     ),
-    "colours of a palette": (
+    "colors of a palette": (
         lambda f: palette_png(f, np.clip(INDICES, 0, 2), [[7, 7, 7], [8, 8, 8], [9, 9, 9]]),
         {"values": ((9, 9, 9), (8, 8, 8), (7, 7, 7))},
         2 - np.clip(INDICES, 0, 2),
@@ -112,7 +112,7 @@ def test_a_mask_is_read_as_indices_whatever_its_mode(tmp_path, case):
 
 
 def scene(value, height=4, width=6):
-    """A mask and an image that shows it: grey 40 times the index."""
+    """A mask and an image that shows it: gray 40 times the index."""
     mask = np.full((height, width), value, np.uint8)
     mask[0, 0] = 1
     return mask, (40 * mask).astype(np.uint8)
@@ -276,7 +276,7 @@ HOSTILE = {
     "nothing": (FileNotFoundError, "^folder: there is no folder"),
     "bare": (ValueError, "has no images beside masks: expected PATH/train"),
     "black and white": (ValueError, r"highest index in its masks is 0, .*\(0, 255\)"),
-    "grey": (ValueError, "highest index in its masks is 254 in .*a.png, expected 1 to 253"),
+    "gray": (ValueError, "highest index in its masks is 254 in .*a.png, expected 1 to 253"),
     "hollow": (ValueError, "has no images"),
     "sizes": (ValueError, r"say size=\(height, width, channels\)$"),
 }
@@ -288,7 +288,7 @@ def test_hostile_folders_end_with_one_line(tmp_path, case):
     match case:
         case "bare":
             write(tmp_path / "a.png", scene(0)[0])
-        case "black and white" | "grey":
+        case "black and white" | "gray":
             write(folders[0] / "a.png", scene(0)[0])
             top = 255 if case == "black and white" else 254
             write(folders[1] / "a.png", np.full((4, 6), top, np.uint8))
@@ -313,8 +313,8 @@ def test_hostile_folders_end_with_one_line(tmp_path, case):
         ("digit_scenes", {"size": (32, 32, 1)}, "at least 64 x 64"),
         ("folder:{}", {"classes": "ab", "values": (0, 1, 2)}, "one value for each of 2 classes"),
         ("folder:{}", {"values": (0, 1), "ignore": 1}, "ignore=1 is the value of class 1 too$"),
-        ("folder:{}", {"values": (0, (1, 2, 3))}, "all numbers or all colours"),
-        ("folder:{}", {"values": ((0, 0), (1, 2))}, "a colour is three numbers"),
+        ("folder:{}", {"values": (0, (1, 2, 3))}, "all numbers or all colors"),
+        ("folder:{}", {"values": ((0, 0), (1, 2))}, "a color is three numbers"),
         ("folder:{}", {"values": (-1, 2)}, "0 or more; got -1"),
         ("folder:{}", {"instances": True}, "has no instances: leave them out$"),
         ("folder:{}", {"values": (1,)}, "masks have 2 to 254 classes; got 1$"),

@@ -1,4 +1,4 @@
-"""Pascal VOC's layout: palette masks, masks in its colours, objects, and what is missing."""
+"""Pascal VOC's layout: palette masks, masks in its colors, objects, and what is missing."""
 
 import numpy as np
 import pytest
@@ -53,17 +53,15 @@ def test_a_devkit_is_read(tmp_path):
     assert "instances" not in open_masks(f"voc:{folder}")["val"][0]
 
 
-def test_masks_in_the_palette_s_colours_are_read_too(tmp_path):
+def test_masks_in_the_palette_s_colors_are_read_too(tmp_path):
     folder = devkit(tmp_path, {"train": ["a"], "val": ["b"]})
     file = folder / "SegmentationClass" / "b.png"
-    colours = voc_colormap(256)[MASK]
-    Image.fromarray(colours).save(file)
+    colors = voc_colormap(256)[MASK]
+    Image.fromarray(colors).save(file)
     np.testing.assert_array_equal(open_masks(f"voc:{folder}")["val"][0]["mask"], MASK)
-    colours[1, 1] = 1, 2, 3
-    Image.fromarray(colours).save(file)
-    with pytest.raises(
-        ValueError, match="b.png: colour #010203 at row 1, column 1 is that of none"
-    ):
+    colors[1, 1] = 1, 2, 3
+    Image.fromarray(colors).save(file)
+    with pytest.raises(ValueError, match="b.png: color #010203 at row 1, column 1 is that of none"):
         open_masks(f"voc:{folder}")
 
 

@@ -73,10 +73,10 @@ def test_digits_differ_from_what_is_around_them(scenes):
     right = []
     for i in range(SOME):
         example = scenes["train"][i]
-        inside, grey = example["mask"] > 0, example["image"][..., 0].astype(float)
-        middle = (grey[inside].mean() + grey[~inside].mean()) / 2
-        bright = grey[inside].mean() > middle
-        right.append(((grey > middle) == (inside == bright)).mean())
+        inside, gray = example["mask"] > 0, example["image"][..., 0].astype(float)
+        middle = (gray[inside].mean() + gray[~inside].mean()) / 2
+        bright = gray[inside].mean() > middle
+        right.append(((gray > middle) == (inside == bright)).mean())
     assert 0.85 < np.mean(right) < 0.995
 
 
@@ -97,10 +97,10 @@ def test_no_digit_crosses_the_split(scenes):
     assert not any(train)
 
 
-def test_colour_and_other_sizes(scenes):
-    colour = open_digit_scenes(size=(96, 160, 3), seed=0)["val"]
-    image = colour[0]["image"]
-    assert image.shape == (96, 160, 3) and colour[0]["mask"].shape == (96, 160)
+def test_color_and_other_sizes(scenes):
+    color = open_digit_scenes(size=(96, 160, 3), seed=0)["val"]
+    image = color[0]["image"]
+    assert image.shape == (96, 160, 3) and color[0]["mask"].shape == (96, 160)
     assert np.ptp(image.astype(int), axis=-1).mean() > 3
     same = open_digit_scenes(size=(128, 128, 3), seed=0)["val"][0]
     np.testing.assert_array_equal(same["mask"], scenes["val"][0]["mask"])

@@ -108,9 +108,9 @@ def test_a_part_is_pillow_s_resize():
     assert crop_frame(frame, part._replace(size=(50, 16)))[0].shape == (50, 16, 3)
 
 
-def test_grey_clips(folder):
-    grey = Preprocessing((0.5,), (0.5,), size=(16, 32), frames=4, stride=1)
-    example = open_clips(f"folder:{folder}", grey)["val"][0]
+def test_gray_clips(folder):
+    gray = Preprocessing((0.5,), (0.5,), size=(16, 32), frames=4, stride=1)
+    example = open_clips(f"folder:{folder}", gray)["val"][0]
     assert example["video"].shape == (4, 16, 32, 1)
     assert [number_of(np.repeat(f, 3, -1)) for f in example["video"]] == [8, 9, 10, 11]
 

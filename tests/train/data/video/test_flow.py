@@ -40,10 +40,10 @@ def test_the_hardwired_maps(moved):
     maps = flow.hardwired_maps(frames, bound=4.0)
     assert maps.shape == (48, 64, 33) and maps.dtype == np.uint8
     np.testing.assert_array_equal(maps[..., :7], np.moveaxis(frames[..., 0], 0, -1))
-    grey = frames[3, ..., 0].astype(float)
-    across = (grey[:, 2:] - grey[:, :-2]) / 2
+    gray = frames[3, ..., 0].astype(float)
+    across = (gray[:, 2:] - gray[:, :-2]) / 2
     np.testing.assert_allclose(maps[:, 1:-1, 10], 128 + across.clip(-127, 127), atol=0.5)
-    down = (grey[2:] - grey[:-2]) / 2
+    down = (gray[2:] - gray[:-2]) / 2
     np.testing.assert_allclose(maps[1:-1, :, 17], 128 + down.clip(-127, 127), atol=0.5)
     expected = flow.flow_fields(frames, method="dis", bound=4.0)
     np.testing.assert_array_equal(maps[..., 21 + 2], expected[2, ..., 0])
