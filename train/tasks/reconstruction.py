@@ -100,7 +100,7 @@ def reconstruction_errors(outputs: Any, batch: Any, *, loss: Loss) -> tuple[jax.
     if loss in LOSSES:
         return LOSSES[loss](outputs["reconstruction"], target), squared
     entropy = optax.sigmoid_binary_cross_entropy(outputs["reconstruction_logits"], target)
-    return losses.sum_per_example(entropy), squared
+    return losses.mean_per_example(entropy), squared
 
 
 def to_unit_range(image: jax.Array) -> jax.Array:

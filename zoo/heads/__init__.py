@@ -1,1 +1,1 @@
-"""Feature maps to outputs, for more than one family."""
+"""Detection heads: composable parts that several families share."""

@@ -1,4 +1,4 @@
-"""Feature pyramid: what deep maps know, on maps of all sizes."""
+"""Feature pyramid network."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,10 +16,16 @@ KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 def upsample_nearest(x: jax.Array, size: Sequence[int]) -> jax.Array:
-    """`[B, h, w, C], (H, W) -> [B, H, W, C]`: pixel (i, j) is that of (i h // H, j w // W).
+    """Upsamples a map so that pixel (i, j) copies pixel (i h // H, j w // W).
 
-    Source: torch's interpolate with mode="nearest", which counts from the corner and not from the
-    pixels' middles.
+    Args:
+        x: feature map [B, h, w, C].
+        size: output height and width (H, W).
+
+    Returns:
+        Feature map [B, H, W, C].
+
+    Source: torch's interpolate with mode="nearest", which aligns corners and not pixel centers.
 
     >>> upsample_nearest(jnp.arange(3.0).reshape(1, 1, 3, 1), (1, 5)).ravel().tolist()
     [0.0, 0.0, 1.0, 1.0, 2.0]
@@ -35,10 +41,19 @@ def upsample_nearest(x: jax.Array, size: Sequence[int]) -> jax.Array:
 
 @final
 class FPN(nn.Module):
-    """`[[B, h, w, C], [B, h / 2, w / 2, D], ...] -> [[B, h, w, width], ...]`, one map more.
+    """Feature pyramid network with an extra level.
 
-    Each map, by 1x1 of `width` channels, gets that of the next deeper one, enlarged; 3x3 on the
-    sums. The map more is every other pixel of the last one.
+    Lateral 1x1 convolutions, top-down upsampling and addition, and 3x3 output convolutions. The
+    extra level subsamples the last one by 2.
+
+    Attributes:
+        width: number of output channels.
+
+    Args:
+        maps: backbone stages, finest first [[B, h, w, C], ...].
+
+    Returns:
+        Pyramid levels [[B, h, w, width], ...], one more than the inputs.
 
     Source: Lin et al. 2017, Feature Pyramid Networks, section 3; torchvision's
     FeaturePyramidNetwork with LastLevelMaxPool.

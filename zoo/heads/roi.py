@@ -1,4 +1,4 @@
-"""Regions of interest: their features, what is in them, and what they are trained on."""
+"""RoI heads: pooling, classification, sampling and postprocessing of regions of interest."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,21 @@ from zoo.ops.dense_general import dot_general
 from zoo.ops.nms import batched_nms
 from zoo.ops.roi import pyramid_roi_align
 
-BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of a box's deltas: 1 / (0.1, 0.1, 0.2, 0.2)
+BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # 1 / (0.1, 0.1, 0.2, 0.2)
 TORCH_UNIFORM = lookup_initializer("torch")
 
 
 def feature_scale(image_side: int, map_side: int) -> float:
-    """`H, h -> []`: the power of 2 that is nearest to h / H.
+    """Returns the power of 2 nearest to map_side / image_side.
 
-    Source: torchvision's MultiScaleRoIAlign, which so makes up for sides that were rounded.
+    Args:
+        image_side: side of the image in pixels.
+        map_side: side of the feature map.
+
+    Returns:
+        The scale.
+
+    Source: torchvision's MultiScaleRoIAlign, which compensates rounded sides this way.
 
     >>> feature_scale(600, 38)
     0.0625
@@ -35,10 +42,19 @@ def feature_scale(image_side: int, map_side: int) -> float:
 def assign_level(
     boxes: jax.Array, *, first: int, count: int, canonical_box_size: float = 224.0
 ) -> jax.Array:
-    """`[R, 4] -> [R]` int32: from which of `count` maps each box is cut, 0 the one of stride 2^`first`.
+    """Assigns each box to a pyramid level by its size.
 
-    The larger the box, the deeper: `floor(4 + log2(sqrt(area) / canonical))`, as far as the maps
-    reach, counts from stride 1.
+    The level is floor(4 + log2(sqrt(area) / canonical_box_size)), counted from stride 1 and clipped
+    to the available maps.
+
+    Args:
+        boxes: boxes [R, 4].
+        first: log2 of the stride of the first map.
+        count: number of maps.
+        canonical_box_size: side of the boxes that use the map of stride 16.
+
+    Returns:
+        Index of the map of each box [R] int32.
 
     Source: Lin et al. 2017, Feature Pyramid Networks, equation 1; torchvision's LevelMapper.
 
@@ -59,15 +75,24 @@ def pool_from_pyramid(
     size: tuple[int, int],
     canonical_box_size: float = 224.0,
 ) -> jax.Array:
-    """`[[h, w, C], ...], [R, 4] -> [R, *size, C]`: each box by RoIAlign out of the map of its level.
+    """Pools each box by RoIAlign from its pyramid level, with four samples per cell.
 
-    `canvas` (H, W) is the image that the maps are of; there are four samples in each cell.
+    Args:
+        maps: pyramid levels [[h, w, C], ...].
+        boxes: boxes [R, 4].
+        canvas: height and width (H, W) of the padded image.
+        size: number of cells (h, w).
+        canonical_box_size: see `assign_level`.
+
+    Returns:
+        Pooled features [R, *size, C].
 
     Source: torchvision's MultiScaleRoIAlign; `assign_level` chooses.
 
     >>> maps = [jnp.zeros((8, 8, 1)), jnp.ones((4, 4, 1))]
     >>> boxes = jnp.array([[0.0, 0, 16, 16], [0, 0, 32, 32]])
-    >>> pool_from_pyramid(maps, boxes, canvas=(32, 32), size=(1, 1), canonical_box_size=64.0).ravel().tolist()
+    >>> options = dict(canvas=(32, 32), size=(1, 1), canonical_box_size=64.0)
+    >>> pool_from_pyramid(maps, boxes, **options).ravel().tolist()
     [0.0, 1.0]
     """
     scales = tuple(feature_scale(canvas[0], x.shape[0]) for x in maps)
@@ -78,10 +103,19 @@ def pool_from_pyramid(
 
 @final
 class BoxHead(nn.Module):
-    """`[B, R, h, w, C] -> [B, R, K + 1], [B, R, K + 1, 4]`: logits, the background's first, deltas.
+    """Two dense layers, then class logits and class-specific box offsets.
 
-    Two dense layers of `hidden`, with `dropout` after each in training, and a linear one for either
-    output; every class has a box of its own.
+    Attributes:
+        num_classes: number of classes K, without the background.
+        hidden: units of the dense layers.
+        dropout: dropout rate after each dense layer in training.
+
+    Args:
+        x: pooled features [B, R, h, w, C].
+        train: apply dropout.
+
+    Returns:
+        Logits [B, R, K + 1], background first, and offsets [B, R, K + 1, 4].
 
     Source: Girshick 2015, Fast R-CNN, figure 1; torchvision's TwoMLPHead and FastRCNNPredictor.
 
@@ -114,9 +148,14 @@ class BoxHead(nn.Module):
 
 
 def infer_num_classes(tensors: Mapping[str, Any], *, model: nn.Module) -> dict[str, Any]:
-    """`{path: array} -> {num_classes}`, by the head's outputs, of which one is the background's.
+    """Infers the number of classes from the head's weights, without the background.
 
-    Source: what zoo.weights asks of a family whose head has another number of outputs.
+    Args:
+        tensors: arrays by parameter path.
+        model: not used.
+
+    Returns:
+        `{"num_classes": K}`, or nothing if the head is missing.
 
     >>> infer_num_classes({"params/head/logits/bias": jnp.zeros(91)}, model=None)
     {'num_classes': 90}
@@ -138,20 +177,35 @@ def sample_rois(
     weights: Sequence[float] = BOX_CODER_WEIGHTS,
     pixel_offset: float = 0.0,
 ) -> dict[str, jax.Array]:
-    """`key, [P, 4], [P] -> {rois [count, 4], labels, valid [count], targets [count, 4]}`.
+    """Samples the regions that an image is trained on, with their targets.
 
-    The regions that an image trains on, and what the head is to say of them. The boxes of `ground_truth`
-    are proposals too. A region whose IoU with some box is `fg_iou_thresh` or more is of that box's class,
-    1 to K, and of the background, 0, where it is from `bg_iou_thresh` up to `fg_iou_thresh`. At most `positive_fraction` of the
-    `batch_size` hold an object.
+    The ground truth boxes are added to the proposals. A region with an IoU of at least
+    `fg_iou_thresh` gets the label of its box; one from `bg_iou_thresh` up to there is background.
+
+    Args:
+        key: random key.
+        rois: proposals [P, 4].
+        valid: rows that are not padding [P] bool.
+        ground_truth: `boxes` [N, 4], `labels` [N] and `box_valid` [N].
+        fg_iou_thresh: IoU from which a region is foreground.
+        bg_iou_thresh: IoU from which a region may be background.
+        batch_size: number of samples R.
+        positive_fraction: at most this fraction of the samples is foreground.
+        weights: weights of the box encoding.
+        pixel_offset: see `zoo.ops.boxes.box_area`.
+
+    Returns:
+        `rois` [R, 4], `labels` [R] from 1 to K and 0 for background, `valid` [R] and `targets` [R,
+        4].
 
     Source: Girshick 2015, Fast R-CNN, section 2.3; torchvision's RoIHeads.select_training_samples.
 
     >>> truth = {"boxes": jnp.array([[0.0, 0, 8, 8]]), "labels": jnp.array([4])}
     >>> truth["box_valid"] = jnp.array([True])
     >>> rois, valid = jnp.array([[20.0, 20, 28, 28]]), jnp.array([True])
-    >>> told = dict(ground_truth=truth, fg_iou_thresh=0.5, bg_iou_thresh=0.0, batch_size=2, positive_fraction=0.5)
-    >>> sorted(sample_rois(jax.random.key(0), rois, valid, **told)["labels"].tolist())
+    >>> options = dict(fg_iou_thresh=0.5, bg_iou_thresh=0.0, batch_size=2, positive_fraction=0.5)
+    >>> samples = sample_rois(jax.random.key(0), rois, valid, ground_truth=truth, **options)
+    >>> sorted(samples["labels"].tolist())
     [0, 5]
     """
     boxes, labels, box_valid = (ground_truth[name] for name in ("boxes", "labels", "box_valid"))
@@ -168,21 +222,21 @@ def sample_rois(
     )
     best = jnp.max(jnp.where(box_valid[:, None], iou, 0.0), 0)
     positive, negative = matched >= 0, (matched == -1) & (best >= bg_iou_thresh)
-    indices, positive, drawn = sample_balanced(
+    indices, positive, is_sampled = sample_balanced(
         key,
         positive & valid,
         negative & valid,
         batch_size=batch_size,
         positive_fraction=positive_fraction,
     )
-    positive = positive & drawn
+    positive = positive & is_sampled
     row = jnp.maximum(matched[indices], 0)
     rois = rois[indices]
     targets = encode_boxes(boxes[row], rois, weights=weights, pixel_offset=pixel_offset)
     return {
-        "rois": jnp.where(drawn[:, None], rois, 0.0),
+        "rois": jnp.where(is_sampled[:, None], rois, 0.0),
         "labels": jnp.where(positive, labels[row] + 1, 0),
-        "valid": drawn,
+        "valid": is_sampled,
         "targets": jnp.where(positive[:, None], targets, 0.0),
     }
 
@@ -201,17 +255,34 @@ def postprocess_detections(
     weights: Sequence[float] = BOX_CODER_WEIGHTS,
     pixel_offset: float = 0.0,
 ) -> dict[str, jax.Array]:
-    """`[R, K + 1], [R, K + 1, 4], [R, 4] -> {boxes [count, 4], scores, labels, valid [count]}`.
+    """Turns class logits and box offsets of regions into detections.
 
-    Every class of every valid region is a candidate; those above `score_thresh` whose sides are `min_size`
-    or more, in the picture of `size` [2], go through non-maximum suppression class by class, and
-    the `detections_per_img` best are left. Labels are 0 to K - 1.
+    Every class of every valid region is a candidate. Candidates above `score_thresh` with both
+    sides of at least `min_size` go through non-maximum suppression per class.
+
+    Args:
+        logits: logits [R, K + 1], background first.
+        deltas: box offsets [R, K + 1, 4].
+        rois: regions [R, 4].
+        valid: rows that are not padding [R] bool.
+        size: height and width of the image [2], to which boxes are clipped.
+        score_thresh: minimum score.
+        nms_thresh: IoU above which the worse box is removed.
+        detections_per_img: number M of detections.
+        min_size: minimum side of a box in pixels.
+        weights: weights of the box encoding.
+        pixel_offset: see `zoo.ops.boxes.box_area`.
+
+    Returns:
+        `boxes` [M, 4], `scores` [M], `labels` [M] from 0 to K - 1 and `valid` [M], best first.
 
     Source: torchvision's RoIHeads.postprocess_detections.
 
     >>> logits, deltas = jnp.array([[0.0, 9.0, 0.0]]), jnp.zeros((1, 3, 4))
-    >>> fields = dict(valid=jnp.array([True]), size=jnp.array([9, 9]), score_thresh=0.5, nms_thresh=0.5)
-    >>> found = postprocess_detections(logits, deltas, jnp.array([[0.0, 0, 8, 10]]), **fields, detections_per_img=2)
+    >>> image = dict(valid=jnp.array([True]), size=jnp.array([9, 9]))
+    >>> options = dict(score_thresh=0.5, nms_thresh=0.5, detections_per_img=2)
+    >>> rois = jnp.array([[0.0, 0, 8, 10]])
+    >>> found = postprocess_detections(logits, deltas, rois, **image, **options)
     >>> found["boxes"][0].tolist(), found["labels"][0].tolist(), found["valid"].tolist()
     ([0.0, 0.0, 8.0, 9.0], 0, [True, False])
     """
@@ -221,21 +292,21 @@ def postprocess_detections(
     boxes = clip_boxes(boxes.reshape(-1, 4), size, pixel_offset=pixel_offset)
     sides = boxes[:, 2:] - boxes[:, :2] + pixel_offset
     labels = jnp.broadcast_to(jnp.arange(classes, dtype=jnp.int32), scores.shape).reshape(-1)
-    kept = valid[:, None] & (scores > score_thresh)
-    kept = kept.reshape(-1) & (sides >= min_size).all(1)
+    is_candidate = valid[:, None] & (scores > score_thresh)
+    is_candidate = is_candidate.reshape(-1) & (sides >= min_size).all(1)
     scores = scores.reshape(-1)
-    indices, found = batched_nms(
+    indices, is_valid = batched_nms(
         boxes,
         scores,
         labels,
-        valid=kept,
+        valid=is_candidate,
         iou_threshold=nms_thresh,
         max_outputs=detections_per_img,
         pixel_offset=pixel_offset,
     )
     return {
-        "boxes": jnp.where(found[:, None], boxes[indices], 0.0),
-        "scores": jnp.where(found, scores[indices], 0.0),
-        "labels": jnp.where(found, labels[indices], 0),
-        "valid": found,
+        "boxes": jnp.where(is_valid[:, None], boxes[indices], 0.0),
+        "scores": jnp.where(is_valid, scores[indices], 0.0),
+        "labels": jnp.where(is_valid, labels[indices], 0),
+        "valid": is_valid,
     }

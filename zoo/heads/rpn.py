@@ -1,4 +1,4 @@
-"""Region proposals: which anchors hold an object, where it is, and what they are trained on."""
+"""Region proposal network: head, anchors and training samples."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,15 +19,24 @@ KERNEL_INIT = nn.initializers.normal(0.01)
 
 @final
 class RPNHead(nn.Module):
-    """`[[B, h, w, C], ...] -> [B, N], [B, N, 4]`: logits and deltas of the anchors of all maps.
+    """Objectness logits and box offsets of the anchors of all maps.
 
-    `anchors` at each place, rows, columns and anchors in this order; 3x3 of `width` channels (the
-    maps' own if None) and two 1x1 are the same for all maps. With `softmax` an anchor has two
-    outputs, the background's before the object's, and the logit is their difference: of the
-    sigmoid it is what both are of the softmax.
+    A 3x3 convolution and two 1x1 convolutions are shared by all maps.
+
+    Attributes:
+        anchors: anchors per cell.
+        width: channels of the 3x3 convolution; None takes the channels of the maps.
+        softmax: predict two outputs (background, object) per anchor. The returned logit is their
+            difference, since sigmoid(a - b) equals softmax([a, b])[0].
+
+    Args:
+        maps: feature maps [[B, h, w, C], ...].
+
+    Returns:
+        Logits [B, N] and offsets [B, N, 4] of all anchors, ordered by map, row, column and anchor.
 
     Source: Ren et al. 2015, Faster R-CNN, section 3.1, figure 3; torchvision's RPNHead; softmax and
-    512 channels are py-faster-rcnn's.
+    512 channels as in py-faster-rcnn.
 
     >>> maps = [jnp.ones((1, 4, 4, 6)), jnp.ones((1, 2, 2, 6))]
     >>> (logits, deltas), _ = jax.eval_shape(RPNHead(3).init_with_output, jax.random.key(0), maps)
@@ -54,14 +63,14 @@ class RPNHead(nn.Module):
         outputs = 2 * self.anchors if self.softmax else self.anchors
         logits = conv(outputs, (1, 1), dtype=wide, name="logits")
         deltas = conv(4 * self.anchors, (1, 1), dtype=wide, name="deltas")
-        found = []
+        outputs_per_map = []
         for x in maps:
             x = nn.relu(first(x))
             score = logits(x)
             if self.softmax:
                 score = score[..., self.anchors :] - score[..., : self.anchors]
-            found.append((score.reshape(len(x), -1), deltas(x).reshape(len(x), -1, 4)))
-        scores, moves = zip(*found, strict=True)
+            outputs_per_map.append((score.reshape(len(x), -1), deltas(x).reshape(len(x), -1, 4)))
+        scores, moves = zip(*outputs_per_map, strict=True)
         return jnp.concatenate(scores, 1), jnp.concatenate(moves, 1)
 
 
@@ -72,10 +81,21 @@ def pyramid_anchors(
     sizes: Sequence[Sequence[float]],
     ratios: Sequence[float],
 ) -> list[jax.Array]:
-    """`[[B, h, w, C], ...], (H, W) -> [[h * w * A, 4], ...]`: the anchors of each map.
+    """Returns the anchors of every map of a pyramid.
 
-    Every map has its own `sizes`, all the same `ratios` of height to width. Anchors lie H // h and
-    W // w pixels apart.
+    Anchors lie H // h and W // w pixels apart.
+
+    Args:
+        maps: feature maps [[B, h, w, C], ...].
+        size: height and width (H, W) of the image.
+        sizes: anchor sizes of each map.
+        ratios: aspect ratios, height / width, of all maps.
+
+    Returns:
+        Anchors of each map [[h * w * A, 4], ...].
+
+    Raises:
+        ValueError: if the numbers of maps and of size tuples differ.
 
     Source: torchvision's AnchorGenerator.
 
@@ -85,12 +105,12 @@ def pyramid_anchors(
     """
     if len(maps) != len(sizes):
         raise ValueError(
-            f"sizes of anchors are one tuple for each of {len(maps)} maps, got {sizes}"
+            f"expected one tuple of anchor sizes for each of {len(maps)} maps, got {sizes}"
         )
     rows = []
-    for x, own in zip(maps, sizes, strict=True):
+    for x, map_sizes in zip(maps, sizes, strict=True):
         h, w = x.shape[1:3]
-        cell = cell_anchors(own, ratios)
+        cell = cell_anchors(map_sizes, ratios)
         rows.append(grid_anchors(cell, (h, w), (size[0] // h, size[1] // w)))
     return rows
 
@@ -108,38 +128,57 @@ def sample_anchors(
     pixel_offset: float = 0.0,
     inside_size: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """`key, [N, 4], boxes [n, 4], valid [n] -> {indices, positive, valid [count], targets [count, 4]}`.
+    """Samples the anchors that an image is trained on, with their targets.
 
-    The anchors that an image trains on, and what they are to say. An anchor is positive from an IoU
-    of `fg_iou_thresh` on, or where it is some box's best, negative below `bg_iou_thresh`. At most `positive_fraction` of the
-    `batch_size` are positive. With `inside_size`, a picture's size [2], anchors that reach out of it are
-    neither.
+    An anchor is positive if its IoU is at least `fg_iou_thresh` or the best of some box, and
+    negative below `bg_iou_thresh`.
 
-    Source: Ren et al. 2015, Faster R-CNN, section 3.1.2; torchvision takes those that reach out.
+    Args:
+        key: random key.
+        anchors: anchors [N, 4].
+        boxes: ground truth boxes [n, 4].
+        valid: rows of `boxes` that are not padding [n] bool.
+        fg_iou_thresh: IoU from which an anchor is positive.
+        bg_iou_thresh: IoU below which an anchor is negative.
+        batch_size: number of samples M.
+        positive_fraction: at most this fraction of the samples is positive.
+        pixel_offset: see `zoo.ops.boxes.box_area`.
+        inside_size: height and width [2] of the image; anchors that cross its border are not used.
+
+    Returns:
+        `indices` [M], `positive` [M], `valid` [M] and `targets` [M, 4].
+
+    Source: Ren et al. 2015, Faster R-CNN, section 3.1.2; torchvision also uses anchors that cross
+    the border.
 
     >>> anchors = jnp.array([[0.0, 0, 8, 8], [20, 20, 28, 28]])
     >>> boxes, valid = jnp.array([[0.0, 0, 8, 8]]), jnp.array([True])
-    >>> told = dict(boxes=boxes, valid=valid, fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size=2, positive_fraction=0.5)
-    >>> samples = sample_anchors(jax.random.key(0), anchors, **told)
+    >>> options = dict(fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size=2, positive_fraction=0.5)
+    >>> samples = sample_anchors(jax.random.key(0), anchors, boxes=boxes, valid=valid, **options)
     >>> dict(zip(samples["indices"].tolist(), samples["positive"].tolist()))
     {0: True, 1: False}
     """
     iou = box_iou(boxes, anchors, pixel_offset=pixel_offset)
-    within = jnp.ones(len(anchors), bool)
+    is_inside = jnp.ones(len(anchors), bool)
     if inside_size is not None:
         height, width = inside_size.astype(anchors.dtype)
         ends = jnp.stack([width, height]) - pixel_offset
-        within = jnp.all((anchors[:, :2] >= 0) & (anchors[:, 2:] <= ends[None]), 1)
-        iou = jnp.where(within[None], iou, -1.0)  # nobody's best either
+        is_inside = jnp.all((anchors[:, :2] >= 0) & (anchors[:, 2:] <= ends[None]), 1)
+        iou = jnp.where(is_inside[None], iou, -1.0)  # excluded from the best match of a box, too
     matched = match_anchors(iou, valid, fg_iou_thresh=fg_iou_thresh, bg_iou_thresh=bg_iou_thresh)
-    indices, positive, drawn = sample_balanced(
+    indices, positive, is_sampled = sample_balanced(
         key,
-        (matched >= 0) & within,
-        (matched == -1) & within,
+        (matched >= 0) & is_inside,
+        (matched == -1) & is_inside,
         batch_size=batch_size,
         positive_fraction=positive_fraction,
     )
-    truth = boxes[jnp.maximum(matched[indices], 0)]
-    targets = encode_boxes(truth, anchors[indices], pixel_offset=pixel_offset)
-    targets = jnp.where((positive & drawn)[:, None], targets, 0.0)
-    return {"indices": indices, "positive": positive & drawn, "valid": drawn, "targets": targets}
+    matched_boxes = boxes[jnp.maximum(matched[indices], 0)]
+    targets = encode_boxes(matched_boxes, anchors[indices], pixel_offset=pixel_offset)
+    targets = jnp.where((positive & is_sampled)[:, None], targets, 0.0)
+    return {
+        "indices": indices,
+        "positive": positive & is_sampled,
+        "valid": is_sampled,
+        "targets": targets,
+    }

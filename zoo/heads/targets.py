@@ -1,4 +1,4 @@
-"""What a detector is told of its images."""
+"""Ground truth arguments of detectors."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +10,14 @@ BOX_KEYS = ("boxes", "labels", "box_valid")
 
 
 def image_sizes(image: jax.Array, targets: Targets | None) -> jax.Array:
-    """`[B, H, W, C], {size [B, 2]} or None -> [B, 2]`: the pictures' heights and widths.
+    """Returns the size of each image on its canvas; the whole canvas if not given.
 
-    Without a word of it the whole canvas is picture.
+    Args:
+        image: padded images [B, H, W, C].
+        targets: may hold `size` [B, 2].
+
+    Returns:
+        Heights and widths [B, 2].
 
     >>> image_sizes(jnp.zeros((2, 8, 9, 3)), None).tolist()
     [[8, 9], [8, 9]]
@@ -25,17 +30,26 @@ def image_sizes(image: jax.Array, targets: Targets | None) -> jax.Array:
 def require_keys(
     targets: Targets | None, *, keys: Sequence[str] = BOX_KEYS
 ) -> dict[str, jax.Array]:
-    """`{boxes [B, N, 4], labels [B, N], box_valid [B, N], ...} -> these alone`; ValueError where
-    some of them are missing.
+    """Selects the required keys of the ground truth.
+
+    Args:
+        targets: ground truth: `boxes` [B, N, 4], `labels` [B, N], `box_valid` [B, N], ...
+        keys: required keys.
+
+    Returns:
+        The required entries.
+
+    Raises:
+        ValueError: if a key is missing.
 
     >>> require_keys(None)
     Traceback (most recent call last):
-    ValueError: in training this detector takes the truth, {boxes, labels, box_valid}, as its second argument: boxes, labels, box_valid are missing
+    ValueError: expected targets with boxes, labels, box_valid in training, got none
     """
     missing = [name for name in keys if targets is None or name not in targets]
     if targets is None or missing:
         raise ValueError(
-            f"in training this detector takes the truth, {{{', '.join(keys)}}}, as its second "
-            f"argument: {', '.join(missing)} are missing"
+            f"expected targets with {', '.join(keys)} in training, "
+            f"got {', '.join(targets or ()) or 'none'}"
         )
     return {name: targets[name] for name in keys}

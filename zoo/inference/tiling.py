@@ -35,7 +35,7 @@ def average_flips(predict: Predict, image: Any) -> Any:
 
     Of logits where predict gives logits, of probabilities where it ends in a softmax: the mean of
     probabilities lets no single view outvote the others. Takes four times as long; outside of jit
-    predict is compiled once. Logits smaller than the image must be centerd in it.
+    predict is compiled once. Logits smaller than the image must be centered in it.
 
     Source: test-time augmentation as in Ciresan et al. 2012; `average_rotations` has the turned ones too.
 

@@ -10,7 +10,13 @@ from zoo.lookup import lookup
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:
-    """`[...] -> [...]`: 1.7159 tanh(2x/3), which is 1 at 1 and -1 at -1.
+    """Computes 1.7159 tanh(2x / 3), which is 1 at 1 and -1 at -1.
+
+    Args:
+        x: any array [...].
+
+    Returns:
+        Array [...].
 
     Source: LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition, equation 6
     and appendix A.
@@ -22,9 +28,13 @@ def scaled_tanh(x: jax.Array) -> jax.Array:
 
 
 def identity(x: jax.Array) -> jax.Array:
-    """`[...] -> [...]`: x itself.
+    """Returns x; papers call it the linear activation.
 
-    Source: the identity, by the name that papers give it.
+    Args:
+        x: any array [...].
+
+    Returns:
+        The same array.
 
     >>> float(identity(jnp.float32(3.0)))
     3.0
@@ -48,9 +58,16 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def lookup_activation(name: str) -> Callable[[jax.Array], jax.Array]:
-    """Name of a function `[...] -> [...]` to it; ValueError if none is so called.
+    """Returns an activation function by name.
 
-    Source: the table ACTIVATIONS; all but scaled_tanh and linear are jax.nn's.
+    Args:
+        name: a key of ACTIVATIONS.
+
+    Returns:
+        A function [...] -> [...].
+
+    Raises:
+        ValueError: if the name is unknown; the message suggests the nearest names.
 
     >>> float(lookup_activation("leaky_relu")(jnp.float32(-100.0)))
     -1.0

@@ -1,4 +1,4 @@
-"""Attention by dot products, fused where nobody asks for its maps."""
+"""Dot-product attention as a module."""
 
 import math
 from typing import final
@@ -12,12 +12,21 @@ from zoo.ops.attention import dot_product_attention
 
 @final
 class DotProductAttention(nn.Module):
-    """`[B, Q, heads, D], [B, L, heads, D], [B, L, heads, D] -> [B, Q, heads, D], maps or None`.
+    """Scaled dot-product attention without parameters.
 
-    Query, key and value to the means of the values, weighted by the softmax over L of the products
-    of query and key over the root of D. `maps` asks for these weights, `[B, heads, Q, L]`; without
-    them zoo.ops.attention computes. A module, though nothing in it is learnt, so that what
-    counts multiply-adds sees it called.
+    It is a module so that `zoo.profile` can count its multiply-adds.
+
+    Attributes:
+        maps: also return the attention weights [B, heads, Q, L]. Without them the fused
+            `zoo.ops.attention` is used.
+
+    Args:
+        query: queries [B, Q, heads, D].
+        key: keys [B, L, heads, D].
+        value: values [B, L, heads, D].
+
+    Returns:
+        Attention output [B, Q, heads, D] and the weights, or None.
 
     Source: Vaswani et al. 2017, Attention Is All You Need, equation 1.
 
@@ -42,6 +51,6 @@ class DotProductAttention(nn.Module):
 
     @staticmethod
     def macs(query: jax.Array, key: jax.Array, value: jax.Array) -> int:
-        """Multiply-adds of both products for one example."""
+        """Returns the multiply-adds of both products for one example."""
         _, queries, heads, width = query.shape
         return 2 * queries * key.shape[1] * heads * width

@@ -1,4 +1,4 @@
-"""What an assembly does with the module that it stands on."""
+"""Helpers for models that are built on a backbone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,16 +6,24 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-SHARED_FIELDS = ("dtype", "axis_name", "remat", "scan")  # of an assembly and its backbone
+SHARED_FIELDS = ("dtype", "axis_name", "remat", "scan")  # copied from a model to its backbone
 
 
 def configure_backbone(backbone: nn.Module, module: nn.Module, **fields: Any) -> nn.Module:
-    """`[B, H, W, C] -> {stage1 ...}`: the backbone with these fields, and the assembly's way to compute.
+    """Sets fields on a backbone, and copies the shared fields of the model that contains it.
 
-    That is its `dtype`, `axis_name`, `remat` and `scan`, where the backbone has them. ValueError
-    where it lacks one of `fields`.
+    The shared fields are `dtype`, `axis_name`, `remat` and `scan`, where the backbone has them.
 
-    Source: flax.linen.Module.clone.
+    Args:
+        backbone: the backbone.
+        module: the model that contains it.
+        **fields: values to set on the backbone.
+
+    Returns:
+        A clone of the backbone, or the backbone itself if nothing changes.
+
+    Raises:
+        ValueError: if the backbone lacks one of `fields`.
 
     >>> from zoo.layers.conv_norm import ConvNorm
     >>> import jax.numpy as jnp
@@ -26,20 +34,26 @@ def configure_backbone(backbone: nn.Module, module: nn.Module, **fields: Any) ->
     for field in fields:
         if not hasattr(backbone, field):
             raise ValueError(
-                f"a {type(backbone).__name__} has no field {field}, which a "
-                f"{type(module).__name__} sets on its backbone"
+                f"expected a backbone with the field {field}, which {type(module).__name__} sets, "
+                f"got {type(backbone).__name__}"
             )
-    both = [field for field in SHARED_FIELDS if hasattr(module, field) and hasattr(backbone, field)]
-    fields |= {field: getattr(module, field) for field in both}
+    shared = [
+        field for field in SHARED_FIELDS if hasattr(module, field) and hasattr(backbone, field)
+    ]
+    fields |= {field: getattr(module, field) for field in shared}
     changed = {key: value for key, value in fields.items() if getattr(backbone, key) != value}
-    # a backbone that is in use already keeps its variables, which a clone would not
+    # an unchanged backbone is not cloned, because a clone would lose its bound variables
     return backbone.clone(**changed) if changed else backbone
 
 
 def select_stages(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """`{stage1 [B, h, w, D], ..., pooled [B, D]} -> {stage1, ..., stageN}`, in this order.
+    """Selects the stage outputs of a backbone in order.
 
-    Source: the contract of the zoo's backbones.
+    Args:
+        outputs: outputs of a backbone: `stage1` ... `stageN`, `pooled`, ...
+
+    Returns:
+        `stage1` ... `stageN`.
 
     >>> list(select_stages({"pooled": 0, "stage2": 2, "stage1": 1}))
     ['stage1', 'stage2']

@@ -1,4 +1,4 @@
-"""A convolution, its normalization and its activation: the brick of most families."""
+"""Convolution, normalization and activation: the building block of most families."""
 
 from collections.abc import Callable
 from typing import final
@@ -16,16 +16,31 @@ HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 @final
 class ConvNorm(nn.Module):
-    """`[B, H, W, C] -> [B, H / stride, W / stride, width]`; `[B, T, H, W, C]` likewise.
+    """Convolution followed by a norm and an activation.
 
-    `kernel`, `stride` and `dilation` are a number or one per axis. `padding` "torch" puts
-    dilation * (kernel // 2) on both sides of each axis; "SAME" and "VALID" are XLA's, a number is
-    that many on every side. `create_norm` is a kind of zoo.layers.norm, its scales begin as `scale_init`;
-    `act` None leaves the activation out. A bias is learnt where there is no norm, unless `use_bias`
-    says otherwise; norm "folded" always has one, the place of the folded BatchNorm.
+    Attributes:
+        width: number of output channels.
+        kernel: kernel size, one number or one per axis.
+        stride: stride, one number or one per axis.
+        groups: number of channel groups.
+        dilation: dilation, one number or one per axis.
+        padding: "torch" pads dilation * (kernel // 2) on both sides of each axis; "SAME" and
+            "VALID" are XLA's; a number pads every side by that much.
+        act: activation function; None for none.
+        norm: kind of norm, see `zoo.layers.norm.create_norm`.
+        use_bias: None adds a bias where there is no norm; norm "folded" always has one, which holds
+            the folded BatchNorm.
+        scale_init: initializer of the norm's scale.
 
-    Source: He et al. 2016, Deep Residual Learning, section 3.4; its weights' law is He et al. 2015,
-    equation 14 (fan out).
+    Args:
+        x: feature map [B, H, W, C] or [B, T, H, W, C].
+        train: use batch statistics in the norm.
+
+    Returns:
+        Feature map [B, H / stride, W / stride, width], likewise with a time axis.
+
+    Source: He et al. 2016, Deep Residual Learning, section 3.4; the kernel initializer is He et al.
+    2015, equation 14 (fan out).
 
     >>> model, x = ConvNorm(16, stride=2), jnp.ones((1, 8, 8, 3))
     >>> y, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)

@@ -1,4 +1,4 @@
-"""A transposed convolution that is computed by zoo.ops.transposed."""
+"""Transposed convolution as a module."""
 
 from collections.abc import Sequence
 from typing import final
@@ -14,11 +14,23 @@ from zoo.ops.transposed import conv_transpose
 
 @final
 class ConvTranspose(nn.Module):
-    """`[B, H, W, C] -> [B, H', W', features]`: nn.ConvTranspose, faster on a CPU.
+    """`flax.linen.ConvTranspose` on `zoo.ops.transposed`, which is faster on a CPU.
 
-    Fields, parameters and their layout are flax's; `padding` is a number for all sides, one or two
-    per axis, "SAME" or "VALID". Padding in numbers is laid round the spread input: torch's
-    `padding` p is kernel - 1 - p here, with `transpose_kernel`. ValueError for "CIRCULAR".
+    Fields, parameters and their layout are those of flax.
+
+    Attributes:
+        padding: "SAME", "VALID", one number for all sides, or one number or pair per axis. Numbers
+            surround the dilated input: torch's `padding` p is kernel - 1 - p here, with
+            `transpose_kernel`.
+
+    Args:
+        x: feature map [B, H, W, C].
+
+    Returns:
+        Feature map [B, H', W', features].
+
+    Raises:
+        ValueError: if the padding is "CIRCULAR".
 
     Source: flax.linen.ConvTranspose; Zeiler et al. 2010, Deconvolutional Networks.
 
@@ -74,10 +86,10 @@ class ConvTranspose(nn.Module):
 
 
 def _transposed_padding(padding: str | int | Sequence, axes: int) -> str | list[tuple[int, int]]:
-    """flax's ways to say a padding, in jax's."""
+    """Converts flax's forms of padding to jax's."""
     if isinstance(padding, str):
         if padding not in ("SAME", "VALID"):
-            raise ValueError(f"padding is 'SAME', 'VALID' or numbers, got {padding!r}")
+            raise ValueError(f"expected padding 'SAME', 'VALID' or numbers, got {padding!r}")
         return padding
     sides = [padding] * axes if isinstance(padding, int) else padding
     return [(side, side) if isinstance(side, int) else tuple(side) for side in sides]

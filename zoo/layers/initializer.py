@@ -1,4 +1,4 @@
-"""Initializers by name; those that jax lacks are written here."""
+"""Initializers by name, with those that jax lacks."""
 
 import math
 
@@ -11,7 +11,15 @@ from zoo.lookup import lookup
 
 
 def fan_in_uniform(key: jax.Array, shape: Shape, dtype: Dtype = jnp.float32) -> jax.Array:
-    """`-> [..., in, out]`, uniform from -2.4 / F to 2.4 / F, F the number of inputs of a unit.
+    """Draws uniformly from -2.4 / F to 2.4 / F, with F inputs per unit.
+
+    Args:
+        key: random key.
+        shape: shape of the kernel [..., in, out].
+        dtype: dtype of the kernel.
+
+    Returns:
+        Kernel [..., in, out].
 
     Source: LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition, appendix A.
 
@@ -23,20 +31,28 @@ def fan_in_uniform(key: jax.Array, shape: Shape, dtype: Dtype = jnp.float32) -> 
 
 
 def sparse_normal(key: jax.Array, shape: Shape, dtype: Dtype = jnp.float32) -> jax.Array:
-    """`-> [..., in, out]`: fifteen inputs of each unit drawn from N(0, 1), the others 0.
+    """Draws fifteen inputs of each unit from N(0, 1) and sets the others to 0.
 
-    Deep sigmoid nets start to learn from it, where xavier leaves them on a plateau.
+    Deep sigmoid networks learn from it, where Xavier initialization leaves them on a plateau.
+
+    Args:
+        key: random key.
+        shape: shape of the kernel [..., in, out].
+        dtype: dtype of the kernel.
+
+    Returns:
+        Kernel [..., in, out].
 
     Source: Martens 2010, Deep Learning via Hessian-Free Optimization, section 5; Caffe's MNIST
-    auto-encoder starts so.
+    auto-encoder.
 
     >>> (sparse_normal(jax.random.key(0), (100, 3)) != 0).sum(0).tolist()
     [15, 15, 15]
     """
     inputs, unit = math.prod(shape[:-1]), shape[-1]
-    where, values = jax.random.split(key)
-    order = jax.random.uniform(where, (inputs, unit)).argsort(0).argsort(0)
-    kernel = jnp.where(order < 15, jax.random.normal(values, (inputs, unit), dtype), 0)
+    position_key, value_key = jax.random.split(key)
+    order = jax.random.uniform(position_key, (inputs, unit)).argsort(0).argsort(0)
+    kernel = jnp.where(order < 15, jax.random.normal(value_key, (inputs, unit), dtype), 0)
     return kernel.reshape(shape)
 
 
@@ -46,16 +62,25 @@ INITIALIZERS: dict[str, Initializer] = {
     "xavier": nn.initializers.xavier_uniform(),
     "he": nn.initializers.he_normal(),
     "he_fan_out": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-    "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # its layers' default
+    "torch": nn.initializers.variance_scaling(
+        1 / 3, "fan_in", "uniform"
+    ),  # the default of torch's layers
     "fan_in_uniform": fan_in_uniform,
     "sparse_normal": sparse_normal,
 }
 
 
 def lookup_initializer(name: str) -> Initializer:
-    """Name of a function `key, shape -> [..., in, out]` to it; ValueError if none is so called.
+    """Returns an initializer by name.
 
-    Source: the table INITIALIZERS; all but the two above are jax.nn.initializers'.
+    Args:
+        name: a key of INITIALIZERS.
+
+    Returns:
+        A function (key, shape, dtype) -> array.
+
+    Raises:
+        ValueError: if the name is unknown; the message suggests the nearest names.
 
     >>> float(lookup_initializer("zeros")(jax.random.key(0), (2, 3), jnp.float32).sum())
     0.0

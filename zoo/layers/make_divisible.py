@@ -1,10 +1,16 @@
-"""Widths that hardware likes."""
+"""Rounding of channel numbers."""
 
 
 def make_divisible(width: float) -> int:
-    """Wished channels to the C of `[..., C] -> [..., C]`: a multiple of 8, at least 8.
+    """Rounds a number of channels to a multiple of 8, at least 8.
 
-    The nearest one, or the next where that would take more than a tenth away.
+    It takes the nearest multiple, or the next one where rounding down would lose more than a tenth.
+
+    Args:
+        width: number of channels.
+
+    Returns:
+        Rounded number of channels.
 
     Source: TensorFlow's slim/nets/mobilenet, which torchvision and timm follow.
 

@@ -1,4 +1,4 @@
-"""Normalization: our own BatchNorm, and the choice among batch, layer, instance and group norm."""
+"""Normalization layers: BatchNorm and the choice of a norm by name."""
 
 import functools
 import math
@@ -16,19 +16,30 @@ from zoo.lookup import lookup
 from zoo.ops.channels import channel_sum, standardize
 from zoo.ops.fusion import fusion_barrier
 
-EPSILON = 1e-5  # of every kind; flax's own default is 1e-6, the papers' and torch's is this
+EPSILON = 1e-5  # for every kind, as in the papers and torch; flax's default is 1e-6
 
 
 @final
 class BatchNorm(nn.Module):
-    """`[B, ..., C] -> [B, ..., C]`, mean 0 and variance 1 per channel over the global batch.
+    """Batch normalization with global batch statistics.
 
-    In training the statistics are those of the batch, over every shard where `axis_name` names a
-    pmap or vmap axis (under jit over a mesh they are global as they stand), and the running ones
-    move by 1 - `momentum` towards them; in evaluation the running ones are used. Statistics and
-    arithmetic are float32, or `dtype` where that is wider. Unlike flax's, the variance takes two
-    passes and the running variance stores n / (n - 1) times the batch's, as torch does. In training
-    there is no forward-mode derivative (jax.jvp raises TypeError).
+    In training the statistics cover the whole batch: over all shards where `axis_name` names a pmap
+    or vmap axis (under jit over a mesh they are global anyway). Statistics and arithmetic are
+    float32, or `dtype` where that is wider. Unlike in flax, the variance takes two passes, and the
+    running variance stores n / (n - 1) times the batch variance, as in torch. In training there is
+    no forward-mode derivative (`jax.jvp` raises TypeError).
+
+    Attributes:
+        momentum: decay of the running statistics.
+        epsilon: added to the variance.
+        axis_name: name of a pmap or vmap axis.
+
+    Args:
+        x: feature map [B, ..., C].
+        train: use batch statistics and update the running ones.
+
+    Returns:
+        Feature map [B, ..., C].
 
     Source: Ioffe & Szegedy 2015, Batch Normalization, algorithms 1 and 2.
 
@@ -53,15 +64,16 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, width, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, width, jnp.float32)
         if train:
-            # read three times: without this a concatenation or a depthwise convolution is computed
-            # for each; steps of DenseNet-121 and MobileNet v2 take 0.75 times as long with it
+            # x is read three times. Without the barrier its producer (a concatenation, a depthwise
+            # convolution) is recomputed each time; with it, steps of DenseNet-121 and
+            # MobileNet v2 take 0.75 of the time.
             x = fusion_barrier(x)
             mean, var, count = self.moments(x)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
-                keep = self.momentum
-                running_mean.value = keep * running_mean.value + (1 - keep) * mean
-                running_var.value = keep * running_var.value + (1 - keep) * unbiased
+                momentum = self.momentum
+                running_mean.value = momentum * running_mean.value + (1 - momentum) * mean
+                running_var.value = momentum * running_var.value + (1 - momentum) * unbiased
         else:
             mean, var = running_mean.value, running_var.value
         slope = lax.rsqrt(var + self.epsilon)
@@ -72,18 +84,20 @@ class BatchNorm(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, width, jnp.float32)
         if train:
             return standardize(x, mean, slope, bias).astype(self.dtype)
-        across = (1,) * (x.ndim - 1) + width
-        y = (x - mean.reshape(across)) * slope.reshape(across) + bias.reshape(across)
+        broadcast = (1,) * (x.ndim - 1) + width
+        y = (x - mean.reshape(broadcast)) * slope.reshape(broadcast) + bias.reshape(broadcast)
         return y.astype(self.dtype)
 
     def moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        """`[B, ..., C] -> [C], [C], n`: mean, biased variance, and how many values made them."""
+        """Returns the mean [C], the biased variance [C] and the number of values."""
         count = math.prod(x.shape[:-1])
-        shared = self.axis_name is not None and not self.is_initializing()
-        average = functools.partial(lax.pmean, axis_name=self.axis_name) if shared else lambda v: v
-        shards = lax.psum(1, self.axis_name) if shared else 1
+        is_sharded = self.axis_name is not None and not self.is_initializing()
+        average = (
+            functools.partial(lax.pmean, axis_name=self.axis_name) if is_sharded else lambda v: v
+        )
+        shards = lax.psum(1, self.axis_name) if is_sharded else 1
         mean = average(channel_sum(x) / count)
-        # of no consequence to the gradient: the distances from the mean add up to 0
+        # the gradient is unaffected: the distances from the mean sum to 0
         center = lax.stop_gradient(mean).reshape((1,) * (x.ndim - 1) + x.shape[-1:])
         var = average(channel_sum(jnp.square(x - center)) / count)
         return mean, var, shards * count
@@ -91,12 +105,18 @@ class BatchNorm(nn.Module):
 
 @final
 class FrozenBatchNorm(nn.Module):
-    """`[B, ..., C] -> [B, ..., C]`: (x - mean) * scale / sqrt(var) + bias, of which nothing learns.
+    """Batch normalization with fixed statistics, scale and bias.
 
-    All four stand in batch_stats and never change, so that they are no parameters. There is no
-    epsilon: to take a trained BatchNorm over, add its own to the variance (see `freeze_norms`).
+    All four are stored in `batch_stats`, not in `params`, and never change. There is no epsilon: to
+    convert a trained BatchNorm, add its epsilon to the variance (see `freeze_norms`).
 
-    Source: torchvision's FrozenBatchNorm2d as its published Faster R-CNN has it, with eps=0.
+    Args:
+        x: feature map [B, ..., C].
+
+    Returns:
+        Feature map [B, ..., C].
+
+    Source: torchvision's FrozenBatchNorm2d as used by its published Faster R-CNN, with eps=0.
 
     >>> x = jnp.array([[3.0]])
     >>> y, variables = FrozenBatchNorm().init_with_output(jax.random.key(0), x)
@@ -121,23 +141,30 @@ class FrozenBatchNorm(nn.Module):
         )
         slope = scale * lax.rsqrt(var)
         shift = bias - mean * slope
-        across = (1,) * (x.ndim - 1) + width
+        broadcast = (1,) * (x.ndim - 1) + width
         x = x.astype(jnp.promote_types(jnp.float32, self.dtype))
-        return (x * slope.reshape(across) + shift.reshape(across)).astype(self.dtype)
+        return (x * slope.reshape(broadcast) + shift.reshape(broadcast)).astype(self.dtype)
 
 
 def freeze_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """`{params: {.. norm: {scale [C], bias [C]}}, batch_stats: {.. norm: {mean [C], var [C]}}} -> the same, frozen`.
+    """Converts the variables of a model with norm "batch" to the same model with norm "frozen".
 
-    Variables of a model with norm "batch" as those of the model with norm "frozen", which computes
-    the same as the first does in evaluation.
+    The converted model computes what the original computes in evaluation.
 
-    Source: torchvision's FrozenBatchNorm2d, which reads a BatchNorm's weights; eps is of `var` here.
+    Args:
+        variables: `params` with `scale` and `bias`, `batch_stats` with `mean` and `var` of each
+            norm.
+
+    Returns:
+        Variables with all four in `batch_stats`.
+
+    Source: torchvision's FrozenBatchNorm2d, which reads the weights of a BatchNorm; `var` includes
+    epsilon here.
 
     >>> x = jnp.ones((1, 2))
     >>> trained = jax.jit(BatchNorm(name="norm").init)(jax.random.key(0), x)
-    >>> still = freeze_norms(trained)
-    >>> still["params"], sorted(still["batch_stats"])
+    >>> frozen = freeze_norms(trained)
+    >>> frozen["params"], sorted(frozen["batch_stats"])
     ({}, ['bias', 'mean', 'scale', 'var'])
     """
     params = dict(traverse_util.flatten_dict(dict(variables["params"])))
@@ -145,11 +172,11 @@ def freeze_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
         traverse_util.flatten_dict(dict(variables.get("batch_stats", {})))
     )
     for path in [path for path in stats if path[-1] == "var"]:
-        where = path[:-1]
+        prefix = path[:-1]
         stats[path] = stats[path] + EPSILON
         for leaf in ("scale", "bias"):
-            if (*where, leaf) in params:
-                stats[*where, leaf] = params.pop((*where, leaf))
+            if (*prefix, leaf) in params:
+                stats[*prefix, leaf] = params.pop((*prefix, leaf))
     return {
         **variables,
         "params": traverse_util.unflatten_dict(params),
@@ -159,7 +186,13 @@ def freeze_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 @final
 class Affine(nn.Module):
-    """`[..., C] -> [..., C]`: scale and bias per channel, what folding leaves of a BatchNorm.
+    """Scale and bias per channel: what `fold_batchnorm` leaves of a BatchNorm.
+
+    Args:
+        x: feature map [..., C].
+
+    Returns:
+        Feature map [..., C].
 
     Source: Ioffe & Szegedy 2015, Batch Normalization, algorithm 2, lines 10 and 11.
 
@@ -172,11 +205,11 @@ class Affine(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        across = (1,) * (x.ndim - 1) + x.shape[-1:]
+        broadcast = (1,) * (x.ndim - 1) + x.shape[-1:]
         scale = self.param("scale", self.scale_init, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         x = x.astype(jnp.promote_types(jnp.float32, self.dtype))
-        return (x * scale.reshape(across) + bias.reshape(across)).astype(self.dtype)
+        return (x * scale.reshape(broadcast) + bias.reshape(broadcast)).astype(self.dtype)
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = {  # width, axis_name, fields -> module
@@ -203,12 +236,30 @@ def create_norm(
     scale_init: Initializer = nn.initializers.ones,
     name: str = "norm",
 ) -> Callable[..., jax.Array]:
-    """Kind of normalization to a function `x [B, ..., C], train -> [B, ..., C]`.
+    """Returns a function that normalizes, for use inside a module's compact method.
 
-    To be called inside a module's compact method, where the weights go to `name`. Kinds: "batch";
-    "layer" (over C alone, as tokens need); "instance" (over the pixels of a channel); "group" (32
-    groups, or the largest number that divides 32 and C); "folded" (a scale and a bias, the place
-    that fold_batchnorm leaves); "frozen" (a BatchNorm that does not learn, weights and all); None (x itself). Other kinds raise ValueError.
+    The parameters go to a submodule called `name`. The kinds are:
+
+    - "batch": BatchNorm.
+    - "layer": LayerNorm over the channels alone, as tokens need.
+    - "instance": InstanceNorm over the pixels of a channel.
+    - "group": GroupNorm with 32 groups, or the largest number that divides 32 and C.
+    - "folded": a scale and a bias, where `fold_batchnorm` has removed a BatchNorm.
+    - "frozen": a BatchNorm that does not learn.
+    - None: the identity.
+
+    Args:
+        kind: the kind of norm.
+        axis_name: see `BatchNorm`.
+        dtype: dtype of the output.
+        scale_init: initializer of the scale.
+        name: name of the submodule.
+
+    Returns:
+        A function (x [B, ..., C], train) -> [B, ..., C].
+
+    Raises:
+        ValueError: if the kind is unknown.
 
     Source: Ioffe & Szegedy 2015; Ba et al. 2016; Ulyanov et al. 2016; Wu & He 2018.
 

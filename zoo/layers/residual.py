@@ -1,4 +1,4 @@
-"""What residual networks share: their stages unrolled or scanned, and paths dropped at random."""
+"""Shared parts of residual networks: stages, scanned or unrolled, and stochastic depth."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,21 @@ from flax import traverse_util
 
 @final
 class StochasticDepth(nn.Module):
-    """`[B, ...], rate -> [B, ...]`: in training, each example is 0 with probability `rate`.
+    """Stochastic depth: sets whole examples to 0 with a given probability in training.
 
-    The others are divided by 1 - rate, so that the mean stays and evaluation is the identity. The
-    draw is from the stream "dropout". A rate that is the number 0 draws nothing.
+    The others are divided by 1 - rate, so evaluation is the identity. The random stream is
+    "dropout". A rate that is the Python number 0 draws nothing.
 
-    Source: Huang et al. 2016, Deep Networks with Stochastic Depth, equation 2; the division, as
-    in dropout, instead of a factor in evaluation (equation 5).
+    Args:
+        x: residual branch [B, ...].
+        rate: probability of dropping an example.
+        train: drop examples.
+
+    Returns:
+        Residual branch [B, ...].
+
+    Source: Huang et al. 2016, Deep Networks with Stochastic Depth, equation 2; the division, as in
+    dropout, replaces the factor in evaluation (equation 5).
 
     >>> x = jnp.ones((4, 2))
     >>> StochasticDepth().apply({}, x, 0.5, train=False).sum().item()
@@ -30,14 +38,22 @@ class StochasticDepth(nn.Module):
         if not train or (isinstance(rate, int | float) and rate == 0):
             return x
         shape = x.shape[:1] + (1,) * (x.ndim - 1)
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape)
-        return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), 0)
+        is_kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape)
+        return jnp.where(is_kept, x / jnp.asarray(1 - rate, x.dtype), 0)
 
 
 def drop_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
-    """Rate of the last block to the rate of each block `-> [[...] per stage]`, growing linearly.
+    """Returns the drop rate of each block, growing linearly with depth.
 
-    ValueError where it is no probability, or 1, with which the last block would never be learnt.
+    Args:
+        rate: rate of the last block.
+        depths: number of blocks per stage.
+
+    Returns:
+        Rates [[...] per stage].
+
+    Raises:
+        ValueError: if the rate is not in [0, 1).
 
     Source: Huang et al. 2016, Deep Networks with Stochastic Depth, equation 4.
 
@@ -45,25 +61,34 @@ def drop_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     [[0.1, 0.2], [0.3, 0.4, 0.5]]
     """
     if not 0 <= rate < 1:
-        raise ValueError(f"stochastic_depth is a rate from 0 to below 1, got {rate}")
-    every = iter([rate * (k + 1) / sum(depths) for k in range(sum(depths))])
-    return [[next(every) for _ in range(depth)] for depth in depths]
+        raise ValueError(f"expected a stochastic_depth from 0 to below 1, got {rate}")
+    rates = iter([rate * (k + 1) / sum(depths) for k in range(sum(depths))])
+    return [[next(rates) for _ in range(depth)] for depth in depths]
 
 
 def pad_skip(x: jax.Array, target: jax.Array) -> jax.Array:
-    """`[B, H, W, C], [B, h, w, D] -> [B, h, w, D]`: every so many pixels, and channels of zeros.
+    """Subsamples the pixels of a skip connection and pads its channels with zeros.
 
-    Source: He et al. 2016, Deep Residual Learning, section 3.3, option A. The zeros stand half
-    before and half behind the channels, as in the reference whose weights are public (akamaster's
+    Args:
+        x: input [B, H, W, C].
+        target: output of the residual branch [B, h, w, D].
+
+    Returns:
+        Skip connection [B, h, w, D].
+
+    Source: He et al. 2016, Deep Residual Learning, section 3.3, option A. Half of the zeros precede
+    the channels and half follow, as in the reference with public weights (akamaster's
     pytorch_resnet_cifar10).
 
     >>> pad_skip(jnp.ones((1, 4, 4, 2)), jnp.ones((1, 2, 2, 4)))[0, 0, 0].tolist()
     [0.0, 1.0, 1.0, 0.0]
     """
     stride = -(-x.shape[1] // target.shape[1])
-    more = target.shape[3] - x.shape[3]
+    extra_channels = target.shape[3] - x.shape[3]
     x = x[:, ::stride, ::stride]
-    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)))
+    return jnp.pad(
+        x, ((0, 0), (0, 0), (0, 0), (extra_channels // 2, extra_channels - extra_channels // 2))
+    )
 
 
 def apply_stage(
@@ -77,14 +102,26 @@ def apply_stage(
     remat: bool = False,
     scan: bool = False,
 ) -> jax.Array:
-    """`[B, H, W, C] -> [B, h, w, D]` through one block for each of `rates`; the first may differ.
+    """Applies one block per rate, inside a module's compact method.
 
-    To be called inside a module's compact method: the blocks are `first(name=NAME_0)` and
-    `rest(name=NAME_1)` and on, called as `block(x, rate, train=train)`. With `scan` the rest is
-    one compiled block run over weights with a leading axis, NAME_rest (see `stack_blocks`); with `remat`
-    only the blocks' inputs are kept for the gradient.
+    The blocks are `first(name=NAME_0)` and `rest(name=NAME_1)`, ..., called as `block(x, rate,
+    train=train)`.
 
-    Source: the memory for time of Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost.
+    Args:
+        first: constructor of the first block.
+        rest: constructor of the other blocks.
+        x: feature map [B, H, W, C].
+        name: prefix of the block names.
+        rates: stochastic depth rate of each block.
+        train: passed to the blocks.
+        remat: keep only the inputs of the blocks for the gradient.
+        scan: compile the other blocks once and run them over stacked parameters, NAME_rest (see
+            `stack_blocks`).
+
+    Returns:
+        Feature map [B, h, w, D].
+
+    Source: Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, for `remat`.
 
     >>> class Tower(nn.Module):
     ...     @nn.compact
@@ -109,47 +146,55 @@ def apply_stage(
         for k, rate in enumerate(rates[1:], 1):
             x = run(rest(name=f"{name}_{k}"), x, rate)
     elif len(rates) > 1:
-        drawn = jnp.asarray(rates[1:]) if any(rates) else None
+        rest_rates = jnp.asarray(rates[1:]) if any(rates) else None
         x, _ = nn.scan(
             lambda block, x, rate: (run(block, x, 0.0 if rate is None else rate), None),
             variable_axes={"params": 0, "batch_stats": 0},
             split_rngs={"params": True, "dropout": True},
             length=len(rates) - 1,
-        )(rest(name=f"{name}_rest"), x, drawn)
+        )(rest(name=f"{name}_rest"), x, rest_rates)
     return x
 
 
 def stack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """`stageN_1/... [...]` and on `-> stageN_rest/... [depth - 1, ...]`: weights as scan has them.
+    """Stacks the parameters of blocks 1, 2, ... of each stage, as scanned models store them.
 
-    `stageN_0` stays as it is, and so does everything that belongs to no stage.
+    `stageN_0`, and everything outside of stages, stays unchanged.
 
-    Source: the names that `apply_stage` gives; `unstack_blocks` is the inverse.
+    Args:
+        variables: variables with `stageN_1/...`, `stageN_2/...`.
+
+    Returns:
+        Variables with `stageN_rest/...` and a leading axis [depth - 1, ...].
 
     >>> blocks = {f"stage1_{k}": {"kernel": jnp.full((2,), k)} for k in range(3)}
     >>> stack_blocks({"params": blocks})["params"]["stage1_rest"]["kernel"].tolist()
     [[1, 1], [2, 2]]
     """
     stacked: dict[tuple[str, ...], Any] = {}
-    piles: dict[tuple[str, ...], dict[int, Any]] = {}
+    groups: dict[tuple[str, ...], dict[int, Any]] = {}
     for path, leaf in traverse_util.flatten_dict(dict(variables)).items():
-        for place, name in enumerate(path):
-            numbered = re.fullmatch(r"(stage\d+)_([1-9]\d*)", name)
-            if numbered:
-                together = (*path[:place], f"{numbered[1]}_rest", *path[place + 1 :])
-                piles.setdefault(together, {})[int(numbered[2])] = leaf
+        for position, name in enumerate(path):
+            match = re.fullmatch(r"(stage\d+)_([1-9]\d*)", name)
+            if match:
+                stacked_path = (*path[:position], f"{match[1]}_rest", *path[position + 1 :])
+                groups.setdefault(stacked_path, {})[int(match[2])] = leaf
                 break
         else:
             stacked[path] = leaf
-    for path, pile in piles.items():
-        stacked[path] = jnp.stack([pile[k] for k in sorted(pile)])
+    for path, leaves in groups.items():
+        stacked[path] = jnp.stack([leaves[k] for k in sorted(leaves)])
     return traverse_util.unflatten_dict(stacked)
 
 
 def unstack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """`stageN_rest/... [depth - 1, ...] -> stageN_1/... [...]` and on: the inverse of `stack_blocks`.
+    """Unstacks the parameters of scanned stages: the inverse of `stack_blocks`.
 
-    Source: the names that `apply_stage` gives.
+    Args:
+        variables: variables with `stageN_rest/...` [depth - 1, ...].
+
+    Returns:
+        Variables with `stageN_1/...`, `stageN_2/...`.
 
     >>> variables = {"params": {"stage1_rest": {"kernel": jnp.ones((2, 5))}}}
     >>> sorted(unstack_blocks(variables)["params"])
@@ -158,11 +203,11 @@ def unstack_blocks(variables: Mapping[str, Any]) -> dict[str, Any]:
     unstacked: dict[tuple[str, ...], Any] = {}
     leaves: dict[tuple[str, ...], Any] = dict(traverse_util.flatten_dict(dict(variables)))
     for path, leaf in leaves.items():
-        for place, name in enumerate(path):
+        for position, name in enumerate(path):
             if re.fullmatch(r"stage\d+_rest", name):
                 for k in range(leaf.shape[0]):
-                    numbered = name.replace("rest", str(k + 1))
-                    unstacked[(*path[:place], numbered, *path[place + 1 :])] = leaf[k]
+                    block_name = name.replace("rest", str(k + 1))
+                    unstacked[(*path[:position], block_name, *path[position + 1 :])] = leaf[k]
                 break
         else:
             unstacked[path] = leaf

@@ -1,8 +1,8 @@
-"""Losses that optax lacks, per example; the task sums them, the step divides."""
+"""Losses that optax lacks, one value per example; the task sums them, the step divides."""
 
 from zoo.losses.classification import binary_cross_entropy, distillation_loss, multiclass_svm
 from zoo.losses.rcnn import rcnn_losses
-from zoo.losses.regression import absolute_error, huber, smooth_l1, squared_error, sum_per_example
+from zoo.losses.regression import absolute_error, huber, smooth_l1, squared_error, mean_per_example
 from zoo.losses.segmentation import (
     IGNORE_LABEL,
     dice_loss,
@@ -23,7 +23,7 @@ __all__ = [
     "huber",
     "lovasz_softmax",
     "multiclass_svm",
-    "sum_per_example",
+    "mean_per_example",
     "pixel_cross_entropy",
     "pixel_weights",
     "rcnn_losses",

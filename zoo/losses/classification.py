@@ -1,4 +1,4 @@
-"""Losses of logits, one number per example; optax has softmax's and Crammer and Singer's hinge."""
+"""Classification losses that optax lacks."""
 
 import chex
 import jax
@@ -6,9 +6,17 @@ import jax.numpy as jnp
 
 
 def multiclass_svm(logits: jax.Array, label: jax.Array, *, margin: float = 1.0) -> jax.Array:
-    """`[B, K], [B] -> [B]`: sum over the wrong classes of max(0, logit - true logit + margin).
+    """Sums the hinge loss max(0, logit - true logit + margin) over the wrong classes.
 
-    optax's multiclass_hinge_loss takes the worst wrong class in place of the sum.
+    optax's multiclass_hinge_loss takes the worst wrong class instead of the sum.
+
+    Args:
+        logits: logits [B, K].
+        label: class indices [B] int.
+        margin: margin between the true logit and the others.
+
+    Returns:
+        Losses [B].
 
     Source: Weston and Watkins 1999, as in Stanford's CS231n, Linear Classification.
 
@@ -16,24 +24,31 @@ def multiclass_svm(logits: jax.Array, label: jax.Array, *, margin: float = 1.0) 
     [3.0]
     """
     chex.assert_rank([logits, label], [2, 1])
-    true = jnp.take_along_axis(logits, label[:, None], axis=1)
-    violated = jnp.maximum(logits - true + margin, jnp.zeros((), logits.dtype))
-    wrong = jnp.arange(logits.shape[1])[None] != label[:, None]
-    return jnp.sum(jnp.where(wrong, violated, jnp.zeros_like(violated)), 1)
+    true_logit = jnp.take_along_axis(logits, label[:, None], axis=1)
+    violation = jnp.maximum(logits - true_logit + margin, jnp.zeros((), logits.dtype))
+    is_wrong = jnp.arange(logits.shape[1])[None] != label[:, None]
+    return jnp.sum(jnp.where(is_wrong, violation, jnp.zeros_like(violation)), 1)
 
 
 def binary_cross_entropy(
     logits: jax.Array, target: jax.Array, *, threshold: float | None = None
 ) -> jax.Array:
-    """`[B, K], [B, K] -> [B]`: one yes or no for every class, the MEAN over the classes.
+    """Averages the binary cross-entropy of every class.
 
-    target: one-hot, smoothed, or mixed as mixup leaves it. threshold: shares above it count as 1,
-    the others as 0, so that both images of a mixture are wholly there. The mean makes the loss and
-    its gradient K times smaller than the sum; an optimizer that scales by the gradient's size
-    (LAMB, Adam) does not see that, SGD does.
+    The mean over classes makes the loss and its gradient K times smaller than the sum. Optimizers
+    that scale by the size of the gradient (LAMB, Adam) are not affected, SGD is.
 
-    Source: Wightman et al. 2021, ResNet strikes back; timm's BinaryCrossEntropy, whose
-    default is the mean too (its sum_classes is the sum) and whose target_threshold is `threshold`.
+    Args:
+        logits: logits [B, K].
+        target: target probabilities [B, K]: one-hot, smoothed or mixed.
+        threshold: if given, targets above it count as 1 and the others as 0, so that both images of
+            a mixture are present.
+
+    Returns:
+        Losses [B].
+
+    Source: Wightman et al. 2021, ResNet strikes back; timm's BinaryCrossEntropy, whose default is
+    also the mean and whose target_threshold is `threshold`.
 
     >>> binary_cross_entropy(jnp.zeros((1, 4)), jnp.array([[0.0, 0.3, 0.7, 0.0]])).round(4)
     Array([0.6931], dtype=float32)
@@ -48,10 +63,18 @@ def binary_cross_entropy(
 def distillation_loss(
     student_logits: jax.Array, teacher_logits: jax.Array, *, temperature: float
 ) -> jax.Array:
-    """`[B, K], [B, K] -> [B]`: T^2 KL(teacher || student), both softened by the temperature T.
+    """Computes T² KL(teacher || student) with both softened by the temperature T.
 
-    T^2 keeps the gradient's size, which falls with 1 / T^2. Nothing is stopped here: the gradient
-    reaches the teacher too, unless the caller says stop_gradient.
+    The factor T² preserves the size of the gradient. The gradient also reaches the teacher unless
+    the caller applies `stop_gradient`.
+
+    Args:
+        student_logits: logits [B, K].
+        teacher_logits: logits [B, K].
+        temperature: temperature T.
+
+    Returns:
+        Losses [B].
 
     Source: Hinton et al. 2015, Distilling the Knowledge in a Neural Network, section 2.
 

@@ -1,48 +1,72 @@
-"""Regression losses, one number per example: the mean over all that an example holds."""
+"""Regression losses: the mean over all values of an example."""
 
 import chex
 import jax
 import jax.numpy as jnp
 
 
-def sum_per_example(values: jax.Array) -> jax.Array:
-    """`[B, ...] -> [B]`: the mean over every axis but the first.
+def mean_per_example(values: jax.Array) -> jax.Array:
+    """Averages over every axis but the first.
 
-    Source: so that a loss does not grow with the image, as torch's reduction "mean".
+    Args:
+        values: values [B, ...].
 
-    >>> sum_per_example(jnp.array([[1.0, 3.0], [5.0, 5.0]])).tolist()
+    Returns:
+        Means [B].
+
+    >>> mean_per_example(jnp.array([[1.0, 3.0], [5.0, 5.0]])).tolist()
     [2.0, 5.0]
     """
     return values.reshape(values.shape[0], -1).mean(1)
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """`[B, ...], [B, ...] -> [B]`: mean of (output - target)^2, without a half.
+    """Computes the mean of (output - target)², without a factor of one half.
 
-    Source: Legendre 1805; optax's has this value per element.
+    Args:
+        outputs: predictions [B, ...].
+        targets: targets [B, ...].
+
+    Returns:
+        Losses [B].
 
     >>> squared_error(jnp.array([[3.0, 1.0]]), jnp.array([[1.0, 1.0]])).tolist()
     [2.0]
     """
     chex.assert_equal_shape([outputs, targets])
-    return sum_per_example(jnp.square(outputs - targets))
+    return mean_per_example(jnp.square(outputs - targets))
 
 
 def absolute_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """`[B, ...], [B, ...] -> [B]`: mean of |output - target|, of gradient 0 where they are equal.
+    """Computes the mean of |output - target|, with gradient 0 where they are equal.
 
-    Source: Boscovich 1757, least absolute deviations; jnp.abs has gradient 1 at 0.
+    `jnp.abs` has gradient 1 at 0.
+
+    Args:
+        outputs: predictions [B, ...].
+        targets: targets [B, ...].
+
+    Returns:
+        Losses [B].
 
     >>> absolute_error(jnp.array([[3.0, 1.0]]), jnp.array([[1.0, 1.0]])).tolist()
     [1.0]
     """
     chex.assert_equal_shape([outputs, targets])
     error = outputs - targets
-    return sum_per_example(error * jnp.sign(error))
+    return mean_per_example(error * jnp.sign(error))
 
 
 def huber(outputs: jax.Array, targets: jax.Array, *, delta: float = 1.0) -> jax.Array:
-    """`[B, ...], [B, ...] -> [B]`: mean of r^2 / 2 up to |r| = delta, delta |r| - delta^2 / 2 past.
+    """Computes the mean Huber loss: r² / 2 up to |r| = delta, then delta |r| - delta² / 2.
+
+    Args:
+        outputs: predictions [B, ...].
+        targets: targets [B, ...].
+        delta: where the loss becomes linear.
+
+    Returns:
+        Losses [B].
 
     Source: Huber 1964, Robust Estimation of a Location Parameter.
 
@@ -52,13 +76,22 @@ def huber(outputs: jax.Array, targets: jax.Array, *, delta: float = 1.0) -> jax.
     chex.assert_equal_shape([outputs, targets])
     error = jnp.abs(outputs - targets)
     near = jnp.minimum(error, delta)
-    return sum_per_example(near * (error - near / 2))
+    return mean_per_example(near * (error - near / 2))
 
 
 def smooth_l1(outputs: jax.Array, targets: jax.Array, *, beta: float = 1.0) -> jax.Array:
-    """`[B, ...], [B, ...] -> [B]`: mean of r^2 / (2 beta) up to |r| = beta, |r| - beta / 2 past it.
+    """Computes the mean of r² / (2 beta) up to |r| = beta, then |r| - beta / 2.
 
-    huber over delta: the slope far away is 1 whatever beta is. Fast R-CNN's sigma is beta^(-1/2).
+    It is `huber` divided by delta: the slope far away is 1 for every beta. Fast R-CNN's sigma is
+    beta^(-1/2).
+
+    Args:
+        outputs: predictions [B, ...].
+        targets: targets [B, ...].
+        beta: where the loss becomes linear.
+
+    Returns:
+        Losses [B].
 
     Source: Girshick 2015, Fast R-CNN, equation 3.
 

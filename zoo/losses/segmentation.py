@@ -1,4 +1,4 @@
-"""Losses of logits for every pixel; pixels of 255 are ignored. In float32 or more, whatever comes."""
+"""Losses of per-pixel logits, computed in float32 or wider; pixels of 255 are ignored."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,17 @@ def pixel_weights(
     *,
     class_weights: Sequence[float] | np.ndarray | None = None,
 ) -> jax.Array:
-    """`[B, H, W], [B, H, W] -> [B, H, W]` float32: what each pixel counts, 0 where it is ignored.
+    """Returns the weight of each pixel; 0 where it is ignored.
 
-    The product of the map `weight` and of `class_weights` [K] at the pixel's class, 1 without them.
     The weighted mean of a loss is sum(weights * losses) / sum(weights).
+
+    Args:
+        mask: class indices [B, H, W] int; 255 is ignored.
+        weight: weight map [B, H, W]; 1 if not given.
+        class_weights: weight per class [K]; 1 if not given.
+
+    Returns:
+        Weights [B, H, W] float32.
 
     Source: torch's cross_entropy with `weight`, which divides by the same sum; the map is w(x) of
     Ronneberger et al. 2015, equation 1.
@@ -28,76 +35,107 @@ def pixel_weights(
     [[[1.0, 3.0, 0.0]]]
     """
     chex.assert_rank(mask, 3)
-    kept, label = split_ignored(mask)
-    each = kept.astype(jnp.float32)
+    is_labeled, label = split_ignored(mask)
+    weights = is_labeled.astype(jnp.float32)
     if class_weights is not None:
-        each = each * jnp.asarray(class_weights, jnp.float32)[label]
+        weights = weights * jnp.asarray(class_weights, jnp.float32)[label]
     if weight is not None:
         chex.assert_equal_shape([mask, weight])
-        each = each * weight.astype(jnp.float32)
-    return each
+        weights = weights * weight.astype(jnp.float32)
+    return weights
 
 
 def pixel_cross_entropy(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """`[B, H, W, K], [B, H, W] -> [B, H, W]`: softmax cross-entropy; 0, without a gradient, where
-    the mask is 255.
+    """Computes the softmax cross-entropy of every pixel; 0 without gradient where ignored.
+
+    Args:
+        logits: logits [B, H, W, K].
+        mask: class indices [B, H, W] int; 255 is ignored.
+
+    Returns:
+        Losses [B, H, W].
 
     Source: torch's cross_entropy with ignore_index=255 and reduction="none".
 
     >>> pixel_cross_entropy(jnp.zeros((1, 1, 2, 4)), jnp.array([[[3, 255]]])).round(4)
     Array([[[1.3863, 0.    ]]], dtype=float32)
     """
-    logits, kept, own = check_inputs(logits, mask)
-    true = jnp.sum(jnp.where(own, logits, jnp.zeros_like(logits)), -1)
-    each = jax.nn.logsumexp(logits, -1) - true
-    return jnp.where(kept, each, jnp.zeros_like(each))
+    logits, is_labeled, is_true_class = check_inputs(logits, mask)
+    true_logit = jnp.sum(jnp.where(is_true_class, logits, jnp.zeros_like(logits)), -1)
+    losses = jax.nn.logsumexp(logits, -1) - true_logit
+    return jnp.where(is_labeled, losses, jnp.zeros_like(losses))
 
 
 def focal_loss(logits: jax.Array, mask: jax.Array, *, gamma: float = 2.0) -> jax.Array:
-    """`[B, H, W, K], [B, H, W] -> [B, H, W]`: (1 - p)^gamma times the cross-entropy -log p of the
-    true class; 0, without a gradient, where the mask is 255. At least two classes.
+    """Computes (1 - p)^gamma times the cross-entropy; 0 without gradient where ignored.
 
-    The softmax form: with two classes, logits (0, x) give the sigmoid's of x. The alpha of the
-    paper is a class weight, (1 - alpha, alpha).
+    It is the softmax form, for at least two classes. With two classes, logits (0, x) give the
+    sigmoid form of x. The paper's alpha is a class weight (1 - alpha, alpha).
+
+    Args:
+        logits: logits [B, H, W, K].
+        mask: class indices [B, H, W] int; 255 is ignored.
+        gamma: exponent.
+
+    Returns:
+        Losses [B, H, W].
 
     Source: Lin et al. 2017, Focal Loss for Dense Object Detection, equation 4.
 
     >>> focal_loss(jnp.zeros((1, 1, 1, 2)), jnp.array([[[1]]]), gamma=2.0).round(4)
     Array([[[0.1733]]], dtype=float32)
     """
-    logits, kept, own = check_inputs(logits, mask)
+    logits, is_labeled, is_true_class = check_inputs(logits, mask)
     logp = jax.nn.log_softmax(logits)
-    true = jnp.sum(jnp.where(own, logp, jnp.zeros_like(logp)), -1)
-    # log(1 - p) from the other classes: the power has a finite gradient at p = 1 for any gamma.
-    rest = jax.nn.logsumexp(jnp.where(own, jnp.full_like(logp, -jnp.inf), logp), -1)
-    return jnp.where(kept, -jnp.exp(gamma * rest) * true, jnp.zeros_like(true))
+    true_log_probability = jnp.sum(jnp.where(is_true_class, logp, jnp.zeros_like(logp)), -1)
+    # log(1 - p) comes from the other classes, so the gradient at p = 1 is finite for any gamma.
+    log_other = jax.nn.logsumexp(jnp.where(is_true_class, jnp.full_like(logp, -jnp.inf), logp), -1)
+    return jnp.where(
+        is_labeled,
+        -jnp.exp(gamma * log_other) * true_log_probability,
+        jnp.zeros_like(true_log_probability),
+    )
 
 
 def dice_loss(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """`[B, H, W, K], [B, H, W] -> [B]`: 1 - the mean soft Dice of the classes that the mask holds.
+    """Computes 1 minus the mean soft Dice coefficient of the classes in the mask.
 
-    A class's Dice is 2 sum(p g) / (sum p + sum g) over the image's pixels, p its probability, g 1
-    where it is true. Pixels of 255 are in no sum; 0 where all are ignored.
+    The Dice coefficient of a class is 2 sum(p g) / (sum p + sum g) over the pixels of an image,
+    with probability p and ground truth g. Ignored pixels are in no sum. The loss is 0 where all
+    pixels are ignored.
 
-    Source: Milletari et al. 2016, V-Net, section 3, without its squares, as in Drozdzal et al. 2016,
-    The Importance of Skip Connections, section 2.
+    Args:
+        logits: logits [B, H, W, K].
+        mask: class indices [B, H, W] int; 255 is ignored.
+
+    Returns:
+        Losses [B].
+
+    Source: Milletari et al. 2016, V-Net, section 3, without its squares, as in Drozdzal et al.
+    2016, The Importance of Skip Connections, section 2.
 
     >>> dice_loss(jnp.array([[[[99.0, 0.0], [0.0, 0.0]]]]), jnp.array([[[0, 1]]])).round(4)
     Array([0.2667], dtype=float32)
     """
     p, true = flatten_classes_first(logits, mask)
-    hits, said, there = (jnp.sum(x, -1) for x in (p * true, p, true))  # [B, K]
-    shares = 2 * hits / (said + jnp.maximum(there, jnp.ones_like(there)))
-    return mean_over_present(1 - shares, there)
+    hits, predicted, actual = (jnp.sum(x, -1) for x in (p * true, p, true))  # [B, K]
+    coefficients = 2 * hits / (predicted + jnp.maximum(actual, jnp.ones_like(actual)))
+    return mean_over_present(1 - coefficients, actual)
 
 
 def lovasz_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """`[B, H, W, K], [B, H, W] -> [B]`: the Lovasz extension of 1 - IoU, the mean over the classes
-    that the mask holds.
+    """Computes the Lovasz extension of 1 - IoU, averaged over the classes in the mask.
 
-    Piecewise linear in the probabilities and, where these are 0 and 1, 1 - IoU itself. Each image
-    is a set of its own; pixels of 255 are in none; 0 where all are ignored. Sorts K times the
-    image's pixels.
+    It is piecewise linear in the probabilities and equals 1 - IoU where these are 0 and 1. Each
+    image is treated separately. Ignored pixels do not count, and the loss is 0 where all are
+    ignored. It sorts K times the pixels of an image.
+
+    Args:
+        logits: logits [B, H, W, K].
+        mask: class indices [B, H, W] int; 255 is ignored.
+
+    Returns:
+        Losses [B].
 
     Source: Berman et al. 2018, The Lovasz-Softmax loss, equations 8, 9 and 11, algorithm 1; their
     release with classes="present" and per_image=True.
@@ -122,57 +160,79 @@ def lovasz_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def split_ignored(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`[...] -> [...] bool, [...] int32`: which pixels are kept, and their classes, 0 elsewhere.
+    """Splits a mask into labeled pixels and labels, with label 0 where ignored.
 
-    Source: the value 255 of Pascal VOC's masks.
+    Args:
+        mask: class indices [B, H, W] int; 255 is ignored.
+
+    Returns:
+        `is_labeled` [B, H, W] bool and labels [B, H, W] int32.
 
     >>> [x.tolist() for x in split_ignored(jnp.array([7, 255], jnp.uint8))]
     [[True, False], [7, 0]]
     """
-    kept = mask != IGNORE_LABEL
-    return kept, jnp.where(kept, mask, jnp.zeros_like(mask)).astype(jnp.int32)
+    is_labeled = mask != IGNORE_LABEL
+    return is_labeled, jnp.where(is_labeled, mask, jnp.zeros_like(mask)).astype(jnp.int32)
 
 
 def check_inputs(logits: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`[B, H, W, K], [B, H, W] -> [B, H, W, K], [B, H, W], [B, H, W, K]`: logits in float32 or
-    more, whether a pixel is kept, whether a class is its own.
+    """Validates shapes and casts the logits to float32 or wider.
 
-    Source: a byte of mantissa holds no sum over pixels.
+    Args:
+        logits: logits [B, H, W, K].
+        mask: class indices [B, H, W] int; 255 is ignored.
+
+    Returns:
+        Logits, `is_labeled` [B, H, W] bool and `is_true_class` [B, H, W, K] bool.
 
     >>> check_inputs(jnp.zeros((1, 1, 1, 2), jnp.bfloat16), jnp.array([[[1]]]))[2].tolist()
     [[[[False, True]]]]
     """
     chex.assert_rank([logits, mask], [4, 3])
     chex.assert_equal_shape_prefix([logits, mask], 3)
-    kept, label = split_ignored(mask)
-    own = label[..., None] == jnp.arange(logits.shape[-1], dtype=jnp.int32)[None, None, None]
+    is_labeled, label = split_ignored(mask)
+    is_true_class = (
+        label[..., None] == jnp.arange(logits.shape[-1], dtype=jnp.int32)[None, None, None]
+    )
     logits = logits.astype(jnp.float32) if jnp.finfo(logits.dtype).bits < 32 else logits
-    return logits, kept, own
+    return logits, is_labeled, is_true_class
 
 
 def flatten_classes_first(logits: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`[B, H, W, K], [B, H, W] -> [B, K, P], [B, K, P]`: probabilities and truth, 0 where ignored.
+    """Returns probabilities and one-hot ground truth with flat pixels; 0 where ignored.
 
-    Source: the losses of sets above, which sum and sort over the pixels.
+    Args:
+        logits: logits [B, H, W, K].
+        mask: class indices [B, H, W] int; 255 is ignored.
+
+    Returns:
+        Probabilities [B, K, H * W] and ground truth [B, K, H * W].
 
     >>> [x.tolist() for x in flatten_classes_first(jnp.zeros((1, 1, 1, 2)), jnp.array([[[1]]]))]
     [[[[0.5], [0.5]]], [[[0.0], [1.0]]]]
     """
-    logits, kept, own = check_inputs(logits, mask)
-    p = jnp.where(kept[..., None], jax.nn.softmax(logits), jnp.zeros_like(logits))
-    true = (own & kept[..., None]).astype(p.dtype)
+    logits, is_labeled, is_true_class = check_inputs(logits, mask)
+    p = jnp.where(is_labeled[..., None], jax.nn.softmax(logits), jnp.zeros_like(logits))
+    one_hot = (is_true_class & is_labeled[..., None]).astype(p.dtype)
     shape = (p.shape[0], -1, p.shape[-1])
-    return p.reshape(shape).swapaxes(1, 2), true.reshape(shape).swapaxes(1, 2)
+    return p.reshape(shape).swapaxes(1, 2), one_hot.reshape(shape).swapaxes(1, 2)
 
 
-def mean_over_present(values: jax.Array, is_present: jax.Array) -> jax.Array:
-    """`[B, K], [B, K] -> [B]`: the mean over the classes of which there is a pixel; 0 without any.
+def mean_over_present(values: jax.Array, counts: jax.Array) -> jax.Array:
+    """Averages over the classes that occur in the mask; 0 if none does.
 
-    Source: Berman et al. 2018, section 3.1: a class that an image lacks says nothing of it.
+    Args:
+        values: values per class [B, K].
+        is_present: number of pixels per class [B, K].
+
+    Returns:
+        Means [B].
+
+    Source: Berman et al. 2018, section 3.1.
 
     >>> mean_over_present(jnp.array([[0.5, 9.0]]), jnp.array([[3.0, 0.0]])).tolist()
     [0.5]
     """
-    present = is_present > 0
-    total = jnp.sum(jnp.where(present, values, jnp.zeros_like(values)), -1)
-    return total / jnp.maximum(jnp.sum(present, -1), 1).astype(values.dtype)
+    is_present = counts > 0
+    total = jnp.sum(jnp.where(is_present, values, jnp.zeros_like(values)), -1)
+    return total / jnp.maximum(jnp.sum(is_present, -1), 1).astype(values.dtype)

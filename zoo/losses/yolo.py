@@ -1,4 +1,4 @@
-"""The loss of YOLO's first version, as darknet has it."""
+"""The loss of YOLO v1, as in darknet."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,11 +12,17 @@ from zoo.ops.yolo_grid import GridOutputs, split_grid
 
 
 class GridTargets(NamedTuple):
-    """`-> [H, W], [H, W, K], [H, W, 4]`: whether a cell has an object, its class, its place.
+    """Ground truth of a YOLO grid.
+
+    Attributes:
+        object: whether a cell contains the center of an object [H, W] bool.
+        classes: one-hot classes [H, W, K].
+        offsets: box center in the cell and square roots of the sides [H, W, 4].
 
     Source: fill_truth_region of darknet's data.c.
 
-    >>> GridTargets(jnp.zeros((7, 7), bool), jnp.zeros((7, 7, 20)), jnp.zeros((7, 7, 4))).offsets.shape
+    >>> objects, classes = jnp.zeros((7, 7), bool), jnp.zeros((7, 7, 20))
+    >>> GridTargets(objects, classes, offsets=jnp.zeros((7, 7, 4))).offsets.shape
     (7, 7, 4)
     """
 
@@ -28,11 +34,21 @@ class GridTargets(NamedTuple):
 def grid_targets(
     boxes: jax.Array, labels: jax.Array, valid: jax.Array, *, grid: Sequence[int], classes: int
 ) -> GridTargets:
-    """`[N, 4], [N], [N] -> [H, W], [H, W, K], [H, W, 4]`: each object to the cell of its center.
+    """Assigns each object to the grid cell that contains its center.
 
-    `boxes` are (x0, y0, x1, y1) in a unit square. Of several objects in a cell the first row is
-    kept, as in darknet, which shuffles them before. Rows without an area, or whose center lies
-    outside, are in no cell; a label that is no class leaves an object of no class.
+    If several objects fall into a cell the first row is used, as in darknet, which shuffles the
+    rows before. Boxes without area, or with a center outside of the image, are assigned to no cell.
+    A label outside of the classes leaves an object without class.
+
+    Args:
+        boxes: boxes (x0, y0, x1, y1) in a unit square [N, 4].
+        labels: labels [N] int.
+        valid: rows that are not padding [N] bool.
+        grid: height and width (H, W) of the grid.
+        classes: number of classes K.
+
+    Returns:
+        Grid targets.
 
     Source: fill_truth_region of darknet's data.c.
 
@@ -43,55 +59,62 @@ def grid_targets(
     """
     height, width = grid
     centers = to_center_form(boxes)
-    inside = (centers[:, :2] >= 0).all(1) & (centers[:, :2] <= 1).all(1)
-    kept = valid & inside & (centers[:, 2:] > 0).all(1) & jnp.isfinite(centers).all(1)
-    centers = jnp.where(kept[:, None], centers, jnp.zeros_like(centers))
+    is_inside = (centers[:, :2] >= 0).all(1) & (centers[:, :2] <= 1).all(1)
+    is_used = valid & is_inside & (centers[:, 2:] > 0).all(1) & jnp.isfinite(centers).all(1)
+    centers = jnp.where(is_used[:, None], centers, jnp.zeros_like(centers))
     scale = jnp.array([[width, height]], centers.dtype)
     corner = jnp.clip(jnp.floor(centers[:, :2] * scale), jnp.zeros_like(scale), scale - 1)
-    places = jnp.concatenate([centers[:, :2] * scale - corner, jnp.sqrt(centers[:, 2:])], 1)
+    offsets = jnp.concatenate([centers[:, :2] * scale - corner, jnp.sqrt(centers[:, 2:])], 1)
 
     corner = corner.astype(jnp.int32)
-    cell = jnp.where(kept, corner[:, 1] * width + corner[:, 0], height * width)
+    cell = jnp.where(is_used, corner[:, 1] * width + corner[:, 0], height * width)
     rows = jnp.arange(len(boxes), dtype=jnp.int32)
     first = jnp.full(height * width + 1, len(boxes), jnp.int32).at[cell].min(rows)[:-1]
-    present = (first < len(boxes)).reshape(grid)
+    has_object = (first < len(boxes)).reshape(grid)
     row = jnp.minimum(first, len(boxes) - 1).reshape(grid)
     onehot = jax.nn.one_hot(labels, classes, dtype=centers.dtype)
 
-    def of_cells(values: jax.Array) -> jax.Array:
-        return jnp.where(present[..., None], values[row], jnp.zeros_like(values[row]))
+    def gather(values: jax.Array) -> jax.Array:
+        return jnp.where(has_object[..., None], values[row], jnp.zeros_like(values[row]))
 
-    return GridTargets(present, of_cells(onehot), of_cells(places))
+    return GridTargets(has_object, gather(onehot), gather(offsets))
 
 
 def responsible_boxes(predicted: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`[H, W, P, 4], [H, W, 4] -> [H, W, P], [H, W]`: which box answers for an object, and its IoU.
+    """Selects the predicted box of each cell that is responsible for the object.
 
-    The one of the largest IoU; where all are 0 the one that is nearest, by the root mean square of
-    the differences of center and sides. No gradient goes through it.
+    It is the box of largest IoU, or if all are 0, the box with the smallest root mean square
+    difference of center and sides. No gradient flows through the selection.
+
+    Args:
+        predicted: predicted boxes [H, W, P, 4], see `zoo.ops.yolo_grid.GridOutputs`.
+        target: encoded ground truth [H, W, 4].
+
+    Returns:
+        One-hot selection [H, W, P] bool and the IoU of the selected box [H, W].
 
     Source: forward_detection_layer of darknet's detection_layer.c.
 
-    >>> places = jnp.array([[[[0.5, 0.5, 0.1, 0.1], [0.5, 0.5, 1.0, 0.9]]]])
-    >>> mine, iou = responsible_boxes(places, jnp.array([[[0.5, 0.5, 1.0, 1.0]]]))
-    >>> mine.tolist(), iou.round(2).tolist()
+    >>> predicted = jnp.array([[[[0.5, 0.5, 0.1, 0.1], [0.5, 0.5, 1.0, 0.9]]]])
+    >>> selected, iou = responsible_boxes(predicted, jnp.array([[[0.5, 0.5, 1.0, 1.0]]]))
+    >>> selected.tolist(), iou.round(2).tolist()
     ([[[False, True]]], [[0.8100000023841858]])
     """
     height, width, count, _ = predicted.shape
     predicted = jax.lax.stop_gradient(predicted)
-    # within a cell, as darknet compares them: the cell's own corner moves both alike
+    # relative to the cell, as in darknet: the corner of the cell shifts both boxes equally
     scale = jnp.array([width, height, 1, 1], predicted.dtype).reshape(1, 1, 1, 4)
 
-    def centerd(values: jax.Array) -> jax.Array:
+    def to_cell_units(values: jax.Array) -> jax.Array:
         return jnp.concatenate([values[..., :2], jnp.square(values[..., 2:])], -1) / scale
 
-    ours, truth = centerd(predicted), centerd(target[:, :, None])
-    across = jax.vmap(jax.vmap(box_iou))
-    iou = across(from_center_form(ours), from_center_form(truth))[..., 0]
-    far = jnp.square(ours - truth).sum(-1)
-    best = jnp.where((iou > 0).any(-1), iou.argmax(-1), far.argmin(-1))
-    mine = jax.nn.one_hot(best, count, dtype=bool)
-    return mine, jnp.where(mine, iou, jnp.zeros_like(iou)).sum(-1)
+    ours, ground_truth = to_cell_units(predicted), to_cell_units(target[:, :, None])
+    pairwise_iou = jax.vmap(jax.vmap(box_iou))
+    iou = pairwise_iou(from_center_form(ours), from_center_form(ground_truth))[..., 0]
+    distance = jnp.square(ours - ground_truth).sum(-1)
+    best = jnp.where((iou > 0).any(-1), iou.argmax(-1), distance.argmin(-1))
+    is_responsible = jax.nn.one_hot(best, count, dtype=bool)
+    return is_responsible, jnp.where(is_responsible, iou, jnp.zeros_like(iou)).sum(-1)
 
 
 def yolo_v1_loss(
@@ -102,16 +125,24 @@ def yolo_v1_loss(
     coordinate_weight: float = 5.0,
     no_object_weight: float = 0.5,
 ) -> dict[str, jax.Array]:
-    """`{grid [B, H, W, 5 P + K]}, {boxes [B, N, 4], ...} -> {box, object, background, class [B]}`.
+    """Computes the sum-of-squares loss of YOLO v1, in its four terms.
 
-    The paper's sum of squares in its parts, summed over the cells of an image: the place of the box
-    that is responsible for an object, times `coordinate_weight`; its confidence, which shall be its IoU;
-    the confidences of all other boxes, which shall be 0, times `no_object_weight`; the classes of cells
-    with an object. One object a cell, see `grid_targets`; no gradient through the IoU.
+    The terms are summed over the cells of an image: coordinates of the responsible boxes, times
+    `coordinate_weight`; their confidence, whose target is their IoU; the confidence of all other
+    boxes, whose target is 0, times `no_object_weight`; and the class probabilities of cells with an
+    object. No gradient flows through the IoU. darknet follows half of this gradient and prints a
+    different cost.
 
-    `batch` has the "image" [B, h, w, C] whose pixels "boxes" are in, "labels" [B, N] from 0 to
-    K - 1, "box_valid" [B, N] and, it may be, "crowd" [B, N], rows that are left out. In float32 or
-    more. darknet follows half of this gradient, and prints another cost.
+    Args:
+        outputs: outputs of a YOLO model, of which `grid` [B, H, W, 5 P + K] is used.
+        batch: `image` [B, h, w, C]; `boxes` [B, N, 4] in pixels of it; `labels` [B, N] from 0 to K
+            - 1; `box_valid` [B, N] bool; optionally `crowd` [B, N] bool, rows that are ignored.
+        classes: number of classes K.
+        coordinate_weight: weight of the coordinate term.
+        no_object_weight: weight of the confidence of boxes without an object.
+
+    Returns:
+        `box`, `object`, `background` and `class`, each [B].
 
     Source: Redmon et al. 2016, You Only Look Once, equation 3; the responsible box is that of
     darknet's detection_layer.c with rescore=1, sqrt=1, and softmax=0.
@@ -134,21 +165,23 @@ def yolo_v1_loss(
     if "crowd" in batch:
         valid = valid & ~batch["crowd"]
 
-    def parts(ours: GridOutputs, boxes: jax.Array, labels: jax.Array, valid: jax.Array) -> dict:
+    def image_losses(
+        ours: GridOutputs, boxes: jax.Array, labels: jax.Array, valid: jax.Array
+    ) -> dict:
         sides = ours.classes.shape[:2]
-        truth = grid_targets(boxes, labels, valid, grid=sides, classes=classes)
-        mine, iou = responsible_boxes(ours.boxes, truth.offsets)
-        mine = mine & truth.object[..., None]
+        ground_truth = grid_targets(boxes, labels, valid, grid=sides, classes=classes)
+        is_responsible, iou = responsible_boxes(ours.boxes, ground_truth.offsets)
+        is_responsible = is_responsible & ground_truth.object[..., None]
 
-        def squares(error: jax.Array, where: jax.Array) -> jax.Array:
-            return jnp.square(jnp.where(where, error, jnp.zeros_like(error))).sum()
+        def squares(error: jax.Array, mask: jax.Array) -> jax.Array:
+            return jnp.square(jnp.where(mask, error, jnp.zeros_like(error))).sum()
 
         return {
             "box": coordinate_weight
-            * squares(ours.boxes - truth.offsets[:, :, None], mine[..., None]),
-            "object": squares(ours.confidence - iou[..., None], mine),
-            "background": no_object_weight * squares(ours.confidence, ~mine),
-            "class": squares(ours.classes - truth.classes, truth.object[..., None]),
+            * squares(ours.boxes - ground_truth.offsets[:, :, None], is_responsible[..., None]),
+            "object": squares(ours.confidence - iou[..., None], is_responsible),
+            "background": no_object_weight * squares(ours.confidence, ~is_responsible),
+            "class": squares(ours.classes - ground_truth.classes, ground_truth.object[..., None]),
         }
 
-    return jax.vmap(parts)(ours, boxes, jnp.asarray(batch["labels"]), jnp.asarray(valid))
+    return jax.vmap(image_losses)(ours, boxes, jnp.asarray(batch["labels"]), jnp.asarray(valid))

@@ -1,4 +1,4 @@
-"""Anchors: the boxes that proposals start from, and that truth is matched to."""
+"""Anchor boxes: the reference boxes of region proposals."""
 
 from collections.abc import Sequence
 
@@ -14,20 +14,29 @@ def paper_anchors(
     scales: Sequence[float] = (8.0, 16.0, 32.0),
     first: float = 1,
 ) -> np.ndarray:
-    """`-> [9, 4]`: the nine of Faster R-CNN at the first cell of the map, ratios slowest.
+    """Returns the nine anchors of Faster R-CNN (2015) for the first cell of a feature map.
 
-    The last pixel counts in (`pixel_offset` = 1 of zoo.ops.boxes), and the sides of the `base` are rounded
-    before they are scaled: ratios of height to width are near to, not equal to those asked for.
-    Their center is that of the base's pixels, of which the `first` has the number 1, as published;
-    where pixels count from 0, as in these boxes, `first` = 0 is the same place, one less in all.
+    The sides of the base box are rounded before they are scaled, so the aspect ratios are close to
+    the requested ones, not equal. Widths follow the inclusive convention (`pixel_offset=1` in
+    `zoo.ops.boxes`).
 
-    Source: Ren et al. 2015, Faster R-CNN, 3.1.1; the nine numbers stand in generate_anchors.py of
-    py-faster-rcnn, out of MATLAB, while that file itself computes those of `first` = 0.
+    Args:
+        base: side of the base box in pixels, the stride of the feature map.
+        ratios: aspect ratios, height / width.
+        scales: factors on the base box.
+        first: index of the first pixel. The published anchors use 1; boxes that count pixels from 0
+            use 0, which shifts every coordinate by one.
+
+    Returns:
+        Anchors (x0, y0, x1, y1) [R * S, 4] float32; the ratio varies slowest.
+
+    Source: Ren et al. 2015, Faster R-CNN, 3.1.1; generate_anchors.py of py-faster-rcnn lists the
+    nine anchors of MATLAB (`first=1`) and computes the ones of `first=0`.
 
     >>> paper_anchors()[0].tolist()
     [-83.0, -39.0, 100.0, 56.0]
     """
-    ratio, scale = (np.asarray(each, np.float64) for each in (ratios, scales))
+    ratio, scale = (np.asarray(values, np.float64) for values in (ratios, scales))
     width = np.round(np.sqrt(base * base / ratio))
     height = np.round(width * ratio)
     sides = np.stack([width, height], -1)[:, None] * scale[None, :, None]
@@ -37,9 +46,15 @@ def paper_anchors(
 
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> np.ndarray:
-    """`(S sizes, R ratios) -> [R S, 4]` around 0, ratios slowest, corners at whole pixels.
+    """Returns anchors centered at 0 for all sizes and aspect ratios.
 
-    A size is the root of the area, a ratio height by width.
+    Args:
+        sizes: S square roots of the anchor area, in pixels.
+        ratios: R aspect ratios, height / width.
+
+    Returns:
+        Anchors (x0, y0, x1, y1) [R * S, 4] float32, rounded to whole pixels; the ratio varies
+        slowest.
 
     Source: torchvision's AnchorGenerator.generate_anchors.
 
@@ -56,9 +71,16 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> np.ndarray:
 def grid_anchors(
     cell: np.ndarray | jax.Array, shape: tuple[int, int], stride: tuple[int, int]
 ) -> jax.Array:
-    """`[A, 4], (h, w), (y, x) -> [h w A, 4]`: the cell's anchors at every place of a map.
+    """Shifts the anchors of one cell to every cell of a feature map.
 
-    Places by rows, at each all of the cell's, which is the order of a head's output [h, w, A, ...].
+    Args:
+        cell: anchors of one cell [A, 4].
+        shape: height and width (h, w) of the feature map.
+        stride: distance of the cells (y, x) in pixels.
+
+    Returns:
+        Anchors [h * w * A, 4]: row by row, all A anchors of a cell together, which is the order of
+        a head output [h, w, A, ...].
 
     Source: torchvision's AnchorGenerator.grid_anchors.
 
@@ -66,10 +88,11 @@ def grid_anchors(
     [[-1.0, -1.0, 1.0, 1.0], [7.0, -1.0, 9.0, 1.0]]
     """
     cell = jnp.asarray(cell)
-    down, along = (
+    row_offsets, column_offsets = (
         jnp.arange(count).astype(cell.dtype) * step
         for count, step in zip(shape, stride, strict=True)
     )
-    y, x = jnp.broadcast_to(down[:, None], shape), jnp.broadcast_to(along[None], shape)
+    y = jnp.broadcast_to(row_offsets[:, None], shape)
+    x = jnp.broadcast_to(column_offsets[None], shape)
     shifts = jnp.stack([x, y, x, y], -1)
     return (shifts[:, :, None] + cell[None, None]).reshape(-1, 4)

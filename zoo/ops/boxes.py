@@ -1,8 +1,9 @@
-"""Boxes (x0, y0, x1, y1) in pixels: overlap, and the offsets that a regressor learns.
+"""Box geometry: areas, overlaps, and encoding relative to anchors.
 
-All is computed in float32 or more, whatever comes. A box that is not finite, or further away than
-LARGEST, counts as one without area; what has no area overlaps with nothing and has no gradient, so
-that padding, broken annotations and a diverging regressor give no NaN.
+Boxes are (x0, y0, x1, y1) in pixels. Everything is computed in float32 or float64, whatever the
+input. A box that is not finite, or whose coordinates exceed MAX_COORDINATE, counts as a box without
+area. A box without area overlaps nothing and has no gradient, so padding, broken annotations and a
+diverging regressor give no NaN.
 """
 
 import math
@@ -12,27 +13,38 @@ import chex
 import jax
 import jax.numpy as jnp
 
-MAX_LOG_RATIO = 1e15  # a coordinate; squares of it, and quotients by LEAST, are finite in float32
-MIN_SIDE = 1e-9  # a side, below it a box has no area; the inverse square of its area is finite
+MAX_COORDINATE = 1e15  # its square, and its quotient by MIN_SIDE, are finite in float32
+MIN_SIDE = 1e-9  # a box with a shorter side has no area; the inverse squared area is finite
 
 
 def box_area(boxes: jax.Array, *, pixel_offset: float = 0.0) -> jax.Array:
-    """`[..., 4] -> [...]`: width times height; 0 where a side is negative.
+    """Computes the area of boxes; 0 where a side is negative.
 
-    `pixel_offset` = 1 counts the last pixel in, as py-faster-rcnn and the first VOC toolkits do: a box
-    from 3 to 5 is 3 wide.
+    Args:
+        boxes: boxes [..., 4].
+        pixel_offset: 1 counts the last pixel as part of the box, as py-faster-rcnn and the first
+            VOC toolkits do: a box from 3 to 5 is 3 wide.
+
+    Returns:
+        Areas [...] in square pixels.
 
     Source: torchvision.ops.box_area.
 
     >>> box_area(jnp.array([[0.0, 0.0, 4.0, 2.0], [3.0, 3.0, 1.0, 1.0]])).tolist()
     [8.0, 0.0]
     """
-    width, height = _side_lengths(_is_finite(boxes)[0], pixel_offset)
+    width, height = _side_lengths(_mask_unusable(boxes)[0], pixel_offset)
     return width * height
 
 
 def to_center_form(boxes: jax.Array) -> jax.Array:
-    """`[..., 4] -> [..., 4]`: (x0, y0, x1, y1) to (center x, center y, width, height).
+    """Converts (x0, y0, x1, y1) to (center x, center y, width, height).
+
+    Args:
+        boxes: boxes [..., 4].
+
+    Returns:
+        Boxes in center form [..., 4].
 
     Source: torchvision.ops.box_convert, "xyxy" to "cxcywh".
 
@@ -44,7 +56,13 @@ def to_center_form(boxes: jax.Array) -> jax.Array:
 
 
 def from_center_form(boxes: jax.Array) -> jax.Array:
-    """`[..., 4] -> [..., 4]`: (center x, center y, width, height) to (x0, y0, x1, y1).
+    """Converts (center x, center y, width, height) to (x0, y0, x1, y1).
+
+    Args:
+        boxes: boxes in center form [..., 4].
+
+    Returns:
+        Boxes [..., 4].
 
     Source: torchvision.ops.box_convert, "cxcywh" to "xyxy".
 
@@ -58,9 +76,15 @@ def from_center_form(boxes: jax.Array) -> jax.Array:
 def clip_boxes(
     boxes: jax.Array, size: jax.Array | Sequence[float], *, pixel_offset: float = 0.0
 ) -> jax.Array:
-    """`[..., 4], [2] -> [..., 4]`: the parts of the boxes inside of a picture of (height, width).
+    """Clips boxes to the image.
 
-    With `pixel_offset` = 1 the last pixel of a row is at width - 1.
+    Args:
+        boxes: boxes [..., 4].
+        size: height and width of the image [2].
+        pixel_offset: with 1 the last pixel of a row is at width - 1.
+
+    Returns:
+        Clipped boxes [..., 4].
 
     Source: torchvision.ops.clip_boxes_to_image; clip_boxes of py-faster-rcnn.
 
@@ -68,15 +92,21 @@ def clip_boxes(
     [[0.0, 1.0, 6.0, 5.0]]
     """
     height, width = (jnp.asarray(side, boxes.dtype) for side in size)
-    least = jnp.zeros((), boxes.dtype)
+    zero = jnp.zeros((), boxes.dtype)
     last = jnp.stack([width, height, width, height]) - jnp.asarray(pixel_offset, boxes.dtype)
-    return jnp.clip(boxes, least, last.reshape((1,) * (boxes.ndim - 1) + (4,)))
+    return jnp.clip(boxes, zero, last.reshape((1,) * (boxes.ndim - 1) + (4,)))
 
 
 def box_iou(a: jax.Array, b: jax.Array, *, pixel_offset: float = 0.0) -> jax.Array:
-    """`[N, 4], [M, 4] -> [N, M]`: intersection over union.
+    """Computes the intersection over union of all pairs; 0 where torchvision returns NaN.
 
-    0 where neither has an area, torchvision's NaN.
+    Args:
+        a: boxes [N, 4].
+        b: boxes [M, 4].
+        pixel_offset: see `box_area`.
+
+    Returns:
+        IoU [N, M].
 
     Source: torchvision.ops.box_iou; with `pixel_offset` = 1 bbox_overlaps of py-faster-rcnn.
 
@@ -84,14 +114,22 @@ def box_iou(a: jax.Array, b: jax.Array, *, pixel_offset: float = 0.0) -> jax.Arr
     Array([[0.3333]], dtype=float32)
     """
     a, b = _expand_pairs(a, b)
-    shared, union = _intersection(a, b, pixel_offset)
-    return _safe_divide(shared, union)
+    intersection, union = _intersection(a, b, pixel_offset)
+    return _safe_divide(intersection, union)
 
 
 def box_giou(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`[N, 4], [M, 4] -> [N, M]`: IoU less the share of the pair's hull that is in neither.
+    """Computes the generalized IoU of all pairs.
 
-    From -1, far apart, to 1, equal; it has a gradient where the boxes do not meet.
+    It is the IoU minus the share of the enclosing box that belongs to neither box. It lies between
+    -1 (far apart) and 1 (equal) and has a gradient where the boxes do not meet.
+
+    Args:
+        a: boxes [N, 4].
+        b: boxes [M, 4].
+
+    Returns:
+        GIoU [N, M].
 
     Source: Rezatofighi et al. 2019, Generalized Intersection over Union, algorithm 1;
     torchvision.ops.generalized_box_iou.
@@ -100,16 +138,24 @@ def box_giou(a: jax.Array, b: jax.Array) -> jax.Array:
     [[-0.5]]
     """
     a, b = _expand_pairs(a, b)
-    shared, union = _intersection(a, b, 0.0)
-    width, height = _side_lengths(_enclosing_area(a, b), 0.0)
+    intersection, union = _intersection(a, b, 0.0)
+    width, height = _side_lengths(_enclosing_box(a, b), 0.0)
     hull = width * height
-    return _safe_divide(shared, union) - _safe_divide(hull - union, hull)
+    return _safe_divide(intersection, union) - _safe_divide(hull - union, hull)
 
 
 def box_diou(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`[N, 4], [M, 4] -> [N, M]`: IoU less (distance of the centers / diagonal of the hull)^2.
+    """Computes the distance IoU of all pairs.
 
+    It is the IoU minus (distance of the centers / diagonal of the enclosing box) squared.
     torchvision adds 1e-7 to the squared diagonal.
+
+    Args:
+        a: boxes [N, 4].
+        b: boxes [M, 4].
+
+    Returns:
+        DIoU [N, M].
 
     Source: Zheng et al. 2020, Distance-IoU Loss, equation 6; torchvision.ops.distance_box_iou.
 
@@ -117,11 +163,13 @@ def box_diou(a: jax.Array, b: jax.Array) -> jax.Array:
     Array([[-0.5294]], dtype=float32)
     """
     a, b = _expand_pairs(a, b)
-    shared, union = _intersection(a, b, 0.0)
-    hull = _enclosing_area(a, b)
+    intersection, union = _intersection(a, b, 0.0)
+    hull = _enclosing_box(a, b)
     diagonal = jnp.sum(jnp.square(hull[..., 2:] - hull[..., :2]), -1)
-    apart = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
-    return _safe_divide(shared, union) - _safe_divide(jnp.sum(jnp.square(apart), -1), diagonal)
+    center_distance = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+    return _safe_divide(intersection, union) - _safe_divide(
+        jnp.sum(jnp.square(center_distance), -1), diagonal
+    )
 
 
 def encode_boxes(
@@ -131,11 +179,20 @@ def encode_boxes(
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
     pixel_offset: float = 0.0,
 ) -> jax.Array:
-    """`[..., 4], [..., 4] -> [..., 4]`: what `decode_boxes` is to be given to make `boxes` of `anchors`.
+    """Encodes boxes relative to anchors: the inverse of `decode_boxes`.
 
-    The way between the centers in sides of the anchor, and the logarithm of the sides' ratio, each
-    times its weight: (10, 10, 5, 5) are the deviations 0.1, 0.1, 0.2, 0.2 by which py-faster-rcnn
-    divides. 0 in all four where one of the two has no area.
+    The first two values are the distance of the centers in units of the anchor's sides, the last
+    two the logarithm of the ratio of the sides. All are 0 where either box has no area.
+
+    Args:
+        boxes: ground truth boxes [..., 4].
+        anchors: anchors [..., 4].
+        weights: factors on the four values. (10, 10, 5, 5) correspond to the standard deviations
+            0.1, 0.1, 0.2, 0.2 by which py-faster-rcnn divides.
+        pixel_offset: see `box_area`.
+
+    Returns:
+        Encoded boxes (dx, dy, dw, dh) [..., 4].
 
     Source: Girshick et al. 2014, R-CNN, appendix C; torchvision's BoxCoder.encode_single; with
     `pixel_offset` = 1 bbox_transform of py-faster-rcnn.
@@ -144,13 +201,13 @@ def encode_boxes(
     >>> encode_boxes(jnp.array([[5.0, 0.0, 15.0, 10.0]]), anchor).tolist()
     [[0.5, 0.0, 0.0, 0.0]]
     """
-    (box, box_sides, usable), (anchor, anchor_sides, known) = (
-        _center_and_size(each, pixel_offset) for each in _check_same_shape(boxes, anchors)
+    (box, box_sides, box_has_area), (anchor, anchor_sides, anchor_has_area) = (
+        _center_and_size(array, pixel_offset) for array in _check_same_shape(boxes, anchors)
     )
     ratio = box_sides / anchor_sides
     deltas = jnp.concatenate([(box - anchor) / anchor_sides, jnp.log(ratio)], -1)
     deltas = deltas * _weights_like(weights, deltas)
-    return jnp.where(usable & known, deltas, jnp.zeros_like(deltas))
+    return jnp.where(box_has_area & anchor_has_area, deltas, jnp.zeros_like(deltas))
 
 
 def decode_boxes(
@@ -161,14 +218,24 @@ def decode_boxes(
     pixel_offset: float = 0.0,
     max_log_ratio: float = math.log(1000 / 16),
 ) -> jax.Array:
-    """`[..., 4], [..., 4] -> [..., 4]`: the boxes that `deltas` make of `anchors`; see `encode_boxes`.
+    """Applies encoded offsets to anchors: the inverse of `encode_boxes`.
 
-    Of equal ranks; axes of 1 repeat, so that [R, K, 4] takes anchors [R, 1, 4]. A side grows by
-    exp(`clip_boxes`) at most (math.inf: as it is); NaN of a regressor stays NaN. An anchor without area
-    is the box of side 1 around its center, or around 0 where that is not finite.
-    With `pixel_offset` = 1 a box is one pixel larger than the one that was encoded, as it was published.
+    The arrays have equal ranks, and axes of length 1 broadcast: [R, K, 4] takes anchors [R, 1, 4].
+    NaN of a regressor stays NaN. An anchor without area is replaced by a box of side 1 around its
+    center, or around 0 if that is not finite. With `pixel_offset=1` a decoded box is one pixel
+    larger than the encoded one, as in the published code.
 
-    Source: torchvision's BoxCoder.decode_single; with `pixel_offset` = 1 and `clip_boxes` = math.inf
+    Args:
+        deltas: encoded boxes (dx, dy, dw, dh) [..., 4].
+        anchors: anchors [..., 4].
+        weights: see `encode_boxes`.
+        pixel_offset: see `box_area`.
+        max_log_ratio: bound on dw and dh; `math.inf` for none.
+
+    Returns:
+        Boxes [..., 4].
+
+    Source: torchvision's BoxCoder.decode_single; with `pixel_offset=1` and `max_log_ratio=math.inf`
     bbox_transform_inv of py-faster-rcnn.
 
     >>> decode_boxes(jnp.array([[0.5, 0.0, 0.0, 0.0]]), jnp.array([[0.0, 0.0, 10.0, 10.0]])).tolist()
@@ -184,33 +251,36 @@ def decode_boxes(
     return jnp.concatenate([center - half, center + half], -1)
 
 
-def _accumulation_dtype(*arrays: jax.Array) -> list[jax.Array]:
-    """The arrays in float32, or in float64 where one of them is."""
-    double = any(each.dtype == jnp.float64 for each in arrays)
-    return [jnp.asarray(each, jnp.float64 if double else jnp.float32) for each in arrays]
+def _to_float(*arrays: jax.Array) -> list[jax.Array]:
+    """Casts the arrays to float32, or to float64 if one of them is float64."""
+    double = any(array.dtype == jnp.float64 for array in arrays)
+    return [jnp.asarray(array, jnp.float64 if double else jnp.float32) for array in arrays]
 
 
 def _check_same_shape(a: jax.Array, b: jax.Array) -> list[jax.Array]:
     chex.assert_equal_rank([a, b])
     chex.assert_axis_dimension(a, -1, 4)
     chex.assert_axis_dimension(b, -1, 4)
-    return _accumulation_dtype(a, b)
+    return _to_float(a, b)
 
 
 def _expand_pairs(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`[N, 4], [M, 4] -> [N, 1, 4], [1, M, 4]`, those that are not usable as boxes at 0."""
+    """Broadcasts boxes for all pairs, [N, 1, 4] and [1, M, 4]; unusable boxes become 0."""
     chex.assert_shape([a, b], (None, 4))
-    a, b = _accumulation_dtype(a, b)
-    return _is_finite(a)[0][:, None], _is_finite(b)[0][None]
+    a, b = _to_float(a, b)
+    return _mask_unusable(a)[0][:, None], _mask_unusable(b)[0][None]
 
 
-def _is_finite(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`[..., 4] -> [..., 4], [..., 1]`: boxes that are not finite are 0, before anything is made of
-    them: the derivative of what `where` drops afterwards is 0 * inf."""
-    (boxes,) = _accumulation_dtype(boxes)
-    near = jnp.abs(boxes) <= jnp.asarray(MAX_LOG_RATIO, boxes.dtype)  # False for NaN
-    usable = jnp.all(near, -1, keepdims=True)
-    return jnp.where(usable, boxes, jnp.zeros_like(boxes)), usable
+def _mask_unusable(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Replaces boxes that are not finite by 0 and returns which boxes are usable [..., 1].
+
+    They are replaced before any computation, because the derivative of a value that `where` drops
+    afterwards is 0 * inf.
+    """
+    (boxes,) = _to_float(boxes)
+    is_near = jnp.abs(boxes) <= jnp.asarray(MAX_COORDINATE, boxes.dtype)  # False for NaN
+    is_usable = jnp.all(is_near, -1, keepdims=True)
+    return jnp.where(is_usable, boxes, jnp.zeros_like(boxes)), is_usable
 
 
 def _side_lengths(boxes: jax.Array, pixel_offset: float) -> tuple[jax.Array, jax.Array]:
@@ -220,37 +290,36 @@ def _side_lengths(boxes: jax.Array, pixel_offset: float) -> tuple[jax.Array, jax
 
 
 def _intersection(a: jax.Array, b: jax.Array, pixel_offset: float) -> tuple[jax.Array, jax.Array]:
-    """Areas of what two boxes share and of what they cover; `[..., 4], [..., 4] -> [...], [...]`."""
+    """Returns the areas of intersection and union of broadcast boxes."""
     first, last = jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])
     width, height = _side_lengths(jnp.concatenate([first, last], -1), pixel_offset)
-    shared = width * height
-    return shared, box_area(a, pixel_offset=pixel_offset) + box_area(
-        b, pixel_offset=pixel_offset
-    ) - shared
+    intersection = width * height
+    areas = box_area(a, pixel_offset=pixel_offset) + box_area(b, pixel_offset=pixel_offset)
+    return intersection, areas - intersection
 
 
-def _enclosing_area(a: jax.Array, b: jax.Array) -> jax.Array:
+def _enclosing_box(a: jax.Array, b: jax.Array) -> jax.Array:
     first, last = jnp.minimum(a[..., :2], b[..., :2]), jnp.maximum(a[..., 2:], b[..., 2:])
     return jnp.concatenate([first, last], -1)
 
 
-def _safe_divide(part: jax.Array, whole: jax.Array) -> jax.Array:
-    """part / whole, and 0, of no gradient, where whole is nothing."""
-    some = whole > jnp.asarray(MIN_SIDE**2, whole.dtype)
-    quotient = part / jnp.where(some, whole, jnp.ones_like(whole))
-    return jnp.where(some, quotient, jnp.zeros_like(quotient))
+def _safe_divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """Divides, with result and gradient 0 where the denominator vanishes."""
+    is_nonzero = denominator > jnp.asarray(MIN_SIDE**2, denominator.dtype)
+    quotient = numerator / jnp.where(is_nonzero, denominator, jnp.ones_like(denominator))
+    return jnp.where(is_nonzero, quotient, jnp.zeros_like(quotient))
 
 
 def _center_and_size(
     boxes: jax.Array, pixel_offset: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`[..., 4] -> [..., 2], [..., 2], [..., 1]`: centers, sides (1 where there is none), whether."""
-    boxes, usable = _is_finite(boxes)
+    """Returns centers [..., 2], sides [..., 2] (1 where there is no area) and whether there is area."""
+    boxes, is_usable = _mask_unusable(boxes)
     sides = boxes[..., 2:] - boxes[..., :2] + jnp.asarray(pixel_offset, boxes.dtype)
-    some = sides > jnp.asarray(MIN_SIDE, boxes.dtype)
+    is_positive = sides > jnp.asarray(MIN_SIDE, boxes.dtype)
     center = boxes[..., :2] + sides / 2
-    sides = jnp.where(some, sides, jnp.ones_like(sides))
-    return center, sides, usable & jnp.all(some, -1, keepdims=True)
+    sides = jnp.where(is_positive, sides, jnp.ones_like(sides))
+    return center, sides, is_usable & jnp.all(is_positive, -1, keepdims=True)
 
 
 def _weights_like(weights: Sequence[float], like: jax.Array) -> jax.Array:

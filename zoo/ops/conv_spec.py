@@ -1,4 +1,4 @@
-"""How a kernel's window moves over an image: what the lowerings of a convolution share."""
+"""The geometry of a convolution, shared by its lowerings."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,13 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 class ConvSpec(NamedTuple):
-    """What makes `[B, H, W, C] -> [B, H', W', D]` besides the kernel: per axis, and the groups.
+    """Strides, padding, dilation and groups of a convolution.
+
+    Attributes:
+        strides: stride per spatial axis.
+        padding: padding (before, after) per spatial axis.
+        dilation: dilation of the kernel per spatial axis.
+        groups: number of groups of channels.
 
     Source: the arguments of jax.lax.conv_general_dilated.
 
@@ -27,9 +33,13 @@ class ConvSpec(NamedTuple):
 
 
 def accumulation_dtype(dtype: Any) -> Any:
-    """dtype [] -> what sums of it are made in: float32, or float64 for itself.
+    """Returns the dtype in which values of `dtype` are summed: float32, or float64 for float64.
 
-    Source: BatchNorm's rule in zoo.layers.norm.
+    Args:
+        dtype: dtype of the values.
+
+    Returns:
+        `jnp.float32` or `jnp.float64`.
 
     >>> accumulation_dtype(jnp.bfloat16).__name__
     'float32'
@@ -40,24 +50,28 @@ def accumulation_dtype(dtype: Any) -> Any:
 def shifted_windows(
     x: jax.Array, kernel: Sequence[int], shape: ConvSpec
 ) -> Iterator[tuple[Any, jax.Array]]:
-    """`[B, H, W, C] ->` each place (i, j) of the kernel, and the pixels [B, H', W', C] it meets.
+    """Yields, for every tap of a kernel, the pixels that it multiplies.
 
-    Source: the definition of a convolution.
+    Args:
+        x: image [B, H, W, C].
+        kernel: height and width of the kernel.
+        shape: strides, padding and dilation.
+
+    Yields:
+        Pairs of the tap index (i, j) and a strided slice [B, H', W', C] of the padded image.
 
     >>> plain = ConvSpec((1, 1), ((0, 0), (0, 0)), (1, 1), groups=1)
-    >>> [(place, tap.shape) for place, tap in shifted_windows(jnp.ones((1, 4, 4, 2)), (1, 2), plain)]
+    >>> [(tap, x.shape) for tap, x in shifted_windows(jnp.ones((1, 4, 4, 2)), (1, 2), plain)]
     [((0, 0), (1, 4, 3, 2)), ((0, 1), (1, 4, 3, 2))]
     """
     edges = [(0, 0, 0), *((low, high, 0) for low, high in shape.padding), (0, 0, 0)]
     padded = lax.pad(x, jnp.zeros((), x.dtype), edges)
-    if (
-        max(shape.strides) > 1
-    ):  # the gradient of strided taps, 11 ms, is 4 without the fused padding
+    if max(shape.strides) > 1:  # without the fused padding the gradient takes 4 ms, not 11
         padded = lax.optimization_barrier(padded)
     sides = zip(padded.shape[1:3], kernel, shape.dilation, shape.strides, strict=True)
     sizes = [(side - d * (k - 1) - 1) // s + 1 for side, k, d, s in sides]
-    for place in itertools.product(*map(range, kernel)):
-        first = [k * d for k, d in zip(place, shape.dilation, strict=True)]
+    for tap in itertools.product(*map(range, kernel)):
+        first = [k * d for k, d in zip(tap, shape.dilation, strict=True)]
         last = [f + (n - 1) * s + 1 for f, n, s in zip(first, sizes, shape.strides, strict=True)]
         start, limit = (0, *first, 0), (x.shape[0], *last, x.shape[3])
-        yield place, lax.slice(padded, start, limit, (1, *shape.strides, 1))
+        yield tap, lax.slice(padded, start, limit, (1, *shape.strides, 1))

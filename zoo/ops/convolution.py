@@ -1,8 +1,8 @@
-"""Convolution that chooses how it is computed: XLA's own on GPU and TPU, on a CPU what is fast there.
+"""Convolution with a lowering per platform: XLA's own on GPU and TPU, ours on CPU.
 
-XLA:CPU computes depthwise and grouped convolutions at a twentieth, and their gradients at less than
-a hundredth, of what the machine can do. Figures here are milliseconds on two cores with AVX-512,
-float32, jax 0.10.1: XLA's own, then ours.
+XLA:CPU reaches a twentieth of the machine's speed in depthwise and grouped convolutions, and less
+than a hundredth in their gradients. Figures are milliseconds on two cores with AVX-512, float32,
+jax 0.10.1: XLA first, then ours.
 """
 
 import functools
@@ -22,13 +22,19 @@ from zoo.ops.pointwise import conv_pointwise
 
 
 def choose_lowering(x: Any, w: Any, shape: ConvSpec) -> Callable:
-    """`[B, H, W, C], [h, w, C / groups, D] ->` what computes this on a CPU.
+    """Chooses the CPU lowering of a convolution; timings stand at each lowering.
 
-    Source: the figures at each of them.
+    Args:
+        x: image [B, H, W, C], or its shape.
+        w: kernel [h, w, C / groups, D], or its shape.
+        shape: strides, padding, dilation and groups.
+
+    Returns:
+        A function (x, w, shape) -> feature map [B, H', W', D].
 
     >>> image, kernel = jnp.zeros((1, 4, 4, 8)), jnp.zeros((3, 3, 1, 8))
     >>> choose_lowering(image, kernel, ConvSpec((1, 1), ((1, 1), (1, 1)), (1, 1), groups=8)).__name__
-    'depthwise'
+    'conv_depthwise'
     """
     if shape.groups == w.shape[3] == x.shape[3] > 1:
         return conv_depthwise
@@ -53,12 +59,29 @@ def conv_general_dilated(
     preferred_element_type: Any = None,
     out_sharding: Any = None,
 ) -> jax.Array:
-    """`[B, H, W, C], [h, w, C / groups, D] -> [B, H', W', D]`: jax's function, faster on a CPU.
+    """Computes a convolution like `jax.lax.conv_general_dilated`, with fast lowerings on a CPU.
 
-    Where the program runs on a CPU, images and kernels of this layout are computed as `choose_lowering`
-    says, volumes `[B, T, H, W, C]` by `[t, h, w, C / groups, D]` as zoo.ops.volume.lowering does; all
-    else is XLA's own. Depthwise and grouped ones, then, have no forward-mode derivative (jax.jvp raises
-    TypeError); reverse mode has every order.
+    On a CPU, NHWC images are computed by the function that `choose_lowering` returns, and NDHWC
+    volumes by `zoo.ops.volume`. Everything else is XLA's own. The CPU lowerings of depthwise and
+    grouped convolutions have no forward-mode derivative (`jax.jvp` raises TypeError); reverse mode
+    has every order.
+
+    Args:
+        lhs: image [B, H, W, C] or volume [B, T, H, W, C].
+        rhs: kernel [h, w, C / groups, D] or [t, h, w, C / groups, D].
+        window_strides: as in jax.
+        padding: as in jax.
+        lhs_dilation: as in jax.
+        rhs_dilation: as in jax.
+        dimension_numbers: as in jax.
+        feature_group_count: as in jax.
+        batch_group_count: as in jax.
+        precision: as in jax.
+        preferred_element_type: as in jax.
+        out_sharding: as in jax.
+
+    Returns:
+        Feature map [B, H', W', D] or [B, T', H', W', D].
 
     Source: jax.lax.conv_general_dilated.
 
@@ -80,20 +103,20 @@ def conv_general_dilated(
         out_sharding=out_sharding,
     )
 
-    def usual(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    def default(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **rest)
 
     if not _is_plain_convolution(lhs, rhs, rest):
-        return usual(lhs, rhs)
+        return default(lhs, rhs)
     dilation = tuple(rhs_dilation or (1,) * (lhs.ndim - 2))
     pads = _explicit_padding(lhs, rhs, window_strides, padding, dilation)
     shape = ConvSpec(tuple(window_strides), pads, dilation, feature_group_count)
-    fast = (choose_lowering if lhs.ndim == 4 else _convolve_3d)(lhs, rhs, shape)
-    if fast is None:
-        return usual(lhs, rhs)
-    # Not as a jitted function of its own, which would be traced once for layers that are alike: the
-    # gradient of a kernel that is called takes XLA:CPU twenty to sixty times as long.
-    return lax.platform_dependent(lhs, rhs, cpu=lambda x, w: fast(x, w, shape), default=usual)
+    lowering = (choose_lowering if lhs.ndim == 4 else _convolve_3d)(lhs, rhs, shape)
+    if lowering is None:
+        return default(lhs, rhs)
+    # A jitted function would be traced only once for equal layers, but XLA:CPU then computes the
+    # kernel gradient twenty to sixty times slower.
+    return lax.platform_dependent(lhs, rhs, cpu=lambda x, w: lowering(x, w, shape), default=default)
 
 
 def _convolve_3d(x: Any, w: Any, shape: ConvSpec) -> Callable | None:
@@ -102,7 +125,7 @@ def _convolve_3d(x: Any, w: Any, shape: ConvSpec) -> Callable | None:
 
 
 def _explicit_padding(x, w, strides, padding, dilation) -> tuple[tuple[int, int], ...]:
-    """Padding by name or in numbers, in numbers."""
+    """Converts padding given by name to numbers."""
     if isinstance(padding, str):
         reach = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[:-2], strict=True)]
         padding = lax.padtype_to_pads(x.shape[1:-1], reach, strides, padding)
@@ -110,7 +133,7 @@ def _explicit_padding(x, w, strides, padding, dilation) -> tuple[tuple[int, int]
 
 
 def _is_plain_convolution(x: Any, w: Any, rest: dict[str, Any]) -> bool:
-    """Whether images and kernels are laid out as here, and nothing besides is asked for."""
+    """Returns whether layout, dtype and options are those that the CPU lowerings support."""
     layout = {4: NHWC, 5: volume.NDHWC}.get(x.ndim)
     if layout is None or not jnp.issubdtype(x.dtype, jnp.floating):
         return False

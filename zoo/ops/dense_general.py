@@ -1,4 +1,4 @@
-"""What a transformer does with each token by itself, as a CPU likes it."""
+"""Per-token operations of transformers with fast lowerings for CPUs."""
 
 import math
 from typing import Any
@@ -19,11 +19,23 @@ def dot_general(
     *,
     out_sharding: Any = None,
 ) -> jax.Array:
-    """`[..., C], [C, D] -> [..., D]`: jax's function; on a CPU on one row of tokens, [N, C].
+    """Computes a product like `jax.lax.dot_general`, on flattened tokens on a CPU.
 
-    Of more axes, the gradient of the kernel is a product over several of them, for which XLA:CPU
-    first transposes the output's gradient: 60 ms for each [8, 197, 3072] and [8, 197, 2304] of 12.
-    Fits the field `dot_general` of flax.linen.Dense; other products are XLA's own.
+    The kernel gradient of a product with several leading axes sums over all of them. XLA:CPU first
+    transposes the output gradient for this: 60 ms for each [8, 197, 3072] and [8, 197, 2304], 12
+    times per ViT. It fits the field `dot_general` of `flax.linen.Dense`. Other products are XLA's
+    own.
+
+    Args:
+        lhs: tokens [..., C].
+        rhs: kernel [C, D].
+        dimension_numbers: as in jax.
+        precision: as in jax.
+        preferred_element_type: as in jax.
+        out_sharding: as in jax.
+
+    Returns:
+        Products [..., D].
 
     Source: jax.lax.dot_general.
 
@@ -35,26 +47,32 @@ def dot_general(
     if out_sharding is not None:
         rest["out_sharding"] = out_sharding
 
-    def usual(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    def default(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         return lax.dot_general(lhs, rhs, dimension_numbers, **rest)
 
-    def flat(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    def flattened(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         rows = lhs.reshape(math.prod(lhs.shape[:-1]), lhs.shape[-1])
         y = lax.dot_general(rows, rhs, (((1,), (0,)), ((), ())), **rest)
         return y.reshape(*lhs.shape[:-1], rhs.shape[1])
 
     (contracted, batch) = jax.tree.map(int, dimension_numbers)
-    ordinary = [list(map(list, each)) for each in (contracted, batch)]
+    ordinary = [list(map(list, axes)) for axes in (contracted, batch)]
     if lhs.ndim < 3 or ordinary != [[[lhs.ndim - 1], [0]], [[], []]] or out_sharding is not None:
-        return usual(lhs, rhs)
-    return lax.platform_dependent(lhs, rhs, cpu=flat, default=usual)
+        return default(lhs, rhs)
+    return lax.platform_dependent(lhs, rhs, cpu=flattened, default=default)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """`[...] -> [...]`: x times the normal distribution's function at x, by erf.
+    """Computes the exact GELU: x times the cumulative normal distribution at x.
 
-    jax.nn's takes erfc, exact in the tail, where x * erfc is below 1e-6; on a CPU this takes erf,
-    as torch does.
+    `jax.nn.gelu` uses erfc, which is exact in the tail, where x * erfc is below 1e-6. On a CPU this
+    uses erf, like torch.
+
+    Args:
+        x: any array [...].
+
+    Returns:
+        Array [...] of the same dtype.
 
     Source: Hendrycks & Gimpel 2016, Gaussian Error Linear Units, equation 1.
 
@@ -66,10 +84,10 @@ def gelu(x: jax.Array) -> jax.Array:
         dtype = accumulation_dtype(x.dtype)
         z = x.astype(dtype)
         half = jnp.asarray(0.5, dtype)
-        share = half + half * lax.erf(z * jnp.asarray(math.sqrt(0.5), dtype))
-        return (z * share).astype(x.dtype)
+        probability = half + half * lax.erf(z * jnp.asarray(math.sqrt(0.5), dtype))
+        return (z * probability).astype(x.dtype)
 
-    def usual(x: jax.Array) -> jax.Array:
+    def default(x: jax.Array) -> jax.Array:
         return jax.nn.gelu(x, approximate=False)
 
-    return lax.platform_dependent(x, cpu=by_erf, default=usual)
+    return lax.platform_dependent(x, cpu=by_erf, default=default)

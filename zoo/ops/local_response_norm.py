@@ -1,4 +1,4 @@
-"""Normalization without parameters."""
+"""Local response normalization."""
 
 import functools
 
@@ -12,15 +12,26 @@ from zoo.ops.conv_spec import accumulation_dtype
 def local_response_norm(
     x: jax.Array, *, size: int, alpha: float, beta: float, k: float
 ) -> jax.Array:
-    """`[..., C] -> [..., C]`: x / (k + alpha / size * sum of x^2 over `size` channels)^beta.
+    """Normalizes each channel by the energy of its neighboring channels.
 
-    The window is the channel itself and (size - 1) / 2 on either side, zeros beyond the ends. As in
+    Computes x / (k + alpha / size * sum of x² over `size` channels) ** beta. The window holds the
+    channel itself and (size - 1) / 2 channels on either side, with zeros beyond the ends. As in
     Caffe and torch, alpha is divided by `size`; the paper and TensorFlow do not divide, so the
     paper's alpha of 1e-4 with size 5 is 5e-4 here.
 
-    On a CPU by roots where beta is the papers', and the gradient's sums by a product of matrices.
-    Milliseconds forward and of both passes, float32, two cores: 8 x 54² x 96, 6.2 to 2.1 and 96 to
-    13; 8 x 26² x 256, 7.4 to 1.4 and 54 to 7; 8 x 224² x 64, 75 to 12 and 985 to 60.
+    On a CPU the published powers are computed by roots, and the sums of the gradient by a matrix
+    product. Milliseconds forward and of both passes, float32, two cores: 8 x 54² x 96, 6.2 to 2.1
+    and 96 to 13; 8 x 26² x 256, 7.4 to 1.4 and 54 to 7; 8 x 224² x 64, 75 to 12 and 985 to 60.
+
+    Args:
+        x: feature map [..., C].
+        size: number of channels in the window.
+        alpha: factor on the mean square.
+        beta: exponent.
+        k: constant in the denominator.
+
+    Returns:
+        Feature map [..., C].
 
     Source: Krizhevsky et al. 2012, ImageNet Classification with Deep Convolutional Neural Networks,
     section 3.3; torch.nn.LocalResponseNorm.
@@ -29,21 +40,21 @@ def local_response_norm(
     [0.6..., 0.8..., 0.0]
     """
 
-    def usual(x: jax.Array) -> jax.Array:
+    def default(x: jax.Array) -> jax.Array:
         return x / (k + alpha / size * _shifted_channels(jnp.square(x), size)) ** beta
 
-    def rooted(x: jax.Array) -> jax.Array:
+    def by_roots(x: jax.Array) -> jax.Array:
         z = x.astype(accumulation_dtype(x.dtype))
         y = z * _inverse_power(k + alpha / size * _window_sum(jnp.square(z), size), beta)
         return y.astype(x.dtype)
 
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        return usual(x)
-    return lax.platform_dependent(x, cpu=rooted, default=usual)
+        return default(x)
+    return lax.platform_dependent(x, cpu=by_roots, default=default)
 
 
 def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
-    """x ** -beta, of the papers' beta by roots: a power is a logarithm and an exponential."""
+    """Computes x ** -beta, for the published values of beta by roots instead of log and exp."""
     if beta == 0.75:
         root = lax.rsqrt(x)
         return root * jnp.sqrt(root)
@@ -51,7 +62,7 @@ def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
 
 
 def _shifted_channels(x: jax.Array, size: int) -> jax.Array:
-    """Sums over windows of channels, as sums of shifted maps."""
+    """Sums over windows of channels by adding shifted maps."""
     after = (size - 1) // 2
     sides = [(0, 0)] * (x.ndim - 1) + [(size - 1 - after, after)]
     x, width = jnp.pad(x, sides), x.shape[-1]
@@ -65,7 +76,7 @@ def _window_sum(x, size):
 
 @_window_sum.defjvp
 def _window_sum_jvp(size, values, slopes):
-    """The same sums of the slopes, as a product with a matrix of ones about the diagonal."""
+    """Computes the derivative as a product with a band matrix of ones."""
     (x,), (dx,) = values, slopes
     band = _shifted_channels(jnp.eye(x.shape[-1], dtype=x.dtype), size)
     rows = dx.reshape(-1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""A convolution of pixels by themselves, for CPUs.
+"""Pointwise (1 x 1) convolution for CPUs.
 
 Figures are milliseconds on two cores with AVX-512, float32, jax 0.10.1.
 """
@@ -10,14 +10,23 @@ import jax.numpy as jnp
 
 from zoo.ops.conv_spec import ConvSpec, accumulation_dtype
 
-MAX_FUSED_CHANNELS = 16  # channels that are added up one by one
+MAX_FUSED_CHANNELS = 16  # most channels that are added one by one
 
 
 def conv_pointwise(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
-    """`[B, H, W, C], [1, 1, C, D] -> [B, H', W', D]`: a product of matrices, pixels by channels.
+    """Computes a 1 x 1 convolution as a matrix product, pixels by channels.
 
-    Matrices, for of products of maps XLA:CPU first transposes one: the kernel's gradient for
-    8 x 56² x 64 to 256 channels takes 35 as a convolution, 9 so; the forward pass 6.5 and 6.2.
+    For products of whole maps XLA:CPU first transposes one of them: the kernel gradient for 8 x 56²
+    x 64 to 256 channels takes 35 as a convolution and 9 as a matrix product; the forward pass 6.5
+    and 6.2.
+
+    Args:
+        x: image [B, H, W, C].
+        w: kernel [1, 1, C, D].
+        shape: strides; the padding is 0.
+
+    Returns:
+        Feature map [B, H', W', D].
 
     Source: Lin et al. 2014, Network In Network, section 3.1.
 
@@ -37,13 +46,18 @@ def conv_pointwise(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
 
 @jax.custom_jvp
 def fused_channel_sum(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`[N, C], [C, D] -> [N, D]` of few C: a sum that XLA fuses with the norm and what else follows.
+    """Computes a product with few input channels as a sum that XLA fuses with what follows.
 
-    A product of matrices is written and read again, and here it is the writing that takes the time:
-    8 x 112² x 16 to 96 with norm, ReLU6 and the padding of the depthwise convolution 4.9 to 3.0;
-    56² x 24 to 144 as long as the product. Gradients are products.
+    A matrix product is written to memory and read again, and writing dominates here: 8 x 112² x 16
+    to 96 with norm, ReLU6 and the padding of the depthwise convolution takes 3.0 instead of 4.9;
+    56² x 24 to 144 takes as long as the product. Gradients are matrix products.
 
-    Source: the definition of a product of matrices.
+    Args:
+        x: pixels [N, C].
+        w: kernel [C, D].
+
+    Returns:
+        Products [N, D].
 
     >>> fused_channel_sum(jnp.ones((2, 3)), jnp.ones((3, 4))).tolist()[0]
     [3.0, 3.0, 3.0, 3.0]

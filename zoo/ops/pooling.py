@@ -1,4 +1,4 @@
-"""Pooling: what flax lacks, and flax's own with gradients that are fast on a CPU."""
+"""Pooling functions that flax lacks, and flax's own with fast gradients on a CPU."""
 
 import functools
 import itertools
@@ -15,7 +15,14 @@ from zoo.ops.conv_spec import accumulation_dtype
 
 
 def pooling_matrix(length: int, bins: int) -> np.ndarray:
-    """`-> [bins, length]`, row i the mean over places floor(i L / bins) to ceil((i + 1) L / bins).
+    """Returns the matrix of adaptive average pooling along one axis.
+
+    Args:
+        length: number of inputs.
+        bins: number of outputs.
+
+    Returns:
+        Weights [bins, length]: row i averages inputs floor(i L / bins) to ceil((i + 1) L / bins).
 
     Source: torch.nn.AdaptiveAvgPool1d.
 
@@ -30,10 +37,17 @@ def pooling_matrix(length: int, bins: int) -> np.ndarray:
 
 
 def adaptive_avg_pool(x: jax.Array, *, size: tuple[int, int]) -> jax.Array:
-    """`[B, H, W, C] -> [B, h, w, C]`, (h, w) = `size`: means over equal parts of the map.
+    """Averages equal regions of a map to a fixed output size.
 
-    Parts overlap by a pixel where H is no multiple of h, and repeat pixels where H is less than h.
-    A map that has the size comes back as it is.
+    Regions overlap by a pixel where H is not a multiple of h, and repeat pixels where H is less
+    than h. A map of the requested size is returned unchanged.
+
+    Args:
+        x: feature map [B, H, W, C].
+        size: output height and width (h, w).
+
+    Returns:
+        Feature map [B, h, w, C].
 
     Source: torch.nn.AdaptiveAvgPool2d.
 
@@ -53,13 +67,22 @@ def max_pool(
     strides: Sequence[int] | None = None,
     padding: str | Sequence[tuple[int, int]] = "VALID",
 ) -> jax.Array:
-    """`[B, ..., C] -> [B, ..., C]`: the largest in each window; flax's function, its gradient fast.
+    """Computes the maximum of each window, like `flax.linen.max_pool`.
 
-    On a CPU the gradient goes where the first of the largest was, as XLA's does, by selections
-    instead of a scatter. Milliseconds of both passes, float32, two cores: 8 x 112² x 64 by 3x3,
-    stride 2, 59 to 23; 8 x 224² x 64 by 2x2, 143 to 15; 8 x 55² x 64 by 3x3, 12 to 5. The forward
-    pass is XLA's own, 3.7 and 4.8 where a pass over memory takes 2.2 and 5.7; by slices it is 2.6
-    and 3.4, but what is computed before would be computed anew for every slice.
+    On a CPU the gradient selects the first maximum, as XLA does, without a scatter. Milliseconds of
+    both passes, float32, two cores: 8 x 112² x 64 by 3x3, stride 2, 59 to 23; 8 x 224² x 64 by 2x2,
+    143 to 15; 8 x 55² x 64 by 3x3, 12 to 5. The forward pass is XLA's own, 3.7 and 4.8 where a pass
+    over memory takes 2.2 and 5.7. Slices would take 2.6 and 3.4, but XLA would recompute the
+    producer for every slice.
+
+    Args:
+        inputs: feature map [B, ..., C].
+        window_shape: size of the window per spatial axis.
+        strides: strides; 1 if not given.
+        padding: "SAME", "VALID" or pairs (before, after).
+
+    Returns:
+        Feature map [B, ..., C].
 
     Source: flax.linen.max_pool.
 
@@ -79,10 +102,18 @@ def max_pool(
 def ceil_padding(
     size: Sequence[int], window_shape: Sequence[int], strides: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """`(H, W) -> [(0, rows), (0, columns)]`, padding with which a pooling drops no row: Caffe's.
+    """Returns the padding with which pooling drops no row or column, as in Caffe.
 
-    The number of windows is rounded up, where flax and torch by default round it down; the last one
-    is the smaller for it, as `max_pool` pads with minus infinity.
+    The number of windows is rounded up, where flax and torch round down by default. The last window
+    is smaller, as `max_pool` pads with minus infinity.
+
+    Args:
+        size: height and width (H, W).
+        window_shape: size of the window.
+        strides: strides of the window.
+
+    Returns:
+        Padding [(0, rows), (0, columns)].
 
     Source: Jia et al. 2014, Caffe, pooling_layer.cpp, without padding of its own.
 
@@ -98,10 +129,19 @@ def avg_pool(
     strides: Sequence[int] | None = None,
     padding: str | Sequence[tuple[int, int]] = "VALID",
 ) -> jax.Array:
-    """`[B, ..., C] -> [B, ..., C]`: the mean of each window, padding included; flax's function.
+    """Computes the mean of each window, padding included, like `flax.linen.avg_pool`.
 
-    On a CPU as sums of slices, whose gradient is fast. Milliseconds of both passes, float32, two
-    cores: 8 x 112² x 64 by 3x3, stride 2, 19 to 3; 8 x 28² x 256 by 2x2, stride 1, 1.5 to 0.8.
+    On a CPU it is a sum of slices, whose gradient is fast. Milliseconds of both passes, float32,
+    two cores: 8 x 112² x 64 by 3x3, stride 2, 19 to 3; 8 x 28² x 256 by 2x2, stride 1, 1.5 to 0.8.
+
+    Args:
+        inputs: feature map [B, ..., C].
+        window_shape: size of the window per spatial axis.
+        strides: strides; 1 if not given.
+        padding: "SAME", "VALID" or pairs (before, after).
+
+    Returns:
+        Feature map [B, ..., C].
 
     Source: flax.linen.avg_pool.
 
@@ -112,22 +152,22 @@ def avg_pool(
     window = _window(inputs, window_shape, strides, padding)
     count = jnp.asarray(math.prod(window_shape), inputs.dtype)
 
-    def usual(x: jax.Array) -> jax.Array:
+    def default(x: jax.Array) -> jax.Array:
         return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, *window) / count
 
-    def summed(x: jax.Array) -> jax.Array:
+    def by_slices(x: jax.Array) -> jax.Array:
         total = functools.reduce(
             jnp.add, _window_slices(x.astype(accumulation_dtype(x.dtype)), window, 0.0)
         )
         return (total / count.astype(total.dtype)).astype(x.dtype)
 
     if not jnp.issubdtype(inputs.dtype, jnp.floating) or inputs.ndim != len(window_shape) + 2:
-        return usual(inputs)
-    return lax.platform_dependent(inputs, cpu=summed, default=usual)
+        return default(inputs)
+    return lax.platform_dependent(inputs, cpu=by_slices, default=default)
 
 
 class _Window(NamedTuple):
-    """Sizes, strides and padding of every axis, batch and channels too."""
+    """Sizes, strides and padding of every axis, batch and channels included."""
 
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
@@ -160,27 +200,27 @@ def _max_pool_jvp(window, values, slopes):
     y = _max_pool(x, window)
     winner = _argmax_mask(lax.stop_gradient(x), lax.stop_gradient(y), window)
     zero = jnp.zeros((), x.dtype)
-    parts = [
-        lax.select(winner == jnp.int8(place), tap, jnp.broadcast_to(zero, tap.shape))
-        for place, tap in enumerate(_window_slices(dx, window, 0.0))
+    selected = [
+        lax.select(winner == jnp.int8(index), tap, jnp.broadcast_to(zero, tap.shape))
+        for index, tap in enumerate(_window_slices(dx, window, 0.0))
     ]
-    return y, functools.reduce(jnp.add, parts)
+    return y, functools.reduce(jnp.add, selected)
 
 
 def _argmax_mask(x: jax.Array, y: jax.Array, window: _Window) -> jax.Array:
-    """Which place of its window, counted by rows, each y first met at. The last one for NaN."""
+    """Returns the index of the first tap that holds each maximum; the last index for NaN."""
     taps = list(enumerate(_window_slices(x, window, -jnp.inf)))
     winner = jnp.full(y.shape, len(taps) - 1, jnp.int8)
-    for place, tap in reversed(taps[:-1]):
-        winner = jnp.where(tap == y, jnp.int8(place), winner)
+    for index, tap in reversed(taps[:-1]):
+        winner = jnp.where(tap == y, jnp.int8(index), winner)
     return winner
 
 
 def _window_slices(x: jax.Array, window: _Window, fill: float) -> Iterator[jax.Array]:
-    """By place of the window, rows first: the pixels that it meets, of the result's shape.
+    """Yields, tap by tap in row order, the pixels that each tap covers.
 
-    The map is parted into its phases, one for each remainder of a division by the strides, so that
-    a tap is a slice of stride 1 and its gradient a padding without holes.
+    The map is split into phases, one per remainder of a division by the strides. A tap is then a
+    slice of stride 1, and its gradient a padding without dilation.
     """
     sides = list(zip(x.shape, window.sizes, window.strides, window.padding, strict=True))
     counts = [(n + low + high - k) // s + 1 for n, k, s, (low, high) in sides]
@@ -190,13 +230,13 @@ def _window_slices(x: jax.Array, window: _Window, fill: float) -> Iterator[jax.A
         for (n, _, s, (low, _)), length in zip(sides, lengths, strict=True)
     ]
     x = lax.pad(x, jnp.asarray(fill, x.dtype), edges)
-    parted = x.reshape(
+    phases = x.reshape(
         [side for pair in zip(lengths, window.strides, strict=True) for side in pair]
     )
     axes = range(0, 2 * len(sides), 2)
-    parted = parted.transpose([axis + 1 for axis in axes] + list(axes))
-    for place in itertools.product(*map(range, window.sizes)):
-        phase = parted[tuple(k % s for k, s in zip(place, window.strides, strict=True))]
-        first = [k // s for k, s in zip(place, window.strides, strict=True)]
+    phases = phases.transpose([axis + 1 for axis in axes] + list(axes))
+    for tap in itertools.product(*map(range, window.sizes)):
+        phase = phases[tuple(k % s for k, s in zip(tap, window.strides, strict=True))]
+        first = [k // s for k, s in zip(tap, window.strides, strict=True)]
         last = [f + m for f, m in zip(first, counts, strict=True)]
         yield lax.slice(phase, first, last)

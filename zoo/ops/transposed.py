@@ -1,4 +1,4 @@
-"""Transposed convolution that chooses how it is computed, as zoo.ops.convolution does for the others."""
+"""Transposed convolution with a fast lowering for CPUs."""
 
 import itertools
 import math
@@ -14,10 +14,17 @@ from zoo.ops.convolution import conv_general_dilated
 
 
 class Phases(NamedTuple):
-    """`[s] places of an axis between two strides -> [last - first]` of them that meet x alike.
+    """Output positions between two strides that use the same input pixels.
 
-    Place r takes `taps` taps, s apart, from tap `start - r` of the kernel on; that one lies
-    `offset` pixels of the input before the place's own.
+    Position r uses `taps` taps of the kernel, `stride` apart, starting at tap `start - r`; the
+    first input pixel lies `offset` pixels before the position's own.
+
+    Attributes:
+        first: first position.
+        last: position after the last one.
+        start: first tap plus position.
+        taps: number of taps.
+        offset: offset of the input in pixels.
 
     Source: Shi et al. 2016, Is the Deconvolution Layer the Same as a Convolutional Layer?
 
@@ -33,9 +40,17 @@ class Phases(NamedTuple):
 
 
 def split_phases(kernel: int, stride: int, low: int) -> Iterator[Phases]:
-    """`kernel [k], stride, padding below -> ` Phases: two where the stride divides k, else three.
+    """Yields the phases of one axis: two where the stride divides the kernel, else three.
 
-    Output o = s m + r takes tap k of the input's pixel (o + k - low) / s where that is whole.
+    Output o = s m + r uses tap k of input pixel (o + k - low) / s where that is a whole number.
+
+    Args:
+        kernel: size of the kernel.
+        stride: stride.
+        low: padding before.
+
+    Yields:
+        Phases.
 
     Source: Dumoulin & Visin 2016, A guide to convolution arithmetic, section 4.
 
@@ -43,12 +58,12 @@ def split_phases(kernel: int, stride: int, low: int) -> Iterator[Phases]:
     [(0, 4, 2), (4, 8, 2)]
     """
 
-    def alike(r: int) -> tuple[int, int]:
+    def taps_and_offset(r: int) -> tuple[int, int]:
         tap = (low - r) % stride
         return len(range(tap, kernel, stride)), (low - r - tap) // stride
 
-    for (taps, offset), places in itertools.groupby(range(stride), alike):
-        first, *rest = places
+    for (taps, offset), positions in itertools.groupby(range(stride), taps_and_offset):
+        first, *rest = positions
         start = first + (low - first) % stride
         yield Phases(first, first + 1 + len(rest), start, taps, offset)
 
@@ -56,12 +71,21 @@ def split_phases(kernel: int, stride: int, low: int) -> Iterator[Phases]:
 def convolve_phases(
     x: jax.Array, w: jax.Array, *, strides: Sequence[int], padding: Sequence[tuple[int, int]]
 ) -> jax.Array:
-    """`[B, H, W, C], [h, w, C, D] -> [B, H', W', D]`: small convolutions of stride 1, interleaved.
+    """Computes a transposed convolution as interleaved small convolutions of stride 1.
 
-    Phases that meet the same pixels are one convolution with more outputs: nine at most, whatever
-    the stride. Milliseconds beside XLA's own and torch's 2.13, forward and backward, on a loaded
-    machine in turn: 2x2 of stride 2, 2 x 28² x 512 to 256, 120, 3735 and 224; 3x3 of stride 2,
-    128 to 64, 32, 261 and 160; 16x16 of stride 8, 32² x 21, 36, 320 and 152.
+    Phases with equal input pixels become one convolution with more outputs, at most nine for any
+    stride. Milliseconds of XLA's own, ours and torch 2.13's, forward and backward, interleaved on a
+    loaded machine are 3735, 120 and 224 for 2x2 of stride 2, 2 x 28² x 512 to 256; 261, 32 and 160
+    for 3x3 of stride 2, 128 to 64; 320, 36 and 152 for 16x16 of stride 8, 32² x 21.
+
+    Args:
+        x: image [B, H, W, C].
+        w: kernel [h, w, C, D].
+        strides: strides per axis.
+        padding: padding (before, after) of the dilated input per axis.
+
+    Returns:
+        Feature map [B, H', W', D].
 
     Source: Shi et al. 2016, section 3, where the interleaving is called periodic shuffling.
 
@@ -75,43 +99,51 @@ def convolve_phases(
     ]
     counts = [-(-size // s) for size, s in zip(sizes, strides, strict=True)]
     ends = [(0, -k % s, 0) for k, s in zip(w.shape[:2], strides, strict=True)]
-    whole = lax.pad(w, jnp.zeros((), w.dtype), [*ends, (0, 0, 0), (0, 0, 0)])
-    (up, across), (inner, outer) = strides, w.shape[2:]
-    whole = whole.reshape(-1, up, whole.shape[1] // across, across, inner, outer)
-    of_rows, of_columns = (
+    padded_kernel = lax.pad(w, jnp.zeros((), w.dtype), [*ends, (0, 0, 0), (0, 0, 0)])
+    (row_stride, column_stride), (inner, outer) = strides, w.shape[2:]
+    padded_kernel = padded_kernel.reshape(
+        -1, row_stride, padded_kernel.shape[1] // column_stride, column_stride, inner, outer
+    )
+    row_phases, column_phases = (
         list(split_phases(k, s, low))
         for k, s, (low, _) in zip(w.shape[:2], strides, padding, strict=True)
     )
     bands = [
         jnp.concatenate(
-            [_select_phases(x, whole, (rows, columns), counts) for columns in of_columns], 4
+            [
+                _select_phases(x, padded_kernel, (rows, columns), counts)
+                for columns in column_phases
+            ],
+            4,
         )
-        for rows in of_rows
+        for rows in row_phases
     ]
     y = jnp.concatenate(bands, 3)  # [B, H' / s, W' / s, s, s, D]
-    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(-1, counts[0] * up, counts[1] * across, outer)
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(
+        -1, counts[0] * row_stride, counts[1] * column_stride, outer
+    )
     return y[:, : sizes[0], : sizes[1]]
 
 
-def _select_phases(x, output, parts: tuple[Phases, Phases], counts: Sequence[int]) -> jax.Array:
-    """`[B, H, W, C], [h / s, s, w / s, s, C, D] -> [B, H' / s, W' / s, r, r, D]` of these phases."""
-    rows, columns = parts
-    (inner, outer), taps = output.shape[4:], [each.taps for each in parts]
-    places = [each.last - each.first for each in parts]
-    shape = (x.shape[0], *counts, *places, outer)
+def _select_phases(x, output, phases: tuple[Phases, Phases], counts: Sequence[int]) -> jax.Array:
+    """Computes the outputs of one pair of row and column phases."""
+    rows, columns = phases
+    (inner, outer), taps = output.shape[4:], [phase.taps for phase in phases]
+    positions = [phase.last - phase.first for phase in phases]
+    shape = (x.shape[0], *counts, *positions, outer)
     if not all(taps):
         return jnp.zeros(shape, x.dtype)
     (top, bottom), (left, right) = (
-        (each.start - each.last + 1, each.start - each.first + 1) for each in parts
+        (phase.start - phase.last + 1, phase.start - phase.first + 1) for phase in phases
     )
     w = output[: rows.taps, top:bottom, : columns.taps, left:right][:, ::-1, :, ::-1]
-    w = w.transpose(0, 2, 4, 1, 3, 5).reshape(*taps, inner, math.prod(places) * outer)
+    w = w.transpose(0, 2, 4, 1, 3, 5).reshape(*taps, inner, math.prod(positions) * outer)
     pads = [
-        (each.offset, n + each.taps - 1 - side - each.offset)
-        for each, n, side in zip(parts, counts, x.shape[1:3], strict=True)
+        (phase.offset, n + phase.taps - 1 - side - phase.offset)
+        for phase, n, side in zip(phases, counts, x.shape[1:3], strict=True)
     ]
-    cut = [(min(low, 0), min(high, 0), 0) for low, high in pads]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *cut, (0, 0, 0)])
+    negative_padding = [(min(low, 0), min(high, 0), 0) for low, high in pads]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *negative_padding, (0, 0, 0)])
     padding = [(max(low, 0), max(high, 0)) for low, high in pads]
     return conv_general_dilated(x, w, (1, 1), padding, dimension_numbers=NHWC).reshape(shape)
 
@@ -127,12 +159,26 @@ def conv_transpose(
     precision: Any = None,
     preferred_element_type: Any = None,
 ) -> jax.Array:
-    """`[B, H, W, C], [h, w, C, D] -> [B, H', W', D]`: jax's function, faster on a CPU.
+    """Computes a transposed convolution like `jax.lax.conv_transpose`, faster on a CPU.
 
-    Padding by name is that of the convolution whose input's gradient this is; in numbers it is laid
-    round the spread input: torch's `padding` p and `output_padding` q are (k - 1 - p, k - 1 - p + q),
-    and its kernels want `transpose_kernel`. Where the program runs on a CPU, images of this layout
-    and kernels without holes are computed by phases; all else is XLA's own.
+    Padding by name is that of the convolution whose input gradient this is. Padding in numbers
+    surrounds the dilated input: torch's `padding` p and `output_padding` q are (k - 1 - p, k - 1 -
+    p + q), and torch's kernels need `transpose_kernel`. On a CPU, NHWC images with undilated
+    kernels are computed by phases; everything else is XLA's own.
+
+    Args:
+        lhs: image [B, H, W, C].
+        rhs: kernel [h, w, C, D].
+        strides: as in jax.
+        padding: as in jax.
+        rhs_dilation: as in jax.
+        dimension_numbers: as in jax.
+        transpose_kernel: as in jax.
+        precision: as in jax.
+        preferred_element_type: as in jax.
+
+    Returns:
+        Feature map [B, H', W', D].
 
     Source: jax.lax.conv_transpose.
 
@@ -147,10 +193,10 @@ def conv_transpose(
         preferred_element_type=preferred_element_type,
     )
 
-    def usual(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    def default(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         return lax.conv_transpose(lhs, rhs, strides, padding, **rest)
 
-    def fast(x: jax.Array, w: jax.Array) -> jax.Array:
+    def by_phases(x: jax.Array, w: jax.Array) -> jax.Array:
         if transpose_kernel:
             w = w[::-1, ::-1].swapaxes(2, 3)
         sides = zip(w.shape[:2], strides, strict=True)
@@ -170,12 +216,12 @@ def conv_transpose(
         and max(strides) > 1
     )
     if not ordinary:
-        return usual(lhs, rhs)
-    return lax.platform_dependent(lhs, rhs, cpu=fast, default=usual)
+        return default(lhs, rhs)
+    return lax.platform_dependent(lhs, rhs, cpu=by_phases, default=default)
 
 
 def _transposed_padding(kernel: int, stride: int, name: str) -> tuple[int, int]:
-    """ "SAME" or "VALID" of the convolution that this turns round, in numbers round the spread input."""
+    """Converts "SAME" or "VALID" of the forward convolution to padding of the dilated input."""
     if name == "VALID":
         return kernel - 1, stride - 1 + max(kernel - stride, 0)
     total = kernel + stride - 2

@@ -1,10 +1,10 @@
-"""Convolution of volumes by convolutions of their images, for CPUs.
+"""3-D convolution by 2-D convolutions of the frames, for CPUs.
 
-XLA:CPU computes a 3-D convolution at a quarter of the rate of a 2-D one, and the kernel's gradient at
-less than a hundredth: r3d_18's stem, 2 x 8 x 112² x 3, forward and backward, 18 seconds to 0.17. So
-frames are folded into the batch, and what is left over is how the taps along time are summed:
-`convolve_by_taps`, `convolve_by_inputs` or `convolve_by_outputs`. `convolve` is the function for images,
-zoo.ops.convolution.conv_general_dilated.
+XLA:CPU computes a 3-D convolution at a quarter of the rate of a 2-D one, and its kernel gradient at
+less than a hundredth: the stem of r3d_18, 2 x 8 x 112² x 3, forward and backward, 18 seconds to
+0.17. Frames are therefore folded into the batch. The taps along time are summed by
+`convolve_by_taps`, `convolve_by_inputs` or `convolve_by_outputs`. Their argument `convolve` is the
+function for images, `zoo.ops.convolution.conv_general_dilated`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,15 +17,18 @@ from jax import lax
 from zoo.ops.conv_spec import NHWC, ConvSpec, accumulation_dtype
 
 NDHWC = ("NDHWC", "DHWIO", "NDHWC")
-MAX_TAP_CHANNELS = 8  # input channels of a clip, or of the first convolutions after it
+MAX_TAP_CHANNELS = 8  # as many channels as a clip or the first convolutions have
 
 
 class TapOverlap(NamedTuple):
-    """Tap of the kernel, `[T, ...] -> [T' - before - after, ...]`: the frames that it meets.
+    """The frames that one tap of the kernel multiplies.
 
-    They are first, first + stride, ... below last, for all outputs but some before and after.
-
-    Source: the definition of a convolution.
+    Attributes:
+        tap: index of the tap.
+        first: first frame.
+        last: frame after the last one.
+        before: outputs at the start that the tap does not reach.
+        after: outputs at the end that the tap does not reach.
 
     >>> TapOverlap(tap=0, first=0, last=7, before=1, after=0).last
     7
@@ -39,11 +42,18 @@ class TapOverlap(NamedTuple):
 
 
 def tap_overlaps(frames: int, taps: int, shape: ConvSpec) -> Iterator[TapOverlap]:
-    """`[T] -> [T']`: each tap that meets frames, and not padding alone.
+    """Yields the taps along time that meet frames and not padding alone.
 
-    Of three taps on one frame, as in the last stage of r3d_18, two do not: 512 channels, 22 to 8.
+    Of three taps on a single frame, as in the last stage of r3d_18, two meet padding alone: 512
+    channels, 22 to 8 ms.
 
-    Source: the definition of a convolution.
+    Args:
+        frames: number of frames T.
+        taps: number of taps along time.
+        shape: strides, padding and dilation.
+
+    Yields:
+        The overlap of each tap.
 
     >>> same = ConvSpec((1, 1, 1), ((1, 1), (1, 1), (1, 1)), (1, 1, 1), groups=1)
     >>> [tuple(each) for each in tap_overlaps(8, 3, same)]
@@ -62,7 +72,7 @@ def tap_overlaps(frames: int, taps: int, shape: ConvSpec) -> Iterator[TapOverlap
 
 
 def _convolve_frames(x: jax.Array, w: jax.Array, shape: ConvSpec, convolve: Callable) -> jax.Array:
-    """`[B, T, H, W, C], [h, w, C / groups, D] -> [B, T, H', W', D]`: each frame by itself."""
+    """Convolves each frame separately: [B, T, H, W, C] to [B, T, H', W', D]."""
     y = convolve(
         x.reshape(-1, *x.shape[2:]),
         w,
@@ -96,12 +106,20 @@ def _add_all(parts: Iterable[jax.Array]) -> jax.Array:
 def convolve_by_taps(
     x: jax.Array, w: jax.Array, shape: ConvSpec, *, convolve: Callable
 ) -> jax.Array:
-    """`[B, T, H, W, C], [t, h, w, C / groups, D] -> [B, T', H', W', D]`: a sum over the taps along time.
+    """Computes a 3-D convolution as a sum over the taps along time.
 
-    What is left for wide kernels: 2 x 8 x 56² x 64 by 3x3x3 188 to 72 milliseconds, by_inputs 80,
-    by_outputs 89; 2 x 4 x 28² x 128 67 to 31. Depthwise and grouped ones are not joined.
+    It is the choice for wide kernels: 2 x 8 x 56² x 64 by 3x3x3 takes 72 ms, XLA 188,
+    `convolve_by_inputs` 80, `convolve_by_outputs` 89; 2 x 4 x 28² x 128 takes 31, XLA 67. It also
+    handles depthwise and grouped kernels.
 
-    Source: the definition of a convolution.
+    Args:
+        x: clip [B, T, H, W, C].
+        w: kernel [t, h, w, C / groups, D].
+        shape: strides, padding, dilation and groups.
+        convolve: the function for images.
+
+    Returns:
+        Feature map [B, T', H', W', D].
 
     >>> from zoo.ops.convolution import conv_general_dilated
     >>> same = ConvSpec((1, 1, 1), ((1, 1), (0, 0), (0, 0)), (1, 1, 1), groups=1)
@@ -109,27 +127,35 @@ def convolve_by_taps(
     >>> convolve_by_taps(x, w, same, convolve=conv_general_dilated).ravel().tolist()
     [2.0, 3.0, 2.0]
     """
-    parts = (
+    outputs = (
         _pad_frames(
-            _convolve_frames(_shift_frames(x, at, shape), w[at.tap], shape, convolve),
-            at.before,
-            at.after,
+            _convolve_frames(_shift_frames(x, overlap, shape), w[overlap.tap], shape, convolve),
+            overlap.before,
+            overlap.after,
         )
-        for at in tap_overlaps(x.shape[1], w.shape[0], shape)
+        for overlap in tap_overlaps(x.shape[1], w.shape[0], shape)
     )
-    return _add_all(parts)
+    return _add_all(outputs)
 
 
 def convolve_by_inputs(
     x: jax.Array, w: jax.Array, shape: ConvSpec, *, convolve: Callable
 ) -> jax.Array:
-    """`[B, T, H, W, C], [t, h, w, C, D] -> [B, T', H', W', D]`: the frames of all taps as channels.
+    """Computes a 3-D convolution with the frames of all taps as channels.
 
-    For few channels, where XLA's convolution of an image spends its time on gathering patches:
-    3x7x7 of stride (1, 2, 2), 2 x 8 x 112² x 3 to 64, 118 to 19 milliseconds, by_taps 33. Of more
-    channels the joining itself is slow: 3x1x1 of 32 x 56² x 32 takes 22, by_taps 7.
+    It is the choice for few channels, where XLA's 2-D convolution spends its time on gathering
+    patches: 3x7x7 of stride (1, 2, 2), 2 x 8 x 112² x 3 to 64, takes 19 ms, XLA 118,
+    `convolve_by_taps` 33. With more channels the concatenation is slow: 3x1x1 of 32 x 56² x 32
+    takes 22, `convolve_by_taps` 7.
 
-    Source: the definition of a convolution.
+    Args:
+        x: clip [B, T, H, W, C].
+        w: kernel [t, h, w, C, D].
+        shape: strides, padding and dilation.
+        convolve: the function for images.
+
+    Returns:
+        Feature map [B, T', H', W', D].
 
     >>> from zoo.ops.convolution import conv_general_dilated
     >>> same = ConvSpec((1, 1, 1), ((1, 1), (0, 0), (0, 0)), (1, 1, 1), groups=1)
@@ -137,23 +163,34 @@ def convolve_by_inputs(
     >>> convolve_by_inputs(x, w, same, convolve=conv_general_dilated).ravel().tolist()
     [2.0, 3.0, 2.0]
     """
-    met = list(tap_overlaps(x.shape[1], w.shape[0], shape))
-    frames = [_pad_frames(_shift_frames(x, at, shape), at.before, at.after) for at in met]
-    joined = jnp.concatenate([w[at.tap] for at in met], 2)
-    return _convolve_frames(jnp.concatenate(frames, 4), joined, shape, convolve)
+    overlaps = list(tap_overlaps(x.shape[1], w.shape[0], shape))
+    frames = [
+        _pad_frames(_shift_frames(x, overlap, shape), overlap.before, overlap.after)
+        for overlap in overlaps
+    ]
+    kernel = jnp.concatenate([w[overlap.tap] for overlap in overlaps], 2)
+    return _convolve_frames(jnp.concatenate(frames, 4), kernel, shape, convolve)
 
 
 def convolve_by_outputs(
     x: jax.Array, w: jax.Array, shape: ConvSpec, *, convolve: Callable
 ) -> jax.Array:
-    """`[B, T, H, W, C], [t, h, w, C, D] -> [B, T', H', W', D]`: what each tap makes of every frame, summed.
+    """Computes a 3-D convolution by applying all taps to every frame and summing the results.
 
-    For kernels that narrow: patches are gathered once, and what is summed is small. 5x7x7 of stride
-    (1, 2, 2), 32 x 224² x 3 to 8, 1674 to 61 milliseconds, by_taps 234, by_inputs 158; 3x1x1 of
-    32 x 56², 32 to 8, 2.8, by_taps 7.2. Not where frames are skipped, for each is computed: 7x1x1
-    of stride 4, 32 x 56² x 32, takes 73, by_taps 12.
+    It is the choice for kernels with few outputs: patches are gathered once, and the sums are
+    small. 5x7x7 of stride (1, 2, 2), 32 x 224² x 3 to 8, takes 61 ms, XLA 1674, `convolve_by_taps`
+    234, `convolve_by_inputs` 158; 3x1x1 of 32 x 56², 32 to 8, takes 2.8, `convolve_by_taps` 7.2. It
+    is slow where frames are skipped, as every frame is computed: 7x1x1 of stride 4, 32 x 56² x 32,
+    takes 73, `convolve_by_taps` 12.
 
-    Source: the definition of a convolution.
+    Args:
+        x: clip [B, T, H, W, C].
+        w: kernel [t, h, w, C, D].
+        shape: strides, padding and dilation.
+        convolve: the function for images.
+
+    Returns:
+        Feature map [B, T', H', W', D].
 
     >>> from zoo.ops.convolution import conv_general_dilated
     >>> same = ConvSpec((1, 1, 1), ((1, 1), (0, 0), (0, 0)), (1, 1, 1), groups=1)
@@ -161,26 +198,36 @@ def convolve_by_outputs(
     >>> convolve_by_outputs(x, w, same, convolve=conv_general_dilated).ravel().tolist()
     [2.0, 3.0, 2.0]
     """
-    met, width = list(tap_overlaps(x.shape[1], w.shape[0], shape)), w.shape[4]
-    every = _convolve_frames(x, jnp.concatenate([w[at.tap] for at in met], 3), shape, convolve)
-    parts = (
-        _pad_frames(
-            _shift_frames(every[..., k * width : (k + 1) * width], at, shape), at.before, at.after
-        )
-        for k, at in enumerate(met)
+    overlaps, width = list(tap_overlaps(x.shape[1], w.shape[0], shape)), w.shape[4]
+    all_outputs = _convolve_frames(
+        x, jnp.concatenate([w[overlap.tap] for overlap in overlaps], 3), shape, convolve
     )
-    return _add_all(parts)
+    outputs = (
+        _pad_frames(
+            _shift_frames(all_outputs[..., k * width : (k + 1) * width], overlap, shape),
+            overlap.before,
+            overlap.after,
+        )
+        for k, overlap in enumerate(overlaps)
+    )
+    return _add_all(outputs)
 
 
 def choose_lowering_3d(x: Any, w: Any, shape: ConvSpec) -> Callable | None:
-    """`[B, T, H, W, C], [t, h, w, C / groups, D] ->` what computes this on a CPU; None: XLA's own.
+    """Chooses the CPU lowering of a 3-D convolution; timings stand at each lowering.
 
-    Source: the figures at each of them.
+    Args:
+        x: clip [B, T, H, W, C], or its shape.
+        w: kernel [t, h, w, C / groups, D], or its shape.
+        shape: strides, padding, dilation and groups.
+
+    Returns:
+        A function (x, w, shape, convolve=...) or None for XLA's own.
 
     >>> clip, kernel = jnp.zeros((1, 8, 16, 16, 3)), jnp.zeros((3, 7, 7, 3, 64))
     >>> plain = ConvSpec((1, 2, 2), ((1, 1), (3, 3), (3, 3)), (1, 1, 1), groups=1)
     >>> choose_lowering_3d(clip, kernel, plain).__name__
-    'by_inputs'
+    'convolve_by_inputs'
     """
     inner, outer = w.shape[3:]
     if not any(tap_overlaps(x.shape[1], w.shape[0], shape)):

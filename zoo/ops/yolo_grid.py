@@ -1,4 +1,4 @@
-"""YOLO's grid: which channels of a cell are what, and the boxes that they tell."""
+"""The output grid of YOLO: its channels, and the boxes that it encodes."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,19 @@ from zoo.ops.boxes import from_center_form
 
 
 class GridOutputs(NamedTuple):
-    """`[..., 5 P + K] -> [..., K], [..., P], [..., P, 4]`: the parts of a grid of P boxes a cell.
+    """The channels of a grid with P boxes per cell and K classes.
 
-    `classes` are the K classes' probabilities where there is an object, `confidence` is each box's
-    that there is one, times its IoU with it, and `boxes` are its center (x, y), counted in cells
-    from the cell's top left corner, and the square roots of its width and height, as parts of the
-    image's.
+    Attributes:
+        classes: class probabilities given an object [..., K].
+        confidence: probability of an object times the IoU of the box [..., P].
+        boxes: box center (x, y) in cells from the top left corner of the cell, and the square roots
+            of width and height as fractions of the image [..., P, 4].
 
-    Source: Redmon et al. 2016, You Only Look Once, section 2; darknet's detection_layer.c, whose
-    three parts these are, there one after the other for all cells.
+    Source: Redmon et al. 2016, You Only Look Once, section 2; darknet's detection_layer.c, which
+    stores the three groups one after the other for all cells.
 
-    >>> GridOutputs(jnp.zeros((7, 7, 20)), jnp.zeros((7, 7, 2)), jnp.zeros((7, 7, 2, 4))).boxes.shape
+    >>> classes, confidence = jnp.zeros((7, 7, 20)), jnp.zeros((7, 7, 2))
+    >>> GridOutputs(classes, confidence, boxes=jnp.zeros((7, 7, 2, 4))).boxes.shape
     (7, 7, 2, 4)
     """
 
@@ -29,27 +31,39 @@ class GridOutputs(NamedTuple):
 
 
 def split_grid(grid: jax.Array, *, classes: int) -> GridOutputs:
-    """`[..., 5 P + K] -> [..., K], [..., P], [..., P, 4]`: a grid taken apart, in this order.
+    """Splits the channels of a grid into classes, confidences and boxes.
 
-    ValueError where the channels are none of any P.
+    Args:
+        grid: network output [..., 5 P + K].
+        classes: number of classes K.
 
-    Source: see Cells.
+    Returns:
+        Classes [..., K], confidences [..., P] and boxes [..., P, 4].
+
+    Raises:
+        ValueError: if the number of channels is not 5 P + K for any P.
 
     >>> split_grid(jnp.arange(13.0), classes=3).boxes.tolist()
     [[5.0, 6.0, 7.0, 8.0], [9.0, 10.0, 11.0, 12.0]]
     """
-    count, rest = divmod(grid.shape[-1] - classes, 5)
-    if rest or count < 1 or classes < 1:
+    count, remainder = divmod(grid.shape[-1] - classes, 5)
+    if remainder or count < 1 or classes < 1:
         raise ValueError(
-            f"a grid of {classes} classes has {classes} + 5 channels for each box of a cell, "
+            f"expected {classes} + 5 P channels for {classes} classes and P boxes per cell, "
             f"got {grid.shape[-1]}"
         )
-    places = grid[..., classes + count :].reshape(*grid.shape[:-1], count, 4)
-    return GridOutputs(grid[..., :classes], grid[..., classes : classes + count], places)
+    boxes = grid[..., classes + count :].reshape(*grid.shape[:-1], count, 4)
+    return GridOutputs(grid[..., :classes], grid[..., classes : classes + count], boxes)
 
 
 def decode_grid_boxes(offsets: jax.Array) -> jax.Array:
-    """`[H, W, P, 4] -> [H, W, P, 4]`: places of cells to boxes (x0, y0, x1, y1) in a unit square.
+    """Decodes the boxes of a grid to (x0, y0, x1, y1) in a unit square.
+
+    Args:
+        offsets: encoded boxes [H, W, P, 4], see `GridOutputs`.
+
+    Returns:
+        Boxes [H, W, P, 4].
 
     Source: get_detection_boxes of darknet's detection_layer.c.
 
