@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from zoo.lookup import lookup
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_NORM = dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
 EPSILON = 1e-6  # what a quotient of floats may fall short of a whole number
 
 

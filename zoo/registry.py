@@ -109,7 +109,7 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     """Name of a variant, and fields over the variant's own, to a flax.linen Module.
 
     `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too (so are
-    `spatial` and `temporal`), and over one the defaults are what the family's CARD calls "assembled". A model has the channels of the images that it is initialized with, so that `in_channels` is none of
+    `spatial` and `temporal`), and over one the defaults are what the family's CARD calls "backbone_defaults". A model has the channels of the images that it is initialized with, so that `in_channels` is none of
     its fields. An unknown name or field raises ValueError with the nearest ones.
 
     Source: the VARIANTS at the foot of each family's file.
@@ -119,8 +119,8 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     """
     card, own = variant_card(name)
     module = card["module"]
-    assembled = card.get("assembled", {}) if fields.get("backbone") is not None else {}
-    fields = {**own, **assembled, **fields}
+    defaults = card.get("backbone_defaults", {}) if fields.get("backbone") is not None else {}
+    fields = {**own, **defaults, **fields}
     known = {field.name: field for field in dataclasses.fields(module)}
     known = {key: known[key] for key in known if key not in ("parent", "name")}
     if "in_channels" in fields and "in_channels" not in known:
@@ -188,14 +188,14 @@ def input_spec(
     """Name of a variant to its images' shape and preprocessing; nothing is traced.
 
     Those of another size or number of channels than the variant's where these are given; where the
-    family's CARD has "assembled", those of a `backbone`, uncropped, a variant or nearest to one.
+    family's CARD has "backbone_defaults", those of a `backbone`, uncropped, a variant or nearest to one.
 
     >>> shape, preprocessing = input_spec("resnet18", image_size=64, in_channels=1)
     >>> shape, preprocessing.size, [round(value, 3) for value in preprocessing.mean]
     ((64, 64, 1), (64, 64), [0.449])
     """
     card, _ = variant_card(name)
-    if backbone is None or "assembled" not in card:
+    if backbone is None or "backbone_defaults" not in card:
         pass  # a family of pictures of its own, whatever it stands on
     elif isinstance(backbone, str):
         under, _ = variant_card(backbone)

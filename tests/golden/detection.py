@@ -49,7 +49,7 @@ EVALUATED = Case(
     NAME,
     stages={},
     size=SIDE,
-    fields=dict(rpn_pre_nms_top_n=(40, 40), rpn_post_nms_top_n=(24, 24), detections=20),
+    fields=dict(rpn_pre_nms_top_n=(40, 40), rpn_post_nms_top_n=(24, 24), box_detections_per_img=20),
 )
 TRAINED = Case(
     "torchvision",
@@ -59,7 +59,7 @@ TRAINED = Case(
     size=SIDE,
     fields=dict(
         backbone=ResNet((1, 1), block="basic"),
-        sizes=((16,), (32,), (64,)),
+        anchor_sizes=((16,), (32,), (64,)),
         num_classes=7,
         width=16,
         hidden=32,

@@ -11,7 +11,7 @@ from train.run import Run, plan_steps
 from train.tasks.detection import detection
 from zoo.canvas import Canvas
 from zoo.losses import rcnn_losses
-from zoo.preprocess import Preprocessing
+from zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 SIZE = (320, 416)  # of images of 480 x 640: maps of 40 x 52 and 20 x 26
 
@@ -43,7 +43,7 @@ def recipe(
     train = data["train"]
     batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
-    preprocessing = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=SIZE)
+    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=SIZE)
     return Run(
         model=zoo.create_model(
             "faster_rcnn",
@@ -51,9 +51,9 @@ def recipe(
             num_classes=len(train.classes),
             width=2 * width,
             hidden=8 * width,
-            sizes=((24,), (64,), (128,)),
+            anchor_sizes=((24,), (64,), (128,)),
             canonical_box_size=112.0,
-            score=0.01,  # average precision looks at the tail too
+            box_score_thresh=0.01,  # average precision also uses detections of low score
         ),
         task=detection(
             preprocessing=preprocessing,

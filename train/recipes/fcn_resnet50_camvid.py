@@ -15,16 +15,14 @@ from train.data.source import Source
 from train.optim import optimizers, schedules
 from train.run import Run, plan_steps
 from train.tasks.segmentation import segmentation
-from zoo.preprocess import Preprocessing
+from zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
     "bicyclist",
 )  # fmt: skip
 IGNORE_VALUE = 11
-IMAGENET_TAG = Preprocessing(
-    (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=(180, 240), crop=1.0
-)
+IMAGENET_TAG = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=(180, 240), crop=1.0)
 
 
 def recipe(

@@ -11,7 +11,7 @@ from train.run import Run, plan_steps
 from train.tasks.detection import detection
 from zoo.canvas import Canvas
 from zoo.losses import yolo_v1_loss
-from zoo.preprocess import Preprocessing
+from zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 SIZE = (320, 416)  # of images of 480 x 640: a grid of 20 x 26 cells
 
@@ -44,7 +44,7 @@ def recipe(
     train = data["train"]
     batch_size, steps = plan_steps(train, batch_size=batch_size, epochs=epochs)
     rate = schedules.warmup(schedules.cosine(learning_rate, steps=steps), steps // 20)
-    preprocessing = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=SIZE)
+    preprocessing = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=SIZE)
     backbone = zoo.create_model("resnet18", depths=(1, 2, 3), width=width, num_classes=0)
     classes = len(train.classes)
     return Run(

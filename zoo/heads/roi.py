@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,34 @@ from zoo.ops.roi import pyramid_roi_align
 
 BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # 1 / (0.1, 0.1, 0.2, 0.2)
 TORCH_UNIFORM = lookup_initializer("torch")
+
+
+class RoIConfig(NamedTuple):
+    """Options of the RoI stage; detectors have fields of these names with `box_`.
+
+    Attributes:
+        fg_iou_thresh: IoU from which a region is foreground.
+        bg_iou_thresh: IoU below which a region is background.
+        batch_size_per_image: regions that are sampled per image.
+        positive_fraction: maximum fraction of foreground samples.
+        score_thresh: minimum score of a detection.
+        nms_thresh: IoU above which the worse detection is removed.
+        detections_per_img: detections per image.
+        min_bg_iou: IoU from which a region may be background (Fast R-CNN: 0.1).
+        weights: weights of the box encoding.
+        pixel_offset: see `zoo.ops.boxes.box_area`.
+    """
+
+    fg_iou_thresh: float
+    bg_iou_thresh: float
+    batch_size_per_image: int
+    positive_fraction: float
+    score_thresh: float
+    nms_thresh: float
+    detections_per_img: int
+    min_bg_iou: float = 0.0
+    weights: Sequence[float] = BOX_CODER_WEIGHTS
+    pixel_offset: float = 0.0
 
 
 def feature_scale(image_side: int, map_side: int) -> float:
@@ -174,6 +202,7 @@ def sample_rois(
     bg_iou_thresh: float,
     batch_size: int,
     positive_fraction: float,
+    min_bg_iou: float = 0.0,
     weights: Sequence[float] = BOX_CODER_WEIGHTS,
     pixel_offset: float = 0.0,
 ) -> dict[str, jax.Array]:
@@ -188,9 +217,10 @@ def sample_rois(
         valid: rows that are not padding [P] bool.
         ground_truth: `boxes` [N, 4], `labels` [N] and `box_valid` [N].
         fg_iou_thresh: IoU from which a region is foreground.
-        bg_iou_thresh: IoU from which a region may be background.
+        bg_iou_thresh: IoU below which a region is background.
         batch_size: number of samples R.
         positive_fraction: at most this fraction of the samples is foreground.
+        min_bg_iou: IoU from which a region may be background.
         weights: weights of the box encoding.
         pixel_offset: see `zoo.ops.boxes.box_area`.
 
@@ -203,7 +233,7 @@ def sample_rois(
     >>> truth = {"boxes": jnp.array([[0.0, 0, 8, 8]]), "labels": jnp.array([4])}
     >>> truth["box_valid"] = jnp.array([True])
     >>> rois, valid = jnp.array([[20.0, 20, 28, 28]]), jnp.array([True])
-    >>> options = dict(fg_iou_thresh=0.5, bg_iou_thresh=0.0, batch_size=2, positive_fraction=0.5)
+    >>> options = dict(fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size=2, positive_fraction=0.5)
     >>> samples = sample_rois(jax.random.key(0), rois, valid, ground_truth=truth, **options)
     >>> sorted(samples["labels"].tolist())
     [0, 5]
@@ -217,11 +247,11 @@ def sample_rois(
         iou,
         box_valid,
         fg_iou_thresh=fg_iou_thresh,
-        bg_iou_thresh=fg_iou_thresh,
+        bg_iou_thresh=bg_iou_thresh,
         allow_low_quality_matches=False,
     )
     best = jnp.max(jnp.where(box_valid[:, None], iou, 0.0), 0)
-    positive, negative = matched >= 0, (matched == -1) & (best >= bg_iou_thresh)
+    positive, negative = matched >= 0, (matched == -1) & (best >= min_bg_iou)
     indices, positive, is_sampled = sample_balanced(
         key,
         positive & valid,
@@ -310,3 +340,69 @@ def postprocess_detections(
         "labels": jnp.where(is_valid, labels[indices], 0),
         "valid": is_valid,
     }
+
+
+def roi_targets(
+    keys: jax.Array,
+    rois: jax.Array,
+    valid: jax.Array,
+    *,
+    targets: Mapping[str, jax.Array],
+    config: RoIConfig,
+) -> dict[str, jax.Array]:
+    """Samples the regions of a batch, with their targets.
+
+    Args:
+        keys: random keys [B].
+        rois: proposals [B, P, 4].
+        valid: rows that are not padding [B, P] bool.
+        targets: ground truth: `boxes` [B, N, 4], `labels` and `box_valid` [B, N].
+        config: options.
+
+    Returns:
+        `rois` and `targets` [B, R, 4], `labels` and `valid` [B, R].
+    """
+    sample = partial(
+        sample_rois,
+        fg_iou_thresh=config.fg_iou_thresh,
+        bg_iou_thresh=config.bg_iou_thresh,
+        batch_size=config.batch_size_per_image,
+        positive_fraction=config.positive_fraction,
+        min_bg_iou=config.min_bg_iou,
+        weights=config.weights,
+        pixel_offset=config.pixel_offset,
+    )
+    return jax.vmap(sample)(keys, rois, valid, ground_truth=dict(targets))
+
+
+def detect(
+    logits: jax.Array,
+    deltas: jax.Array,
+    rois: jax.Array,
+    *,
+    valid: jax.Array,
+    sizes: jax.Array,
+    config: RoIConfig,
+) -> dict[str, jax.Array]:
+    """Turns the RoI outputs of a batch into detections.
+
+    Args:
+        logits: logits [B, R, K + 1], background first.
+        deltas: box offsets [B, R, K + 1, 4].
+        rois: regions [B, R, 4].
+        valid: rows that are not padding [B, R] bool.
+        sizes: height and width of each image [B, 2].
+        config: options.
+
+    Returns:
+        `boxes` [B, M, 4], `scores`, `labels` and `valid` [B, M], best first.
+    """
+    finish = partial(
+        postprocess_detections,
+        score_thresh=config.score_thresh,
+        nms_thresh=config.nms_thresh,
+        detections_per_img=config.detections_per_img,
+        weights=config.weights,
+        pixel_offset=config.pixel_offset,
+    )
+    return jax.vmap(finish)(logits, deltas, rois, valid=valid, size=sizes)

@@ -1,8 +1,8 @@
 """Region proposal network: head, anchors and training samples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import final
+from typing import NamedTuple, final
 
 import flax.linen as nn
 import jax
@@ -13,8 +13,39 @@ from zoo.ops.anchors import cell_anchors, grid_anchors
 from zoo.ops.assign import match_anchors, sample_balanced
 from zoo.ops.boxes import box_iou, encode_boxes
 from zoo.ops.convolution import conv_general_dilated
+from zoo.ops.proposals import select_proposals
 
 KERNEL_INIT = nn.initializers.normal(0.01)
+
+
+class RPNConfig(NamedTuple):
+    """Options of a region proposal network; detectors have fields of these names with `rpn_`.
+
+    Attributes:
+        pre_nms_top_n: anchors per level before suppression, in training and in evaluation.
+        post_nms_top_n: proposals per image, in training and in evaluation.
+        nms_thresh: IoU above which the worse proposal is removed.
+        min_size: minimum side of a proposal in pixels.
+        fg_iou_thresh: IoU from which an anchor is positive.
+        bg_iou_thresh: IoU below which an anchor is negative.
+        batch_size_per_image: anchors that are sampled per image.
+        positive_fraction: maximum fraction of positive samples.
+        pixel_offset: see `zoo.ops.boxes.box_area`.
+        inside_only: train only anchors that lie inside the image.
+        filter_small_first: see `zoo.ops.proposals.select_proposals`.
+    """
+
+    pre_nms_top_n: tuple[int, int]
+    post_nms_top_n: tuple[int, int]
+    nms_thresh: float
+    min_size: float
+    fg_iou_thresh: float
+    bg_iou_thresh: float
+    batch_size_per_image: int
+    positive_fraction: float
+    pixel_offset: float = 0.0
+    inside_only: bool = False
+    filter_small_first: bool = False
 
 
 @final
@@ -182,3 +213,81 @@ def sample_anchors(
         "valid": is_sampled,
         "targets": targets,
     }
+
+
+def propose(
+    logits: jax.Array,
+    deltas: jax.Array,
+    anchors: Sequence[jax.Array],
+    *,
+    sizes: jax.Array,
+    config: RPNConfig,
+    train: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """Selects the proposals of a batch.
+
+    Args:
+        logits: objectness logits [B, N].
+        deltas: box offsets [B, N, 4].
+        anchors: anchors of each level [[n, 4], ...], N together.
+        sizes: height and width of each image [B, 2].
+        config: options.
+        train: use the numbers of training.
+
+    Returns:
+        Proposals [B, P, 4] and `valid` [B, P].
+    """
+    select = partial(
+        select_proposals,
+        anchors=jnp.concatenate(anchors),
+        levels=[len(rows) for rows in anchors],
+        pre_nms_top_n=config.pre_nms_top_n[not train],
+        post_nms_top_n=config.post_nms_top_n[not train],
+        nms_thresh=config.nms_thresh,
+        min_size=config.min_size,
+        pixel_offset=config.pixel_offset,
+        filter_small_first=config.filter_small_first,
+    )
+    boxes, _, valid = jax.vmap(select)(logits, deltas, size=sizes)
+    return boxes, valid
+
+
+def rpn_targets(
+    keys: jax.Array,
+    logits: jax.Array,
+    deltas: jax.Array,
+    *,
+    anchors: Sequence[jax.Array],
+    targets: Mapping[str, jax.Array],
+    sizes: jax.Array,
+    config: RPNConfig,
+) -> dict[str, jax.Array]:
+    """Samples the anchors of a batch and gathers predictions and targets for the loss.
+
+    Args:
+        keys: random keys [B].
+        logits: objectness logits [B, N].
+        deltas: box offsets [B, N, 4].
+        anchors: anchors of each level [[n, 4], ...], N together.
+        targets: ground truth: `boxes` [B, n, 4] and `box_valid` [B, n].
+        sizes: height and width of each image [B, 2].
+        config: options.
+
+    Returns:
+        `rpn_logits`, `rpn_positive`, `rpn_valid` [B, M], `rpn_deltas` and `rpn_targets` [B, M, 4].
+    """
+    sample = partial(
+        sample_anchors,
+        anchors=jnp.concatenate(anchors),
+        fg_iou_thresh=config.fg_iou_thresh,
+        bg_iou_thresh=config.bg_iou_thresh,
+        batch_size=config.batch_size_per_image,
+        positive_fraction=config.positive_fraction,
+        pixel_offset=config.pixel_offset,
+    )
+    inside = {"inside_size": sizes} if config.inside_only else {}
+    samples = jax.vmap(sample)(keys, boxes=targets["boxes"], valid=targets["box_valid"], **inside)
+    rows = samples.pop("indices")
+    samples["logits"] = jnp.take_along_axis(logits, rows, 1)
+    samples["deltas"] = jnp.take_along_axis(deltas, rows[..., None], 1)
+    return {f"rpn_{name}": values for name, values in samples.items()}

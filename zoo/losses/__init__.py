@@ -2,7 +2,7 @@
 
 from zoo.losses.classification import binary_cross_entropy, distillation_loss, multiclass_svm
 from zoo.losses.rcnn import rcnn_losses
-from zoo.losses.regression import absolute_error, huber, smooth_l1, squared_error, mean_per_example
+from zoo.losses.regression import absolute_error, huber, mean_per_example, smooth_l1, squared_error
 from zoo.losses.segmentation import (
     IGNORE_LABEL,
     dice_loss,

@@ -1,4 +1,4 @@
-"""AlexNet: of 2012, on two groups, and of 2014, on one tower."""
+"""AlexNet: the two-group network of 2012 and the single tower of 2014."""
 
 import functools
 from typing import final
@@ -14,31 +14,45 @@ from zoo.layers.initializer import lookup_initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.local_response_norm import local_response_norm
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
+from zoo.preprocess import IMAGENET_MEAN, IMAGENET_NORM
 
 KERNELS = (11, 5, 3, 3, 3)
-STAGES = ((1,), (2,), (3, 4, 5))  # the convolutions between two poolings, counted from 1
+STAGES = ((1,), (2,), (3, 4, 5))  # numbers of the convolutions between two poolings
 
 
 @final
 class AlexNet(nn.Module):
-    """`[B, H, W, C] -> {stage1, stage2, stage3, pooled [B, D], fc7 [B, 4096], logits [B, K]}`.
+    """AlexNet.
 
-    The stages are what the three max-poolings see: convolutions 1, 2 and 5, of stride 4, 8 and 16.
-    `pooled` is the mean of the last pooling's map; the head flattens it, by rows, columns and
-    channels, after averaging it to 6 x 6 where the image has another size than the card's.
-    `num_classes=0` leaves fc6, fc7 and the logits out. An image too small for three poolings, of
-    less than 63 x 63 (without padding 67 x 67), raises ValueError.
+    The stages are the inputs of the three max-poolings: convolutions 1, 2 and 5, of stride 4, 8 and
+    16. `pooled` is the mean of the last pooling's map. The head flattens that map by rows, columns
+    and channels, after averaging it to 6 x 6 if the image has another size than the card's.
 
-    `groups` parts convolutions 2, 4 and 5; `padding` is the first convolution's, a number or
-    "SAME"; `lrn` is (size, alpha, beta, k) of zoo.ops.local_response_norm's local_response_norm after
-    convolutions 1 and 2, or with `lrn_last`, as in Caffe's CaffeNet, after the poolings behind them.
-    With `ceil` a pooling's last window may be cut short, as in Caffe. `bias` is where the biases of convolutions 2, 4 and 5, fc6 and fc7 start,
-    the others at 0. Dropout is on the inputs of fc6 and fc7, or where `drop_inputs` is False on
-    their outputs. `remat` recomputes a stage's maps in the backward pass instead of keeping them.
+    Attributes:
+        num_classes: number of classes; 0 removes fc6, fc7 and the logits.
+        groups: groups of convolutions 2, 4 and 5.
+        padding: padding of the first convolution, a number or "SAME".
+        lrn: (size, alpha, beta, k) of `zoo.ops.local_response_norm` after convolutions 1 and 2.
+        lrn_last: normalize after the poolings instead, as Caffe's CaffeNet does.
+        ceil: let the last window of a pooling be cut short, as in Caffe.
+        bias: initial bias of convolutions 2, 4 and 5, fc6 and fc7; the others start at 0.
+        drop_inputs: apply dropout to the inputs of fc6 and fc7 instead of their outputs.
+        remat: recompute the maps of a stage in the backward pass.
+
+    Args:
+        image: images [B, H, W, C].
+        train: apply dropout.
+
+    Returns:
+        `stage1` to `stage3`, `pooled` [B, D], `fc7` [B, 4096] and `logits` [B, K].
+
+    Raises:
+        ValueError: if the image is too small for three poolings: below 63 x 63 (without padding 67
+            x 67).
 
     Source: Krizhevsky et al. 2012, ImageNet Classification with Deep Convolutional Neural Networks,
     section 3; Krizhevsky 2014, One Weird Trick for Parallelizing Convolutional Neural Networks, as
-    in torchvision (whose biases start at random, not at 0).
+    in torchvision (whose biases start at random values, not at 0).
 
     >>> image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     >>> out, _ = jax.eval_shape(AlexNet().init_with_output, jax.random.key(0), image)
@@ -67,7 +81,9 @@ class AlexNet(nn.Module):
         chex.assert_rank(image, 4)
         side = 57 if self.padding == "SAME" else 67 - 2 * int(self.padding)  # first map: 15 x 15
         if min(image.shape[1:3]) < side:
-            raise ValueError(f"AlexNet takes images of {side} x {side} or more, got {image.shape}")
+            raise ValueError(
+                f"expected images of at least {side} x {side} for AlexNet, got {image.shape}"
+            )
         stage = nn.remat(AlexNet.stage, static_argnums=(2,)) if self.remat else AlexNet.stage
         outputs = {}
         x = image
@@ -84,17 +100,18 @@ class AlexNet(nn.Module):
         return outputs
 
     def stage(self, x: jax.Array, layers: tuple[int, ...]) -> jax.Array:
+        """Applies the convolutions of one stage."""
         act = lookup_activation(self.act)
         for layer in layers:
-            parted = layer in (2, 4, 5)
+            is_grouped = layer in (2, 4, 5)
             x = nn.Conv(
                 self.widths[layer - 1],
                 (KERNELS[layer - 1],) * 2,
                 strides=4 if layer == 1 else 1,
                 padding=self.padding if layer == 1 else KERNELS[layer - 1] // 2,
-                feature_group_count=self.groups if parted else 1,
+                feature_group_count=self.groups if is_grouped else 1,
                 kernel_init=lookup_initializer(self.kernel_init),
-                bias_init=nn.initializers.constant(self.bias if parted else 0.0),
+                bias_init=nn.initializers.constant(self.bias if is_grouped else 0.0),
                 dtype=self.dtype,
                 conv_general_dilated=conv_general_dilated,
                 name=f"conv{layer}",
@@ -105,12 +122,14 @@ class AlexNet(nn.Module):
         return x
 
     def normalize(self, x: jax.Array) -> jax.Array:
+        """Applies local response normalization if the model has it."""
         if self.lrn is None:
             return x
         size, alpha, beta, k = self.lrn
         return local_response_norm(x, size=size, alpha=alpha, beta=beta, k=k)
 
     def head(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+        """Applies fc6, fc7 and the logits."""
         dense = functools.partial(nn.Dense, kernel_init=lookup_initializer(self.kernel_init))
         bias_init = nn.initializers.constant(self.bias)
         act, drop = lookup_activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
@@ -128,7 +147,7 @@ CARD = dict(
     task="classification",
     input=(224, 224, 3),
     paper="Krizhevsky 2014, One Weird Trick for Parallelizing Convolutional Neural Networks",
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
+    preprocessing=dict(**IMAGENET_NORM, crop=0.875),
 )
 
 GROUPED = dict(
@@ -143,8 +162,8 @@ ALEXNET_2012 = dict(
     input=(227, 227, 3),
     paper="Krizhevsky, Sutskever, Hinton 2012, ImageNet Classification with Deep "
     "Convolutional Neural Networks",
-    # section 2: the mean is subtracted, and pixels stay between 0 and 255
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(1 / 255,) * 3, crop=227 / 256),
+    # section 2: the mean is subtracted from pixels of 0 to 255
+    preprocessing=dict(mean=IMAGENET_MEAN, std=(1 / 255,) * 3, crop=227 / 256),
 )
 
 VARIANTS = {  # fields of AlexNet; parameters
@@ -153,13 +172,13 @@ VARIANTS = {  # fields of AlexNet; parameters
     ),
     "alexnet_2012": dict(  # 60,965,224
         **GROUPED,
-        lrn=(5, 5e-4, 0.75, 2.0),  # the paper's alpha is 1e-4, not divided
+        lrn=(5, 5e-4, 0.75, 2.0),  # the paper's alpha of 1e-4 is not divided by the size
         card=dict(**ALEXNET_2012, reported="ILSVRC-2010 test error: top-1 37.5 %, top-5 17.0 %"),
     ),
-    "caffenet": dict(  # 60,965,224; what FCN-AlexNet and R-CNN call AlexNet
+    "caffenet": dict(  # 60,965,224; the AlexNet of FCN-AlexNet and R-CNN
         **GROUPED, lrn=(5, 1e-4, 0.75, 1.0), lrn_last=True, card=ALEXNET_2012
     ),
-    "rcnn_alexnet": dict(  # 56,954,261; the classes of VOC after the background, of warped regions
+    "rcnn_alexnet": dict(  # 56,954,261; the classes of VOC and the background, on warped regions
         **GROUPED,
         lrn=(5, 1e-4, 0.75, 1.0),
         lrn_last=True,
@@ -168,7 +187,7 @@ VARIANTS = {  # fields of AlexNet; parameters
             input=(227, 227, 3),
             paper="Girshick et al. 2014, Rich Feature Hierarchies for Accurate Object Detection "
             "and Semantic Segmentation",
-            preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(1 / 255,) * 3),
+            preprocessing=dict(mean=IMAGENET_MEAN, std=(1 / 255,) * 3),
             reported="Pascal VOC 2007 test: mAP 54.2 % by SVMs, 58.5 % with box regression",
         ),
     ),

@@ -1,4 +1,4 @@
-"""The deep auto-encoder, and its layers trained one after the other."""
+"""Deep auto-encoder, and the assembly of layers that were trained one by one."""
 
 from collections.abc import Sequence
 from typing import final
@@ -15,18 +15,29 @@ from zoo.layers.initializer import lookup_initializer
 
 @final
 class Autoencoder(nn.Module):
-    """`[B, H, W, C] -> {reconstruction [B, H, W, C], reconstruction_logits, code [B, D]}`.
+    """Fully connected auto-encoder; the decoder mirrors the encoder.
 
-    `widths` are the layers from the pixels to the code; the way back mirrors them. `act` is that
-    of the hidden layers, `code_act` that of the code. The reconstruction is the sigmoid of its
-    logits, which the cross-entropy wants: images lie in [0, 1]. Without pre-training the start
-    matters: sparse_normal learns at once, xavier stays near the mean image for long.
+    The reconstruction is the sigmoid of its logits, so images lie in [0, 1] and a cross-entropy
+    loss can use the logits. Without pre-training the initialization matters: sparse_normal learns
+    at once, Xavier stays near the mean image for long.
 
-    The layer that leads to level k (the k-th width; level 0 is the pixels) is encode_k, the one
-    that leads back from it decode_k, so greedy layer-wise pre-training needs nothing more: train
-    Autoencoder((w_k,), code_act=...) on the codes of the one before as images [B, 1, 1, w_(k-1)],
-    for k = 1, 2 ..., with code_act "sigmoid" for all but the last; assemble() puts the parts into
-    the parameters of the whole.
+    The layer that leads to level k is `encode_k`, and the one that leads back is `decode_k`; level
+    0 is the pixels. Greedy layer-wise pre-training needs nothing more: for k = 1, 2, ... train
+    `Autoencoder((w_k,), code_act=...)` on the codes of the previous level as images [B, 1, 1,
+    w_(k-1)], with `code_act="sigmoid"` for all but the last. `stack_autoencoders` then assembles
+    the parameters.
+
+    Attributes:
+        widths: units of the layers from the pixels to the code.
+        act: activation of the hidden layers.
+        code_act: activation of the code.
+
+    Args:
+        image: images [B, H, W, C] in [0, 1].
+        train: not used.
+
+    Returns:
+        `reconstruction` and `reconstruction_logits` [B, H, W, C], `code` [B, D].
 
     Source: Hinton & Salakhutdinov 2006, Reducing the Dimensionality of Data with Neural Networks,
     figure 1 and its supporting material; greedy training of such pairs instead of Boltzmann
@@ -67,21 +78,25 @@ class Autoencoder(nn.Module):
         return dict(reconstruction=nn.sigmoid(logits), reconstruction_logits=logits, code=code)
 
 
-def stack_autoencoders(parts: Sequence[dict]) -> dict:
-    """`params of [w_1], [w_2] ... -> params of [w_1, w_2 ...]`: auto-encoders of one layer to one.
+def stack_autoencoders(layers: Sequence[dict]) -> dict:
+    """Assembles the parameters of single-layer auto-encoders into those of a deep one.
 
-    Part k is the parameters of an Autoencoder with one width that was trained on level k - 1.
+    Args:
+        layers: parameters of `Autoencoder((w_k,))` for k = 1, 2, ..., each trained on level k - 1.
 
-    Source: Bengio et al. 2007, section 4.
+    Returns:
+        Parameters of `Autoencoder((w_1, w_2, ...))`.
 
-    >>> parts = [{"encode_1": "a", "decode_1": "z"}, {"encode_1": "b", "decode_1": "y"}]
-    >>> stack_autoencoders(parts)
+    Source: Bengio et al. 2007, Greedy Layer-Wise Training of Deep Networks, section 4.
+
+    >>> layers = [{"encode_1": "a", "decode_1": "z"}, {"encode_1": "b", "decode_1": "y"}]
+    >>> stack_autoencoders(layers)
     {'encode_1': 'a', 'decode_1': 'z', 'encode_2': 'b', 'decode_2': 'y'}
     """
     return {
-        f"{way}_{k}": part[f"{way}_1"]
-        for k, part in enumerate(parts, 1)
-        for way in ("encode", "decode")
+        f"{direction}_{k}": params[f"{direction}_1"]
+        for k, params in enumerate(layers, 1)
+        for direction in ("encode", "decode")
     }
 
 

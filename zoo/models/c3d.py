@@ -1,4 +1,4 @@
-"""C3D: 3x3x3 convolutions all the way."""
+"""C3D: a network of 3x3x3 convolutions."""
 
 import functools
 from typing import final
@@ -12,22 +12,35 @@ from flax.typing import Dtype
 from zoo.layers.activation import lookup_activation
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
+from zoo.preprocess import IMAGENET_MEAN
 
 
 @final
 class C3D(nn.Module):
-    """`[B, T, H, W, C] -> {stage1 ... stage5, pooled [B, D], fc7 [B, 4096], logits [B, K]}`.
+    """C3D video classifier.
 
-    The stages are what the five max-poolings see; the first pools 1x2x2, the others 2x2x2, and a last
-    window may be cut short, as in Caffe. `widths` are the convolutions' of each stage. `pooled` is
-    the mean of the last pooling's map; the head flattens it, by rows, columns and channels, after
-    averaging it to one frame of `side` x side, which that of 16 frames of 112 x 112 is.
-    `num_classes=0` leaves fc6, fc7 and the logits out. Biases begin at `bias`, the first convolution's
-    and the logits' at 0. Dropout is on the outputs of fc6 and fc7; `remat` recomputes a stage's maps
-    in the backward pass.
+    The stages are the inputs of the five max-poolings. The first pools 1x2x2, the others 2x2x2; a
+    last window may be cut short, as in Caffe. `pooled` is the mean of the last pooling's map. The
+    head flattens that map by rows, columns and channels, after averaging it to one frame of `side`
+    x `side`, which is the size for 16 frames of 112 x 112.
 
-    Source: Tran et al. 2015, Learning Spatiotemporal Features with 3D Convolutional Networks, section
-    3.2 and figure 3; the authors' C3D-v1.0 examples for the ends of maps and the weights' laws.
+    Attributes:
+        num_classes: number of classes; 0 removes fc6, fc7 and the logits.
+        widths: channels of the convolutions of each stage.
+        hidden: units of fc6 and fc7.
+        bias: initial bias; 0 for the first convolution and the logits.
+        dropout: dropout rate of the outputs of fc6 and fc7.
+        remat: recompute the maps of a stage in the backward pass.
+
+    Args:
+        video: clips [B, T, H, W, C].
+        train: apply dropout.
+
+    Returns:
+        `stage1` to `stage5`, `pooled` [B, D], `fc7` [B, 4096] and `logits` [B, K].
+
+    Source: Tran et al. 2015, Learning Spatiotemporal Features with 3D Convolutional Networks,
+    section 3.2 and figure 3; the authors' C3D-v1.0 examples for the borders and the initializers.
 
     >>> clip = jax.ShapeDtypeStruct((1, 16, 112, 112, 3), jnp.float32)
     >>> out, _ = jax.eval_shape(C3D(hidden=8).init_with_output, jax.random.key(0), clip)
@@ -60,6 +73,7 @@ class C3D(nn.Module):
         return outputs
 
     def stage(self, x: jax.Array, k: int) -> jax.Array:
+        """Applies the convolutions of stage k."""
         for letter, width in zip("abcdefgh", self.widths[k - 1], strict=False):
             x = nn.Conv(
                 width,
@@ -75,6 +89,7 @@ class C3D(nn.Module):
         return x
 
     def head(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+        """Applies fc6, fc7 and the logits."""
         dense = functools.partial(nn.Dense, kernel_init=nn.initializers.normal(0.005))
         bias = nn.initializers.constant(self.bias)
         act, drop = lookup_activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
@@ -92,12 +107,12 @@ CARD = dict(
     task="video",
     input=(16, 112, 112, 3),
     paper="Tran et al. 2015, Learning Spatiotemporal Features with 3D Convolutional Networks",
-    # the mean is subtracted, and pixels stay between 0 and 255; frames are resized to 128 x 171
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(1 / 255,) * 3, crop=112 / 128),
+    # the mean is subtracted from pixels of 0 to 255; frames are resized to 128 x 171
+    preprocessing=dict(mean=IMAGENET_MEAN, std=(1 / 255,) * 3, crop=112 / 128),
 )
 
 VARIANTS = {  # fields of C3D; parameters
-    "c3d": {},  # 79,991,015; of 101 classes 78,409,573
+    "c3d": {},  # 79,991,015; with 101 classes 78,409,573
     "c3d_small": dict(  # 17,444,965
         num_classes=101,
         widths=((64,), (128,), (256,), (256,), (256,)),

@@ -1,4 +1,4 @@
-"""The 3-D CNN of Ji et al.: five kinds of hardwired maps of a clip, each with kernels of its own."""
+"""The 3-D CNN of Ji et al. 2013 on five kinds of hardwired maps."""
 
 from collections.abc import Sequence
 from typing import final
@@ -14,13 +14,22 @@ from zoo.layers.initializer import lookup_initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import avg_pool
 
-KINDS = ("gray", "across", "down", "flow_across", "flow_down")  # of maps, in this order
+KINDS = ("gray", "across", "down", "flow_across", "flow_down")  # kinds of maps, in channel order
 
 
 def stack_frames(maps: int) -> tuple[int, ...]:
-    """Channels `[..., C] -> [C]` parted by kind: T gray, T and T of gradients, T - 1 and T - 1 of flow.
+    """Splits the number of input maps by kind.
 
-    ValueError where no clip of frames has that many.
+    A clip of T frames has T gray maps, T and T gradient maps, and T - 1 and T - 1 flow maps.
+
+    Args:
+        maps: number of maps.
+
+    Returns:
+        Number of maps of each kind.
+
+    Raises:
+        ValueError: if no clip has that many maps.
 
     Source: Ji et al. 2013, 3D Convolutional Neural Networks for Human Action Recognition, section
     2.2, layer H1.
@@ -28,8 +37,8 @@ def stack_frames(maps: int) -> tuple[int, ...]:
     >>> stack_frames(33)
     (7, 7, 7, 6, 6)
     """
-    frames, rest = divmod(maps + 2, 5)
-    if rest or frames < 6:
+    frames, remainder = divmod(maps + 2, 5)
+    if remainder or frames < 6:
         raise ValueError(
             f"expected 5 T - 2 maps of T frames, 6 or more (of 7: 33), got {maps} channels"
         )
@@ -38,7 +47,13 @@ def stack_frames(maps: int) -> tuple[int, ...]:
 
 @final
 class Subsample(nn.Module):
-    """`[B, H, W, C] -> [B, H / window, W / window, C]`: each map's means, scaled and shifted.
+    """Average pooling with a trainable scale and offset per map.
+
+    Args:
+        x: feature map [B, H, W, C].
+
+    Returns:
+        Feature map [B, H / window, W / window, C].
 
     Source: Ji et al. 2013, section 2.2, layers S3 and S5: two weights for each map.
 
@@ -62,7 +77,13 @@ class Subsample(nn.Module):
 
 @final
 class FullConv(nn.Module):
-    """`[B, H, W, C] -> [B, width]`: a kernel as large as the map, with a bias for each map and unit.
+    """A convolution as large as the map, with a bias for each input map and unit.
+
+    Args:
+        x: feature map [B, H, W, C].
+
+    Returns:
+        Units [B, width].
 
     Source: Ji et al. 2013, section 2.2, layer C6, whose 289,536 weights are 128 * 78 * (28 + 1).
 
@@ -88,17 +109,27 @@ class FullConv(nn.Module):
 
 @final
 class CNN3D(nn.Module):
-    """`[B, H, W, 5 T - 2] -> {stage1, stage2, pooled [B, 128], logits [B, K]}`: maps of T frames.
+    """The 3-D CNN of Ji et al. 2013.
 
-    The maps are the host's (train.data makes them): T gray frames, T of their gradients across and T
-    down, T - 1 of the flow across and T - 1 down. Of each kind C2 has `sets` kernels of 3 frames x
-    `kernels[0]`, and C4 `more` of 3 x `kernels[1]` for each set; both slide along time, so that the
-    maps become two fewer. S3 and S5 are means over `windows` squared. C6 sees all of what is left, so
-    that weights are of one size and number of frames. The stages are S3's and S5's maps, by kind,
-    then time, then set and kernel. `num_classes=0` leaves the output out.
+    `train.data` computes the maps: T gray frames, their horizontal and vertical gradients, and the
+    horizontal and vertical optical flow. For each kind, C2 has `sets` kernels of 3 frames x
+    `kernels[0]`, and C4 has `more` kernels of 3 x `kernels[1]` for each set; both slide along time,
+    so each removes two frames. S3 and S5 average over `windows` squared. C6 covers all of the
+    remaining map, so the parameters fix the image size and the number of frames. The stages are the
+    maps of S3 and S5, ordered by kind, time, set and kernel.
+
+    Attributes:
+        num_classes: number of classes; 0 removes the output.
+
+    Args:
+        maps: hardwired maps [B, H, W, 5 T - 2].
+        train: not used.
+
+    Returns:
+        `stage1`, `stage2`, `pooled` [B, 128] and `logits` [B, K].
 
     Source: Ji, Xu, Yang, Yu 2013, 3D Convolutional Neural Networks for Human Action Recognition,
-    section 2.2 and figure 3: 295,458 weights for 7 frames of 60 x 40. The squashing is tanh.
+    section 2.2 and figure 3: 295,458 parameters for 7 frames of 60 x 40, with tanh.
 
     >>> maps = jax.ShapeDtypeStruct((1, 60, 40, 33), jnp.float32)
     >>> out, _ = jax.eval_shape(CNN3D().init_with_output, jax.random.key(0), maps)
@@ -140,14 +171,27 @@ class CNN3D(nn.Module):
     def convolve(
         self, x: jax.Array, frames: Sequence[int], *, layer: str, features: int, groups: int
     ) -> jax.Array:
-        """`[B, H, W, sum(frames) * groups] -> [B, h, w, (sum(frames) - 10) * features]`, kind by kind."""
-        kernel, made, start = self.kernels[int(layer == "c4")], [], 0
+        """Convolves every kind of maps separately along space and time.
+
+        Args:
+            x: maps [B, H, W, sum(frames) * groups].
+            frames: number of frames of each kind.
+            layer: name of the layer.
+            features: number of kernels.
+            groups: number of sets.
+
+        Returns:
+            Maps [B, h, w, (sum(frames) - 10) * features].
+        """
+        kernel, outputs, start = self.kernels[int(layer == "c4")], [], 0
         if any(side < k for side, k in zip(x.shape[1:3], kernel, strict=True)):
-            raise ValueError(f"maps are too small: {layer} has kernels of {kernel} for {x.shape}")
+            raise ValueError(f"expected maps of at least {kernel} for {layer}, got {x.shape}")
         for kind, count in zip(KINDS, frames, strict=True):
-            own = x[..., start : start + count * groups]
+            kind_maps = x[..., start : start + count * groups]
             start += count * groups
-            own = own.reshape(*own.shape[:3], count, groups).transpose(0, 3, 1, 2, 4)
+            kind_maps = kind_maps.reshape(*kind_maps.shape[:3], count, groups).transpose(
+                0, 3, 1, 2, 4
+            )
             y = nn.Conv(
                 features,
                 (3, *kernel),
@@ -157,9 +201,9 @@ class CNN3D(nn.Module):
                 dtype=self.dtype,
                 conv_general_dilated=conv_general_dilated,
                 name=f"{layer}_{kind}",
-            )(own)
-            made.append(y.transpose(0, 2, 3, 1, 4).reshape(y.shape[0], *y.shape[2:4], -1))
-        return jnp.concatenate(made, -1)
+            )(kind_maps)
+            outputs.append(y.transpose(0, 2, 3, 1, 4).reshape(y.shape[0], *y.shape[2:4], -1))
+        return jnp.concatenate(outputs, -1)
 
 
 CARD = dict(
@@ -167,7 +211,7 @@ CARD = dict(
     task="video",
     input=(60, 40, 33),
     paper="Ji, Xu, Yang, Yu 2013, 3D Convolutional Neural Networks for Human Action Recognition",
-    # maps in [0, 1], or as uint8: 0.5 is no gradient and no flow
+    # maps in [0, 1], or uint8; 0.5 means no gradient and no flow
     preprocessing=dict(mean=(0.5,) * 33, std=(0.25,) * 33, frames=7),
 )
 

@@ -1,4 +1,4 @@
-"""A convolutional auto-encoder with BatchNorm."""
+"""Convolutional auto-encoder with BatchNorm."""
 
 import functools
 from typing import final
@@ -14,12 +14,20 @@ from zoo.layers.conv_norm import ConvNorm
 
 
 def upsample_double(x: jax.Array, like: jax.Array) -> jax.Array:
-    """`[B, h, w, C], [B, H, W, D] -> [B, H, W, C]`: each pixel four times, cut to H x W of 2h x 2w.
+    """Repeats each pixel twice along both axes and crops to the size of `like`.
 
-    Source: nearest-neighbor upsampling before a convolution, as Odena et al. 2016, Deconvolution
-    and Checkerboard Artifacts, advise.
+    Args:
+        x: feature map [B, h, w, C].
+        like: map of the target size [B, H, W, D].
 
-    >>> upsample_double(jnp.arange(4.0).reshape(1, 2, 2, 1), jnp.zeros((1, 3, 4, 1)))[0, :, :, 0].tolist()
+    Returns:
+        Feature map [B, H, W, C].
+
+    Source: Nearest-neighbor upsampling before a convolution: Odena et al. 2016, Deconvolution and
+    Checkerboard Artifacts.
+
+    >>> x = jnp.arange(4.0).reshape(1, 2, 2, 1)
+    >>> upsample_double(x, jnp.zeros((1, 3, 4, 1)))[0, :, :, 0].tolist()
     [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0, 3.0]]
     """
     return x.repeat(2, 1).repeat(2, 2)[:, : like.shape[1], : like.shape[2]]
@@ -27,14 +35,25 @@ def upsample_double(x: jax.Array, like: jax.Array) -> jax.Array:
 
 @final
 class ConvAutoencoder(nn.Module):
-    """`[B, H, W, C] -> {reconstruction [B, H, W, C], reconstruction_logits, code [B, h, w, D]}`.
+    """Convolutional auto-encoder.
 
-    Each of `widths` halves the map (rounding up) by a 3 x 3 ConvNorm of stride 2, encode_k; a
-    1 x 1 convolution makes the linear code of `code_width` channels; decode_k doubles the map and
-    convolves, back to the image. The reconstruction is the sigmoid of its logits.
+    Each width halves the map (rounding up) by a 3 x 3 ConvNorm of stride 2, `encode_k`. A 1 x 1
+    convolution makes the linear code. `decode_k` doubles the map and convolves, back to the image.
+    The reconstruction is the sigmoid of its logits.
 
-    Source: Masci et al. 2011, Stacked Convolutional Auto-Encoders; here strides instead of
-    max-pooling, BatchNorm, and training in one go.
+    Attributes:
+        widths: channels of the encoder.
+        code_width: channels of the code.
+
+    Args:
+        image: images [B, H, W, C] in [0, 1].
+        train: use batch statistics.
+
+    Returns:
+        `reconstruction` and `reconstruction_logits` [B, H, W, C], `code` [B, h, w, D].
+
+    Source: Masci et al. 2011, Stacked Convolutional Auto-Encoders; here with strides instead of
+    max-pooling, BatchNorm, and training end to end.
 
     >>> image = jnp.zeros((1, 28, 28, 1))
     >>> model = ConvAutoencoder()

@@ -1,4 +1,4 @@
-"""DenseNet, for photographs and for CIFAR, plain and BC."""
+"""DenseNet for ImageNet and CIFAR, plain and BC."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -16,14 +16,24 @@ from zoo.layers.norm import create_norm
 from zoo.lookup import lookup
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import avg_pool, max_pool
+from zoo.preprocess import IMAGENET_NORM
 
 
 @final
 class DenseLayer(nn.Module):
-    """`[[B, H, W, C], ...] -> [B, H, W, growth]`, a few new maps from all that came before.
+    """Dense layer: norm, activation and 3 x 3 convolution of all previous maps.
 
-    Norm, activation, 3 x 3 convolution; a `bottleneck` goes before it, norm, activation and a 1 x 1
-    convolution to bottleneck * growth maps, 0 for none.
+    Attributes:
+        growth: number of new maps.
+        bottleneck: if not 0, norm, activation and a 1 x 1 convolution to bottleneck * growth maps
+            come first.
+
+    Args:
+        maps: all previous maps of the block [[B, H, W, C], ...].
+        train: use batch statistics.
+
+    Returns:
+        New maps [B, H, W, growth].
 
     Source: Huang et al. 2017, Densely Connected Convolutional Networks, section 3, equation 2.
 
@@ -74,7 +84,14 @@ class DenseLayer(nn.Module):
 
 @final
 class Transition(nn.Module):
-    """`[B, H, W, C] -> [B, H / 2, W / 2, width]`: norm, activation, 1 x 1 convolution, averages.
+    """Transition layer: norm, activation, 1 x 1 convolution and average pooling.
+
+    Args:
+        x: feature map [B, H, W, C].
+        train: use batch statistics.
+
+    Returns:
+        Feature map [B, H / 2, W / 2, width].
 
     Source: Huang et al. 2017, Densely Connected Convolutional Networks, section 3, pooling layers.
 
@@ -102,7 +119,7 @@ class Transition(nn.Module):
             kernel_init=lookup_initializer(self.kernel_init),
             dtype=self.dtype,
             conv_general_dilated=conv_general_dilated,
-            name="reduce",  # not "conv": fold_batchnorm folds a norm beside a "conv" into it
+            name="reduce",  # not "conv": fold_batchnorm folds a norm into the "conv" next to it
         )(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return avg_pool(x, window_shape=(2, 2), strides=(2, 2))
@@ -110,18 +127,33 @@ class Transition(nn.Module):
 
 @final
 class DenseNet(nn.Module):
-    """`[B, H, W, C] -> {stage1, ..., stageN, pooled, logits [B, K]}`, N blocks of `depths` layers.
+    """DenseNet.
 
-    A stage is all that its block holds, the block's input first; the last has gone through the
-    final norm and activation. The `stem` is a 7 x 7 convolution and a pooling of stride 2 each
-    ("imagenet": stages of stride 4 to 32) or one 3 x 3 convolution ("cifar": 1 to 4). A transition
-    keeps `compression` of its input's maps. `dropout` drops what dense layers and transitions have
-    convolved, but for the 1 x 1 of a bottleneck (torchvision's does so in the dense layers alone,
-    the paper's after every convolution but the first). `remat` computes a layer's inside again in
-    the backward pass, so that memory grows with the depth and no more with its square.
+    A stage is the concatenation of all maps of its block, with the block's input first; the last
+    stage includes the final norm and activation.
+
+    Attributes:
+        depths: number of dense layers of each block.
+        growth: new maps per layer.
+        width: channels of the stem.
+        compression: fraction of the maps that a transition keeps.
+        stem: "imagenet" is a 7 x 7 convolution and a pooling, both of stride 2 (stages of stride 4
+            to 32); "cifar" is one 3 x 3 convolution (stages of stride 1 to 4).
+        dropout: dropout rate after the convolutions of dense layers and transitions, except the 1 x
+            1 of a bottleneck. torchvision applies it in the dense layers alone, the paper after
+            every convolution but the first.
+        remat: recompute the inside of a layer in the backward pass, so memory grows linearly with
+            depth instead of quadratically.
+
+    Args:
+        image: images [B, H, W, C].
+        train: use batch statistics and dropout.
+
+    Returns:
+        `stage1` ... `stageN`, `pooled` [B, D] and `logits` [B, K].
 
     Source: Huang et al. 2017, Densely Connected Convolutional Networks, tables 1 and 2; Pleiss et
-    al. 2017, Memory-Efficient Implementation of DenseNets, who recompute less (remat).
+    al. 2017, Memory-Efficient Implementation of DenseNets, which recomputes less.
 
     >>> model = DenseNet(num_classes=10, depths=(2, 2), growth=4, width=8, stem="cifar")
     >>> image = jnp.zeros((1, 32, 32, 3))
@@ -162,7 +194,7 @@ class DenseNet(nn.Module):
             return layer(maps, train=train)
 
         run = nn.remat(call) if self.remat else call
-        x = self.stem_of(image, train=train)
+        x = self.apply_stem(image, train=train)
         outputs = {}
         for stage, depth in enumerate(self.depths, start=1):
             if stage > 1:
@@ -183,7 +215,8 @@ class DenseNet(nn.Module):
             outputs["logits"] = head(outputs["pooled"])
         return outputs
 
-    def stem_of(self, image: jax.Array, *, train: bool) -> jax.Array:
+    def apply_stem(self, image: jax.Array, *, train: bool) -> jax.Array:
+        """Applies the stem."""
         deep = lookup({"imagenet": True, "cifar": False}, self.stem, kind="stem")
         x = ConvNorm(
             self.width,
@@ -198,7 +231,7 @@ class DenseNet(nn.Module):
             axis_name=self.axis_name,
             name="stem",
         )(image, train=train)
-        if not deep:  # the first dense layer begins with the norm
+        if not deep:  # otherwise the first dense layer begins with the norm
             return x
         padding: Any = ((1, 1), (1, 1)) if self.padding == "torch" else self.padding
         return max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=padding)
@@ -209,15 +242,15 @@ CARD = dict(
     task="classification",
     input=(224, 224, 3),
     paper="Huang, Liu, van der Maaten, Weinberger 2017, Densely Connected Convolutional Networks",
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
+    preprocessing=dict(**IMAGENET_NORM, crop=0.875),
 )
 
-CIFAR = dict(  # mean and deviation are those of CIFAR-10's training images
+CIFAR = dict(  # mean and standard deviation of CIFAR-10's training images
     input=(32, 32, 3),
     preprocessing=dict(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
 )
 PLAIN = dict(num_classes=10, width=16, bottleneck=0, compression=1.0, stem="cifar")
-BC = dict(num_classes=10, stem="cifar")  # width is twice the growth
+BC = dict(num_classes=10, stem="cifar")  # the width is twice the growth
 
 VARIANTS = {  # fields of DenseNet; parameters
     "densenet121": dict(  # 7,978,856

@@ -1,6 +1,6 @@
-"""Faster R-CNN: over a feature pyramid as torchvision has it, and of 2015 over VGG-16."""
+"""Faster R-CNN: on a feature pyramid as in torchvision, and the network of 2015 on VGG-16."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, final
 
@@ -12,59 +12,57 @@ from flax.typing import Dtype
 
 from zoo.heads.fpn import FPN
 from zoo.heads.roi import (
-    BOX_CODER_WEIGHTS,
     BoxHead,
+    RoIConfig,
     feature_scale,
     infer_num_classes,
     pool_from_pyramid,
-    postprocess_detections,
-    sample_rois,
 )
-from zoo.heads.rpn import RPNHead, pyramid_anchors, sample_anchors
-from zoo.heads.targets import Targets, image_sizes, require_keys
+from zoo.heads.rpn import RPNConfig, RPNHead, pyramid_anchors
+from zoo.heads.targets import Targets, image_sizes
+from zoo.heads.two_stage import propose_and_classify
 from zoo.layers.backbone import configure_backbone, select_stages
 from zoo.ops.anchors import grid_anchors, paper_anchors
-from zoo.ops.proposals import select_proposals
 from zoo.ops.roi import roi_pool
+from zoo.preprocess import IMAGENET_NORM
 
-Outputs = dict[str, jax.Array]
 TrainEvalPair = tuple[int, int]  # in training, in evaluation
 normal_init = nn.initializers.normal
 
 
 @final
 class FasterRCNN(nn.Module):
-    """`[B, H, W, C] -> {stage1 ... stageN, boxes [B, M, 4], scores, labels, valid [B, M], ...}`.
+    """Faster R-CNN on a feature pyramid.
 
-    A region proposal network on the levels of a feature pyramid of `width` channels, and a head of
-    `hidden` units on what RoIAlign cuts from them for each proposal. `sizes` are the anchors' on
-    each level, which are the last stages of `backbone` and one more; each place has an anchor of
-    every size and of every one of `ratios`, height to width. `canonical_box_size` is the side of the boxes
-    that are cut from the map of stride 16. `norm` is set on the backbone where it is not None;
-    "frozen" does not learn. All defaults are torchvision's.
+    The defaults are torchvision's. The fields that begin with `rpn_` and `box_` are those of
+    `zoo.heads.rpn.RPNConfig` and `zoo.heads.roi.RoIConfig`.
 
-    Without `pyramid` it is the net of 2015: on the backbone's last stage, 3 x 3 of `width` channels
-    and nine anchors, that train where they lie within the picture; a softmax of two outputs; pixels
-    that are part of the box on both sides; RoI pooling; `dropout` in the head. `sizes`, `ratios` and
-    `canonical_box_size` then say nothing.
+    Attributes:
+        backbone: any backbone with stages; it gets `dtype`, `axis_name` and `scan`.
+        num_classes: number of classes K without the background; 0 leaves the stages alone.
+        width: channels of the pyramid.
+        hidden: units of the dense layers of the head.
+        anchor_sizes: anchor sizes of each level. The levels are the last stages of the backbone
+            and one more.
+        aspect_ratios: height / width of the anchors.
+        norm: norm of the backbone; None keeps its own. "frozen" does not learn.
+        roi_pool_size: cells of RoIAlign along each side.
+        canonical_box_size: side of the boxes that are pooled from the map of stride 16.
 
-    In evaluation `truth` is None, or holds "size" [B, 2], to which boxes are clipped. Beside the M =
-    `postprocess_detections` best, highest score first, there are `rpn_logits` [B, N] and `rpn_deltas` of all
-    anchors, `select_proposals` [B, P, 4], `proposal_valid`, `roi_logits` [B, P, K + 1], background first,
-    and `roi_deltas` [B, P, K + 1, 4].
+    Args:
+        image: padded images [B, H, W, C].
+        targets: in evaluation None, or `size` [B, 2], the size of each image on its canvas; in
+            training also `boxes` [B, N, 4], `labels` [B, N] and `box_valid` [B, N].
+        train: sample for the losses (random stream "sample") instead of detecting.
 
-    In training it also holds boxes, labels and box_valid, and the outputs are what
-    zoo.losses.rcnn compares: of `rpn_batch_size_per_image` anchors an image `rpn_logits`, `rpn_deltas`,
-    `rpn_positive`, `rpn_targets`, `rpn_valid`, of `box_batch_size_per_image` regions `roi_logits`, `roi_deltas`,
-    `roi_labels` (0 the background), `roi_targets`, `roi_valid`. They are drawn with the random
-    stream `sample`. Both parts learn at once; no gradient flows through the proposals.
+    Returns:
+        `stage1` ... `stageN`, and in evaluation `boxes` [B, M, 4], `scores`, `labels`, `valid`
+        [B, M], `rpn_logits` [B, A], `rpn_deltas` [B, A, 4], `proposals` [B, P, 4],
+        `proposal_valid` [B, P], `roi_logits` [B, P, K + 1], background first, and `roi_deltas`
+        [B, P, K + 1, 4]; in training the samples of `zoo.losses.rcnn_losses`.
 
-    `dtype`, `axis_name` and `scan` are the backbone's too. `num_classes=0` leaves all but
-    the stages out.
-
-    Source: Ren et al. 2015, Faster R-CNN, approximate joint training, as in py-faster-rcnn's
-    faster_rcnn_end2end; Lin et al. 2017, Feature Pyramid Networks, section 4; torchvision's
-    fasterrcnn_resnet50_fpn, which computes the same.
+    Source: Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks, section 4;
+    torchvision's fasterrcnn_resnet50_fpn, which computes the same.
 
     >>> from zoo.models.resnet import ResNet
     >>> model = FasterRCNN(ResNet((1, 1, 1, 1), width=8), num_classes=3, width=16, hidden=32)
@@ -76,226 +74,208 @@ class FasterRCNN(nn.Module):
 
     backbone: nn.Module
     num_classes: int = 90
-    pyramid: bool = True
     width: int = 256
     hidden: int = 1024
     dropout: float = 0.0
-    sizes: tuple[tuple[int, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
-    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_sizes: tuple[tuple[int, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     norm: str | None = None
     rpn_pre_nms_top_n: TrainEvalPair = (2000, 1000)
     rpn_post_nms_top_n: TrainEvalPair = (2000, 1000)
     rpn_nms_thresh: float = 0.7
     rpn_min_size: float = 1e-3
-    anchor_iou: tuple[float, float] = (0.3, 0.7)
+    rpn_fg_iou_thresh: float = 0.7
+    rpn_bg_iou_thresh: float = 0.3
     rpn_batch_size_per_image: int = 256
     rpn_positive_fraction: float = 0.5
-    pool: int = 7
+    roi_pool_size: int = 7
     canonical_box_size: float = 224.0
-    roi_iou: float = 0.5
+    box_fg_iou_thresh: float = 0.5
+    box_bg_iou_thresh: float = 0.5
     box_batch_size_per_image: int = 512
     box_positive_fraction: float = 0.25
-    score: float = 0.05
-    nms: float = 0.5
-    detections: int = 100
+    box_score_thresh: float = 0.05
+    box_nms_thresh: float = 0.5
+    box_detections_per_img: int = 100
     scan: bool = False
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        wished: dict[str, Any] = {} if self.norm is None else {"norm": self.norm}
-        if not self.pyramid and hasattr(self.backbone, "ceil"):
-            wished["ceil"] = True  # Caffe's poolings
-        self.backbone = configure_backbone(self.backbone, self, num_classes=0, **wished)
+        fields: dict[str, Any] = {} if self.norm is None else {"norm": self.norm}
+        self.backbone = configure_backbone(self.backbone, self, num_classes=0, **fields)
         super().__post_init__()
 
     @nn.compact
     def __call__(
         self, image: jax.Array, targets: Targets | None = None, *, train: bool = False
-    ) -> Outputs:
+    ) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
         outputs = select_stages(self.backbone(image, train=train))
         if not self.num_classes:
             return outputs
-        _, height, width, _ = image.shape
-        canvas, sizes = (height, width), image_sizes(image, targets)
-        levels = self.levels(list(outputs.values()))
-        anchors = self.anchors(levels, canvas)
-        rpn = RPNHead(
-            count_anchors_per_cell(anchors[0], levels[0]),
-            self.width,
-            softmax=not self.pyramid,
-            dtype=self.dtype,
-            name="rpn",
+        canvas = (image.shape[1], image.shape[2])
+        maps = last_stages(list(outputs.values()), self.anchor_sizes)
+        levels = FPN(self.width, dtype=self.dtype, name="fpn")(maps)
+        anchors = pyramid_anchors(
+            levels, canvas, sizes=self.anchor_sizes, ratios=self.aspect_ratios
         )
-        logits, deltas = rpn(levels)
-        rois, valid = self.propose(logits, deltas, sizes, anchors, train=train)
-        if train:
-            keys = jax.random.split(self.make_rng("sample"), (2, len(image)))
-            boxes = require_keys(targets)
-            found = self.anchor_targets(keys[0], logits, deltas, anchors, boxes, sizes)
-            chosen = self.roi_targets(keys[1], rois, valid, boxes)
-            scores, moves = self.judge(levels, chosen.pop("rois"), canvas, train=train)
-            found |= {f"roi_{name}": x for name, x in chosen.items()}
-            return outputs | found | {"roi_logits": scores, "roi_deltas": moves}
-        scores, moves = self.judge(levels, rois, canvas, train=train)
-        finish = partial(
-            postprocess_detections,
-            score_thresh=self.score,
-            nms_thresh=self.nms,
-            detections_per_img=self.detections,
-            pixel_offset=self.pixel_offset,
+        per_cell = len(self.anchor_sizes[0]) * len(self.aspect_ratios)
+        rpn = RPNHead(per_cell, self.width, dtype=self.dtype, name="rpn")
+        pool = partial(
+            pool_from_pyramid,
+            canvas=canvas,
+            size=(self.roi_pool_size, self.roi_pool_size),
+            canonical_box_size=self.canonical_box_size,
         )
-        outputs |= jax.vmap(finish)(scores, moves, rois, valid=valid, size=sizes)
-        outputs |= {"rpn_logits": logits, "rpn_deltas": deltas}
-        outputs |= {"proposals": rois, "proposal_valid": valid}
-        return outputs | {"roi_logits": scores, "roi_deltas": moves}
-
-    @property
-    def pixel_offset(self) -> float:
-        """What a box's sides measure more than the distance of its pixels."""
-        return 0.0 if self.pyramid else 1.0
-
-    def levels(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
-        if not self.pyramid:
-            return [maps[-1]]
-        count = len(self.sizes) - 1
-        if not 1 <= count <= len(maps):
-            raise ValueError(
-                f"sizes are those of 1 to {len(maps)} stages, which the backbone has, and of one "
-                f"level more: got {len(self.sizes)}, {self.sizes}"
-            )
-        return FPN(self.width, dtype=self.dtype, name="fpn")(maps[-count:])
-
-    def anchors(self, levels: Sequence[jax.Array], canvas: tuple[int, int]) -> list[jax.Array]:
-        """`[[B, h, w, D], ...], (H, W) -> [[h * w * A, 4], ...]`."""
-        wide = jnp.promote_types(jnp.float32, self.dtype)
-        if self.pyramid:
-            found = pyramid_anchors(levels, canvas, sizes=self.sizes, ratios=self.ratios)
-        else:
-            _, h, w, _ = levels[0].shape
-            stride = round(1 / feature_scale(canvas[0], h))
-            found = [grid_anchors(paper_anchors(first=0), (h, w), (stride, stride))]
-        return [jnp.asarray(rows, wide) for rows in found]
-
-    def propose(
-        self,
-        logits: jax.Array,
-        deltas: jax.Array,
-        sizes: jax.Array,
-        anchors: Sequence[jax.Array],
-        *,
-        train: bool,
-    ) -> tuple[jax.Array, jax.Array]:
-        """`[B, N], [B, N, 4], [B, 2] -> [B, P, 4], [B, P]`."""
-        of_one = partial(
-            select_proposals,
-            anchors=jnp.concatenate(anchors),
-            levels=[len(rows) for rows in anchors],
-            pre_nms_top_n=self.rpn_pre_nms_top_n[not train],
-            post_nms_top_n=self.rpn_post_nms_top_n[not train],
-            nms_thresh=self.rpn_nms_thresh,
-            min_size=self.rpn_min_size,
-            pixel_offset=self.pixel_offset,
-            filter_small_first=not self.pyramid,
+        head = BoxHead(self.num_classes, self.hidden, self.dropout, dtype=self.dtype, name="head")
+        dtype = jnp.promote_types(jnp.float32, self.dtype)
+        return outputs | propose_and_classify(
+            *rpn(levels),
+            [jnp.asarray(rows, dtype) for rows in anchors],
+            head=lambda rois: head(jax.vmap(pool)(levels[:-1], rois), train=train),
+            sizes=image_sizes(image, targets),
+            rpn=RPNConfig(**prefixed_fields(self, "rpn_")),
+            box=RoIConfig(**prefixed_fields(self, "box_")),
+            targets=targets,
+            key=self.make_rng("sample") if train else None,
         )
-        boxes, _, valid = jax.vmap(of_one)(logits, deltas, size=sizes)
-        return boxes, valid
 
-    def judge(
-        self, levels: Sequence[jax.Array], rois: jax.Array, canvas: tuple[int, int], *, train: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """`[[B, h, w, D], ...], [B, R, 4] -> [B, R, K + 1], [B, R, K + 1, 4]`."""
-        size = (self.pool, self.pool)
-        if self.pyramid:
-            cut = partial(
-                pool_from_pyramid,
-                canvas=canvas,
-                size=size,
-                canonical_box_size=self.canonical_box_size,
-            )
-            pooled = jax.vmap(cut)(levels[:-1], rois)
-            fields: dict[str, Any] = {}
-        else:
-            scale = feature_scale(canvas[0], levels[0].shape[1])
-            pooled = jax.vmap(partial(roi_pool, output_size=size, spatial_scale=scale))(
-                levels[0], rois
-            )
-            fields = {
-                f"{name}_init": normal_init(deviation)
-                for name, deviation in (("kernel", 0.005), ("logits", 0.01), ("deltas", 0.001))
-            }
+
+@final
+class FasterRCNN2015(nn.Module):
+    """Faster R-CNN as published in 2015: on the last stage of the backbone.
+
+    The RPN has a 3x3 convolution of `width` channels, nine anchors per cell, of which only those
+    inside the image are trained, and a softmax of two outputs. Boxes include their last pixel
+    (`pixel_offset` 1), and RoI pooling replaces RoIAlign. Fields, arguments and outputs are those
+    of `FasterRCNN`.
+
+    Source: Ren et al. 2015, Faster R-CNN, approximate joint training, as in py-faster-rcnn's
+    faster_rcnn_end2end.
+
+    >>> from zoo.models.vgg import VGG
+    >>> model = FasterRCNN2015(VGG(widths=(2, 2, 2, 2, 4)), num_classes=3, width=8, hidden=8)
+    >>> image = jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32)
+    >>> out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    >>> out["boxes"].shape, out["rpn_logits"].shape
+    ((1, 100, 4), (1, 216))
+    """
+
+    backbone: nn.Module
+    num_classes: int = 20
+    width: int = 512
+    hidden: int = 4096
+    dropout: float = 0.5
+    norm: str | None = None
+    rpn_pre_nms_top_n: TrainEvalPair = (12000, 6000)
+    rpn_post_nms_top_n: TrainEvalPair = (2000, 300)
+    rpn_nms_thresh: float = 0.7
+    rpn_min_size: float = 16.0
+    rpn_fg_iou_thresh: float = 0.7
+    rpn_bg_iou_thresh: float = 0.3
+    rpn_batch_size_per_image: int = 256
+    rpn_positive_fraction: float = 0.5
+    roi_pool_size: int = 7
+    box_fg_iou_thresh: float = 0.5
+    box_bg_iou_thresh: float = 0.5
+    box_batch_size_per_image: int = 128
+    box_positive_fraction: float = 0.25
+    box_score_thresh: float = 0.05
+    box_nms_thresh: float = 0.3
+    box_detections_per_img: int = 100
+    scan: bool = False
+    dtype: Dtype = jnp.float32
+    axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        fields: dict[str, Any] = {} if self.norm is None else {"norm": self.norm}
+        if hasattr(self.backbone, "ceil"):
+            fields["ceil"] = True  # poolings round up, as in Caffe
+        self.backbone = configure_backbone(self.backbone, self, num_classes=0, **fields)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, image: jax.Array, targets: Targets | None = None, *, train: bool = False
+    ) -> dict[str, jax.Array]:
+        chex.assert_rank(image, 4)
+        outputs = select_stages(self.backbone(image, train=train))
+        if not self.num_classes:
+            return outputs
+        x = outputs[f"stage{len(outputs)}"]
+        scale = feature_scale(image.shape[1], x.shape[1])
+        stride, cell = round(1 / scale), paper_anchors(first=0)
+        anchors = grid_anchors(cell, (x.shape[1], x.shape[2]), (stride, stride))
+        rpn = RPNHead(len(cell), self.width, softmax=True, dtype=self.dtype, name="rpn")
+        pool = partial(
+            roi_pool, output_size=(self.roi_pool_size, self.roi_pool_size), spatial_scale=scale
+        )
         head = BoxHead(
             self.num_classes,
             self.hidden,
             self.dropout,
+            kernel_init=normal_init(0.005),
+            logits_init=normal_init(0.01),
+            deltas_init=normal_init(0.001),
             dtype=self.dtype,
             name="head",
-            **fields,
         )
-        return head(pooled, train=train)
-
-    def anchor_targets(
-        self,
-        keys: jax.Array,
-        logits: jax.Array,
-        deltas: jax.Array,
-        anchors: Sequence[jax.Array],
-        targets: Mapping[str, jax.Array],
-        sizes: jax.Array,
-    ) -> Outputs:
-        """Keys [B], `[B, N], [B, N, 4] -> {rpn_logits [B, n], rpn_deltas [B, n, 4], ...}`."""
-        low, high = self.anchor_iou
-        of_one = partial(
-            sample_anchors,
-            anchors=jnp.concatenate(anchors),
-            bg_iou_thresh=low,
-            fg_iou_thresh=high,
-            batch_size=self.rpn_batch_size_per_image,
-            positive_fraction=self.rpn_positive_fraction,
-            pixel_offset=self.pixel_offset,
+        dtype = jnp.promote_types(jnp.float32, self.dtype)
+        return outputs | propose_and_classify(
+            *rpn([x]),
+            [jnp.asarray(anchors, dtype)],
+            head=lambda rois: head(jax.vmap(pool)(x, rois), train=train),
+            sizes=image_sizes(image, targets),
+            rpn=RPNConfig(
+                **prefixed_fields(self, "rpn_"),
+                pixel_offset=1.0,
+                inside_only=True,
+                filter_small_first=True,
+            ),
+            box=RoIConfig(**prefixed_fields(self, "box_"), pixel_offset=1.0),
+            targets=targets,
+            key=self.make_rng("sample") if train else None,
         )
-        inside = {} if self.pyramid else {"inside": sizes}
-        found = jax.vmap(lambda key, **each: of_one(key, **each))(
-            keys, boxes=targets["boxes"], valid=targets["box_valid"], **inside
-        )
-        rows = found.pop("indices")
-        found["logits"] = jnp.take_along_axis(logits, rows, 1)
-        found["deltas"] = jnp.take_along_axis(deltas, rows[..., None], 1)
-        return {f"rpn_{name}": x for name, x in found.items()}
-
-    def roi_targets(
-        self,
-        keys: jax.Array,
-        rois: jax.Array,
-        valid: jax.Array,
-        targets: Mapping[str, jax.Array],
-    ) -> Outputs:
-        """Keys [B], `[B, P, 4], [B, P] -> {rois [B, R, 4], labels, valid [B, R], targets [B, R, 4]}`."""
-        of_one = partial(
-            sample_rois,
-            fg_iou_thresh=self.roi_iou,
-            bg_iou_thresh=0.0,
-            batch_size=self.box_batch_size_per_image,
-            positive_fraction=self.box_positive_fraction,
-            weights=BOX_CODER_WEIGHTS,
-            pixel_offset=self.pixel_offset,
-        )
-        return jax.vmap(of_one)(keys, rois, valid, ground_truth=dict(targets))
 
 
-def count_anchors_per_cell(anchors: jax.Array, level: jax.Array) -> int:
-    """`[h * w * A, 4], [B, h, w, D] -> []`: A, the anchors of each place.
+def last_stages(
+    maps: Sequence[jax.Array], anchor_sizes: Sequence[Sequence[int]]
+) -> list[jax.Array]:
+    """Selects the backbone stages of a pyramid: one less than there are tuples of anchor sizes.
 
-    Source: zoo.ops.anchors.grid_anchors.
+    Args:
+        maps: backbone stages [[B, h, w, C], ...].
+        anchor_sizes: anchor sizes of each level.
 
-    >>> count_anchors_per_cell(jnp.zeros((12, 4)), jnp.zeros((1, 2, 2, 5)))
-    3
+    Returns:
+        The last stages.
+
+    Raises:
+        ValueError: if the backbone has too few stages.
     """
-    return len(anchors) // (level.shape[1] * level.shape[2])
+    count = len(anchor_sizes) - 1
+    if not 1 <= count <= len(maps):
+        raise ValueError(
+            f"expected anchor_sizes of 2 to {len(maps) + 1} levels, one more than stages of the "
+            f"backbone, got {len(anchor_sizes)}: {anchor_sizes}"
+        )
+    return list(maps[-count:])
 
 
-IMAGENET_NORM = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+def prefixed_fields(module: nn.Module, prefix: str) -> dict[str, Any]:
+    """Returns the fields of a module that begin with a prefix, by their names without it.
+
+    Args:
+        module: a module.
+        prefix: the prefix.
+
+    Returns:
+        Values by name.
+    """
+    names = [name for name in type(module).__dataclass_fields__ if name.startswith(prefix)]
+    return {name.removeprefix(prefix): getattr(module, name) for name in names}
+
 
 CARD = dict(
     module=FasterRCNN,
@@ -304,10 +284,10 @@ CARD = dict(
     paper="Ren, He, Girshick, Sun 2015, Faster R-CNN: Towards Real-Time Object Detection with "
     "Region Proposal Networks",
     preprocessing=IMAGENET_NORM,
-    told=infer_num_classes,
+    infer_fields=infer_num_classes,
 )
 
-VARIANTS = {  # fields of FasterRCNN; parameters
+VARIANTS = {  # fields of FasterRCNN and FasterRCNN2015; parameters
     "fasterrcnn_resnet50_fpn": dict(  # 41,755,286
         backbone="resnet50",
         norm="frozen",
@@ -318,17 +298,8 @@ VARIANTS = {  # fields of FasterRCNN; parameters
     ),
     "fasterrcnn_vgg16": dict(  # 137,078,239
         backbone="vgg16",
-        num_classes=20,
-        pyramid=False,
-        width=512,
-        hidden=4096,
-        dropout=0.5,
-        rpn_pre_nms_top_n=(12000, 6000),
-        rpn_post_nms_top_n=(2000, 300),
-        rpn_min_size=16.0,
-        box_batch_size_per_image=128,
-        nms=0.3,
         card=dict(
+            module=FasterRCNN2015,
             input=(600, 1000, 3),
             preprocessing=dict(**IMAGENET_NORM, sides=(600, 1000)),
             reported="PASCAL VOC 2007 test: mAP 69.9 %, trained on 07+12 73.2 % (the authors)",

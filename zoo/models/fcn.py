@@ -1,4 +1,4 @@
-"""FCN: of 2015 over VGG and AlexNet, and over a dilated ResNet as torchvision has it."""
+"""Fully convolutional networks: FCN on VGG and AlexNet, and torchvision's FCN on a dilated ResNet."""
 
 import functools
 from collections.abc import Mapping
@@ -17,35 +17,48 @@ from zoo.layers.initializer import lookup_initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import ceil_padding, max_pool
 from zoo.ops.resize import bilinear_deconvolution, resize
+from zoo.preprocess import IMAGENET_NORM
 
-CROP_OFFSETS = (5, 9)  # where pool4's scores and pool3's begin to meet those from below
+CROP_OFFSETS = (5, 9)  # crop of pool4's and pool3's scores to the upsampled scores
 NORMAL = nn.initializers.normal(0.01)
 
 
 @final
 class FCN(nn.Module):
-    """`[B, H, W, C] -> {stage1 ... stageN, logits [B, H, W, K]}`, images of any size.
+    """FCN of 2015 on a VGG or an AlexNet, for images of any size.
 
-    `backbone` is a VGG or an AlexNet. The head of the classifier slides over its last pooling as
-    convolutions fc6, of `kernel` x `kernel`, and fc7, and a 1x1 scores them; one `score_pool` more
-    for each of `scales`, by which pool4, then pool3 are multiplied first, is added to the scores
-    enlarged twice. Score layers begin at 0, so that a finer net begins as the coarser does. All of
-    a coarser net's weights stand under the same names in the finer:
-    `{**finer["params"], **coarser["params"]}` begins the next stage of the paper's training, and
+    The classifier's head slides over the last pooling as convolutions `fc6` and `fc7`, and a 1x1
+    convolution scores them. For each of `scales`, the scores of an earlier pooling (pool4, then
+    pool3) are added after upsampling by two. Score layers start at 0, so a finer network starts as
+    the coarser one. All parameters of a coarser network have the same names in the finer one:
+    `{**finer["params"], **coarser["params"]}` starts the next stage of the paper's training, and
     `convert_classifier` the first.
 
-    As published, the image gets `pad` zeros on every side, one less than 100 where the first
-    convolution adds one itself; `upsampling` is the kernel of the last transposed convolution, and
-    where in its map the image begins. All of them interpolate, without weights. `pad` None is the
-    modern form: convolutions that keep the size, and scores resized to the next map's and to the
-    image's.
+    Attributes:
+        backbone: a VGG or an AlexNet; its poolings are rounded up as in Caffe.
+        num_classes: number of classes; 0 leaves the stages alone.
+        scales: factors on pool4 and pool3 before they are scored.
+        upsampling: kernel of the last transposed convolution, and the offset of the image in its
+            output. All transposed convolutions interpolate bilinearly without parameters.
+        pad: zeros on every side of the image, one less than the published 100 where the first
+            convolution pads by one. None is the modern form: padded convolutions, and scores
+            resized to the next map and to the image.
+        window: window of the poolings.
+        kernel: kernel of `fc6`.
 
-    `window` is the pooling's. `dtype`, `axis_name` and `remat` are the backbone's too, whose
-    poolings are rounded up as in Caffe (`ceil`). `num_classes=0` leaves all but the stages out.
+    Args:
+        image: images [B, H, W, C].
+        train: apply dropout.
+
+    Returns:
+        `stage1` ... `stageN` and `logits` [B, H, W, K].
+
+    Raises:
+        ValueError: if there are more than two scales.
 
     Source: Shelhamer, Long, Darrell 2016, Fully Convolutional Networks for Semantic Segmentation,
     sections 4.1 to 4.3; net.py of the authors' voc-fcn32s, voc-fcn16s, voc-fcn8s, voc-fcn8s-atonce
-    and voc-fcn-alexnet, and the crops in their prototxt: 19, 27, 31, 31 and 18 at the end.
+    and voc-fcn-alexnet, with the crops of their prototxt: 19, 27, 31, 31 and 18.
 
     >>> from zoo.models.vgg import VGG
     >>> image = jax.ShapeDtypeStruct((1, 375, 500, 3), jnp.float32)
@@ -70,7 +83,7 @@ class FCN(nn.Module):
     def __post_init__(self) -> None:
         if len(self.scales) > len(CROP_OFFSETS):
             raise ValueError(
-                f"scales are at most {len(CROP_OFFSETS)}, pool4's and pool3's: {self.scales}"
+                f"expected at most {len(CROP_OFFSETS)} scales, for pool4 and pool3, got {self.scales}"
             )
         self.backbone = configure_backbone(self.backbone, self, ceil=True, num_classes=0)
         super().__post_init__()
@@ -98,10 +111,12 @@ class FCN(nn.Module):
         return outputs
 
     def pool(self, x: jax.Array) -> jax.Array:
+        """Applies a max-pooling that rounds up."""
         window = (self.window, self.window)
         return max_pool(x, window, (2, 2), ceil_padding(x.shape[1:3], window, (2, 2)))
 
     def fully_connected(self, x: jax.Array, train: bool) -> jax.Array:
+        """Applies fc6 and fc7 as convolutions."""
         for name, kernel in (("fc6", self.kernel), ("fc7", 1)):
             x = nn.Conv(
                 self.hidden,
@@ -116,6 +131,7 @@ class FCN(nn.Module):
         return x
 
     def score(self, name: str) -> nn.Conv:
+        """Returns a 1x1 score layer."""
         return nn.Conv(
             self.num_classes,
             (1, 1),
@@ -126,7 +142,16 @@ class FCN(nn.Module):
         )
 
     def fuse(self, scores: jax.Array, skip: jax.Array, *, crop: int) -> jax.Array:
-        """`[B, h, w, K], [B, H, W, K] -> [B, 2 h + 2, 2 w + 2, K]`, modern `[B, H, W, K]`."""
+        """Upsamples the scores by two and adds those of a skip connection.
+
+        Args:
+            scores: scores [B, h, w, K].
+            skip: scores of the earlier pooling [B, H, W, K].
+            crop: crop of the skip.
+
+        Returns:
+            Scores [B, 2 h + 2, 2 w + 2, K], in the modern form [B, H, W, K].
+        """
         if self.pad is None:
             return resize(scores, skip.shape, "linear") + skip
         scores = bilinear_deconvolution(scores, kernel=4, stride=2)
@@ -134,7 +159,7 @@ class FCN(nn.Module):
         return scores + skip[:, crop : crop + height, crop : crop + width]
 
     def enlarge(self, scores: jax.Array, image: jax.Array) -> jax.Array:
-        """`[B, h, w, K], [B, H, W, C] -> [B, H, W, K]`."""
+        """Upsamples the scores [B, h, w, K] to the size of the image."""
         height, width = image.shape[1:3]
         if self.pad is None:
             return resize(scores, (*image.shape[:3], self.num_classes), "linear")
@@ -145,9 +170,16 @@ class FCN(nn.Module):
 
 @final
 class FCNHead(nn.Module):
-    """`[B, H, W, C] -> [B, H, W, K]`: 3x3 to a quarter of the channels, norm, ReLU, dropout, 1x1.
+    """Head of torchvision's FCN: 3x3 to a quarter of the channels, norm, ReLU, dropout, 1x1.
 
-    Source: FCNHead of torchvision's fcn, the laws of its weights included.
+    Args:
+        x: feature map [B, H, W, C].
+        train: use batch statistics and dropout.
+
+    Returns:
+        Scores [B, H, W, K].
+
+    Source: FCNHead of torchvision's fcn, with its initializers.
 
     >>> head, x = FCNHead(21), jnp.ones((1, 8, 8, 64))
     >>> y, variables = head.init_with_output(jax.random.key(0), x, train=False)
@@ -184,14 +216,25 @@ class FCNHead(nn.Module):
 
 @final
 class DilatedFCN(nn.Module):
-    """`[B, H, W, C] -> {stage1 ..., logits, auxiliary_logits [B, H, W, K]}`, images of any size.
+    """torchvision's FCN on a dilated backbone, for images of any size.
 
-    A head on the last stage of `backbone`, and with `auxiliary` one on the stage before, whose loss
-    counts 0.5 in torchvision's training; both are resized to the image's size. `output_stride` is
-    set on the backbone, which then has to have that field, as ResNets do; None keeps its own.
+    A head scores the last stage, and an auxiliary head the stage before. Both outputs are resized
+    to the image.
 
-    `dtype`, `axis_name`, `remat` and `scan` are the backbone's too, `norm` and `dropout` the heads'
-    alone. `num_classes=0` leaves the heads out.
+    Attributes:
+        backbone: any backbone with stages; it gets `dtype`, `axis_name`, `remat` and `scan`.
+        num_classes: number of classes; 0 removes the heads.
+        auxiliary: add the auxiliary head, whose loss has weight 0.5 in torchvision's training.
+        output_stride: set on the backbone, which must have that field; None keeps its own.
+        norm: norm of the heads.
+        dropout: dropout rate of the heads.
+
+    Args:
+        image: images [B, H, W, C].
+        train: use batch statistics and dropout.
+
+    Returns:
+        `stage1` ..., `logits` and `auxiliary_logits` [B, H, W, K].
 
     Source: torchvision's fcn_resnet50, which computes the same; the auxiliary head is Zhao et al.
     2017, Pyramid Scene Parsing Network, section 3.3.
@@ -216,8 +259,10 @@ class DilatedFCN(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        wished = {} if self.output_stride is None else {"output_stride": self.output_stride}
-        self.backbone = configure_backbone(self.backbone, self, num_classes=0, **wished)
+        backbone_fields = (
+            {} if self.output_stride is None else {"output_stride": self.output_stride}
+        )
+        self.backbone = configure_backbone(self.backbone, self, num_classes=0, **backbone_fields)
         super().__post_init__()
 
     @nn.compact
@@ -234,10 +279,10 @@ class DilatedFCN(nn.Module):
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
-        *_, before, last = outputs.values()
+        *_, previous, last = outputs.values()
         scores = {"logits": head(name="head")(last, train=train)}
         if self.auxiliary:
-            scores["auxiliary_logits"] = head(name="auxiliary")(before, train=train)
+            scores["auxiliary_logits"] = head(name="auxiliary")(previous, train=train)
         shape = (*image.shape[:3], self.num_classes)
         return outputs | {name: resize(x, shape, "linear") for name, x in scores.items()}
 
@@ -245,12 +290,20 @@ class DilatedFCN(nn.Module):
 def convert_classifier(
     variables: Mapping[str, Any], classifier: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """`{fc6 [7, 7, 512, 4096], ...}, {fc6 [7 * 7 * 512, 4096], ...} -> {fc6 [7, 7, 512, 4096], ...}`.
+    """Initializes an FCN from a trained classifier: fc6 and fc7 become convolutions.
 
-    An FCN's variables, out of its own and those of a classifier, VGG or AlexNet, as loaded: its
-    stages, and fc6 and fc7 as convolutions, which compute the same where they lie on the map that
-    the dense layers read. The score layers stay the FCN's, the classifier's head has no use.
-    ValueError where the two are not of one architecture.
+    The convolutions compute the same where they cover the map that the dense layers read. The score
+    layers stay the FCN's, and the classifier's head is dropped.
+
+    Args:
+        variables: variables of the FCN.
+        classifier: variables of a VGG or an AlexNet, as loaded.
+
+    Returns:
+        Variables of the FCN with the classifier's weights.
+
+    Raises:
+        ValueError: if the architectures differ.
 
     Source: Shelhamer, Long, Darrell 2016, section 4.1, figure 2; transplant of their surgery.py.
 
@@ -264,34 +317,32 @@ def convert_classifier(
     >>> convert_classifier(fresh, of_classifier)["params"]["fc6"]["kernel"].shape
     (7, 7, 2, 3)
     """
-    given: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(dict(classifier))
-    made: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(dict(variables))
-    places = {}  # of the classifier's, by ours
-    for path in made:
+    source: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(dict(classifier))
+    converted: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(dict(variables))
+    source_paths = {}  # path in the classifier by path in the FCN
+    for path in converted:
         if path[1] in ("backbone", "fc6", "fc7"):
-            places[path] = (path[0], *path[2:]) if path[1] == "backbone" else path
-    over = {path for path in given if path[1] != "head"} ^ set(places.values())
-    over |= {
-        place
-        for path, place in places.items()
-        if place in given and given[place].size != made[path].size
+            source_paths[path] = (path[0], *path[2:]) if path[1] == "backbone" else path
+    extra = {path for path in source if path[1] != "head"} ^ set(source_paths.values())
+    extra |= {
+        source_path
+        for path, source_path in source_paths.items()
+        if source_path in source and source[source_path].size != converted[path].size
     }
-    if over:
-        names = ", ".join(sorted("/".join(path) for path in over))
-        raise ValueError(f"the classifier is not the FCN's: expected the same tensors, but {names}")
-    for path, place in places.items():
-        made[path] = given[place].reshape(made[path].shape)
-    return traverse_util.unflatten_dict(made)
+    if extra:
+        names = ", ".join(sorted("/".join(path) for path in extra))
+        raise ValueError(f"expected a classifier with the tensors of the FCN, but {names}")
+    for path, source_path in source_paths.items():
+        converted[path] = source[source_path].reshape(converted[path].shape)
+    return traverse_util.unflatten_dict(converted)
 
-
-IMAGENET_NORM = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 CARD = dict(
     module=FCN,
     task="segmentation",
     input=(500, 500, 3),
     paper="Shelhamer, Long, Darrell 2016, Fully Convolutional Networks for Semantic Segmentation",
-    preprocessing=IMAGENET_NORM,  # of the classifiers that it begins from here; the authors' take the mean alone
+    preprocessing=IMAGENET_NORM,  # as the initial classifiers; the authors subtract the mean alone
 )
 
 RESNET_FIELDS = dict(module=DilatedFCN, input=(520, 520, 3))

@@ -1,4 +1,4 @@
-"""LeNet-5, as published in 1998 and as it is built today."""
+"""LeNet-5, as published in 1998 and as built today."""
 
 import functools
 from typing import final
@@ -15,7 +15,7 @@ from zoo.layers.activation import lookup_activation
 from zoo.layers.initializer import fan_in_uniform, lookup_initializer
 from zoo.ops.pooling import avg_pool
 
-# Table I: which maps of S2 each of the sixteen maps of C3 sees.
+# Table I: the maps of S2 that each of the sixteen maps of C3 is connected to.
 C3_CONNECTIONS = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
@@ -24,7 +24,7 @@ C3_CONNECTIONS = (
 )  # fmt: skip
 
 # Figure 3: the digits 0 to 9 on 7 x 12 pixels, the targets of F6; # is +1, a dot is -1. The bar
-# over 0, 2, 4 and 5 is the figure's.
+# over 0, 2, 4 and 5 is in the figure.
 DIGIT_BITMAPS = """
 .#####. ...##.. .#####. ####### .#####. .#####. ..####. ####### .#####. .#####.
 ....... ..###.. ....... .....## ....... ....... .##.... .....## ##...## ##..###
@@ -42,9 +42,12 @@ DIGIT_BITMAPS = """
 
 
 def digit_codes() -> np.ndarray:
-    """`-> [10, 84]`, the codes of figure 3, row by row, -1 and +1.
+    """Returns the target codes of figure 3.
 
-    Source: LeCun et al. 1998, figure 3, as public re-implementations read it off the page.
+    Returns:
+        Codes [10, 84], row by row, of -1 and +1.
+
+    Source: LeCun et al. 1998, figure 3, as transcribed in public re-implementations.
 
     >>> digit_codes().shape, digit_codes()[1, :7].tolist()
     ((10, 84), [-1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0])
@@ -56,9 +59,16 @@ def digit_codes() -> np.ndarray:
 
 @final
 class Subsample(nn.Module):
-    """`[B, H, W, C] -> [B, H / 2, W / 2, C]`: each map's 2 x 2 sums, scaled and shifted by weights.
+    """Sum pooling of 2 x 2 with a trainable scale and offset per map.
 
-    Source: LeCun et al. 1998, section II.B, layers S2 and S4; the start is appendix A's, F = 4.
+    Args:
+        x: feature map [B, H, W, C].
+
+    Returns:
+        Feature map [B, H / 2, W / 2, C].
+
+    Source: LeCun et al. 1998, section II.B, layers S2 and S4; the initialization is appendix A's, F
+    = 4.
 
     >>> x = jnp.ones((1, 4, 4, 6))
     >>> y, variables = jax.eval_shape(Subsample().init_with_output, jax.random.key(0), x)
@@ -79,9 +89,15 @@ class Subsample(nn.Module):
 
 @final
 class SparseConv(nn.Module):
-    """`[B, H, W, 6] -> [B, H - 4, W - 4, 16]`: a 5 x 5 convolution along TABLE_I's connections.
+    """A 5 x 5 convolution with the connections of C3_CONNECTIONS.
 
-    The kernel is `[5, 5, 60]`, one slice per connection: 1,500 weights and 16 biases.
+    The kernel is [5, 5, 60], one slice per connection: 1,500 weights and 16 biases.
+
+    Args:
+        x: feature map [B, H, W, 6].
+
+    Returns:
+        Feature map [B, H - 4, W - 4, 16].
 
     Source: LeCun et al. 1998, section II.B, layer C3 and table I.
 
@@ -118,13 +134,27 @@ class SparseConv(nn.Module):
 
 @final
 class LeNet5(nn.Module):
-    """`[B, H, W, 1] -> {stage1, stage2, pooled [B, 84], logits [B, K]}`, H and W at least 32.
+    """LeNet-5.
 
-    The stages are S2 and S4, of stride 2 and 4: this net has no earlier ones. A larger image makes
-    C5 a map, whose mean goes on; at 32 x 32 it is one vector. `sparse` connects C3 by table I,
-    `subsample` gives S2 and S4 weights instead of averaging, `rbf` makes the logits minus the
-    squared distances of F6 to the digits' fixed codes (so softmax's cross-entropy is equation 9
-    with j = 0); it knows ten classes, and another number raises ValueError.
+    The stages are S2 and S4, of stride 2 and 4. A larger image makes C5 a map, which is averaged;
+    at 32 x 32 it is one vector.
+
+    Attributes:
+        sparse: connect C3 by table I.
+        subsample: give S2 and S4 trainable weights instead of averaging.
+        rbf: make the logits minus the squared distances of F6 to the digit codes, so that the
+            softmax cross-entropy is equation 9 with j = 0. It requires ten classes.
+
+    Args:
+        image: images [B, H, W, 1] of at least 32 x 32.
+        train: not used.
+
+    Returns:
+        `stage1`, `stage2`, `pooled` [B, 84] and `logits` [B, K].
+
+    Raises:
+        ValueError: if the image is smaller than 32 x 32, or `rbf` is used with other than ten
+            classes.
 
     Source: LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition, section
     II.B. 60,000 weights with all three, as published; 61,706 with none.
@@ -147,7 +177,7 @@ class LeNet5(nn.Module):
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
         if min(image.shape[1:3]) < 32:
-            raise ValueError(f"LeNet-5 takes images of 32 x 32 or more, got {image.shape}")
+            raise ValueError(f"expected images of at least 32 x 32 for LeNet-5, got {image.shape}")
         act, kernel_init = lookup_activation(self.act), lookup_initializer(self.kernel_init)
         dense = functools.partial(nn.Dense, kernel_init=kernel_init, dtype=self.dtype)
         conv = functools.partial(
@@ -172,9 +202,10 @@ class LeNet5(nn.Module):
         return outputs
 
     def distances(self, code: jax.Array) -> jax.Array:
+        """Returns minus the squared distances [B, 10] of the code to the digit codes."""
         if self.num_classes != 10:
             raise ValueError(
-                f"rbf has codes for 10 classes, got num_classes={self.num_classes}: take rbf=False"
+                f"expected num_classes=10 with rbf, got {self.num_classes}; use rbf=False"
             )
         return jnp.square(code[:, None] - digit_codes()[None]).sum(-1)
 
@@ -196,7 +227,7 @@ VARIANTS = {  # fields of LeNet5; parameters
         act="scaled_tanh",
         kernel_init="fan_in_uniform",
         card=dict(
-            # section II.B: the paper is -0.1, the ink 1.175
+            # section II.B: background -0.1, ink 1.175
             preprocessing=dict(mean=(0.1 / 1.275,), std=(1 / 1.275,)),
             reported="MNIST test error 0.95 %, 0.8 % with distortions",
         ),

@@ -1,4 +1,4 @@
-"""MobileNet, of depthwise separable convolutions."""
+"""MobileNet v1: depthwise separable convolutions."""
 
 import functools
 from collections.abc import Callable
@@ -15,15 +15,23 @@ from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import lookup_initializer
 from zoo.layers.make_divisible import make_divisible
 
-# Table 1: blocks and channels of the stages of stride 2, 4, 8, 16 and 32.
+# Table 1: (blocks, channels) of the stages of stride 2, 4, 8, 16 and 32.
 STAGES = ((1, 64), (2, 128), (2, 256), (6, 512), (2, 1024))
 
 
 @final
 class Separable(nn.Module):
-    """A 3 x 3 on each channel, then a 1 x 1: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
+    """Depthwise separable convolution: 3 x 3 per channel, then 1 x 1.
 
-    `conv` is ConvNorm with what all blocks share.
+    Attributes:
+        conv: constructor of ConvNorm with the shared fields.
+
+    Args:
+        x: feature map [B, H, W, C].
+        train: use batch statistics.
+
+    Returns:
+        Feature map [B, H / stride, W / stride, width].
 
     Source: Howard et al. 2017, MobileNets, figure 3.
 
@@ -46,15 +54,24 @@ class Separable(nn.Module):
 
 @final
 class MobileNetV1(nn.Module):
-    """`[B, H, W, C] -> {stage1 ... stage4, pooled [B, D], logits [B, K]}`, of any image size.
+    """MobileNet v1, for images of any size.
 
-    The stages have stride 4, 8, 16 and 32; `stages` are their (depth, channels), before them that of
-    stride 2. `width` multiplies all channels, which are rounded to multiples of 8; `strides` are those of the stem and of stages 1 to 4, whose product is the last
-    stage's: (1, 1, 2, 2, 2) suits images of 32 x 32. `remat` recomputes a block's maps in the
-    backward pass instead of keeping them.
+    Attributes:
+        stages: (depth, channels) of the stages of stride 2, 4, 8, 16 and 32; the outputs start at
+            stride 4.
+        width: factor on all channels, which are rounded to multiples of 8.
+        strides: strides of the stem and of stages 1 to 4; (1, 1, 2, 2, 2) suits images of 32 x 32.
+        remat: recompute the maps of a block in the backward pass.
+
+    Args:
+        image: images [B, H, W, C].
+        train: use batch statistics and dropout.
+
+    Returns:
+        `stage1` to `stage4` of stride 4 to 32, `pooled` [B, D] and `logits` [B, K].
 
     Source: Howard et al. 2017, MobileNets: Efficient Convolutional Neural Networks for Mobile
-    Vision Applications, table 1; timm's mobilenetv1. ReLU6 and the dropout are of the authors' code
+    Vision Applications, table 1; timm's mobilenetv1. ReLU6 and dropout follow the authors' code
     (TensorFlow's slim), which pads as "SAME" and has an epsilon of 1e-3.
 
     >>> image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)

@@ -1,4 +1,4 @@
-"""MobileNetV2, of inverted residuals with linear bottlenecks."""
+"""MobileNet v2: inverted residuals with linear bottlenecks."""
 
 import functools
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import lookup_initializer
 from zoo.layers.make_divisible import make_divisible
 from zoo.layers.residual import StochasticDepth, drop_rates
+from zoo.preprocess import IMAGENET_NORM
 
 # Table 2: the channels of each block of the stages of stride 2, 4, 8, 16 and 32.
 STAGES = ((16,), (24,) * 2, (32,) * 3, (64,) * 4 + (96,) * 3, (160,) * 3 + (320,))
@@ -22,10 +23,21 @@ STAGES = ((16,), (24,) * 2, (32,) * 3, (64,) * 4 + (96,) * 3, (160,) * 3 + (320,
 
 @final
 class InvertedResidual(nn.Module):
-    """Widens, filters each channel, narrows: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
+    """Inverted residual block: 1 x 1 expansion, depthwise 3 x 3, linear 1 x 1 projection.
 
-    The input is added where it has the output's shape, and for `rate` of the examples alone. `expansion` multiplies the channels in
-    between; at 1 nothing is widened. `conv` is ConvNorm with what all blocks share.
+    The input is added where the shapes agree.
+
+    Attributes:
+        expansion: factor on the channels in between; 1 omits the expansion.
+        conv: constructor of ConvNorm with the shared fields.
+
+    Args:
+        x: feature map [B, H, W, C].
+        rate: stochastic depth rate.
+        train: use batch statistics.
+
+    Returns:
+        Feature map [B, H / stride, W / stride, width].
 
     Source: Sandler et al. 2018, MobileNetV2, section 3.3 and table 1.
 
@@ -55,13 +67,24 @@ class InvertedResidual(nn.Module):
 
 @final
 class MobileNetV2(nn.Module):
-    """`[B, H, W, C] -> {stage1 ... stage4, pooled [B, 1280], logits [B, K]}`, of any image size.
+    """MobileNet v2, for images of any size.
 
-    The stages have stride 4, 8, 16 and 32; `stages` are their blocks' channels, before them those of
-    stride 2. `width` multiplies all channels, which are rounded to multiples of 8; the 1,280 of the
-    last convolution do not shrink with it. `strides` are those of the stem and of stages 1 to 4, whose
-    product is the last stage's: (1, 1, 2, 2, 2) suits images of 32 x 32. `stochastic_depth` is the rate of the last block, to which it grows linearly;
-    `dropout` is before the head. `remat` recomputes a block's maps in the backward pass instead of keeping them.
+    Attributes:
+        stages: channels of the blocks of the stages of stride 2, 4, 8, 16 and 32; the outputs start
+            at stride 4.
+        width: factor on all channels, which are rounded to multiples of 8; the 1,280 channels of
+            the last convolution do not shrink.
+        strides: strides of the stem and of stages 1 to 4; (1, 1, 2, 2, 2) suits images of 32 x 32.
+        dropout: dropout rate before the head.
+        stochastic_depth: rate of the last block; it grows linearly with depth.
+        remat: recompute the maps of a block in the backward pass.
+
+    Args:
+        image: images [B, H, W, C].
+        train: use batch statistics, dropout and stochastic depth.
+
+    Returns:
+        `stage1` to `stage4` of stride 4 to 32, `pooled` [B, 1280] and `logits` [B, K].
 
     Source: Sandler et al. 2018, MobileNetV2: Inverted Residuals and Linear Bottlenecks, table 2;
     torchvision's mobilenet_v2 and timm's mobilenetv2, which compute the same.
@@ -141,7 +164,7 @@ CARD = dict(
     task="classification",
     input=(224, 224, 3),
     paper="Sandler et al. 2018, MobileNetV2: Inverted Residuals and Linear Bottlenecks",
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
+    preprocessing=dict(**IMAGENET_NORM, crop=0.875),
 )
 
 VARIANTS = {  # fields of MobileNetV2; parameters

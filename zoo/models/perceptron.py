@@ -1,4 +1,4 @@
-"""Perceptron, softmax regression and multi-layer perceptron: dense layers on the pixels."""
+"""Perceptron, softmax regression and multi-layer perceptron on flattened pixels."""
 
 from typing import final
 
@@ -56,10 +56,16 @@ class Perceptron(nn.Module):
 
 
 def perceptron_rate(step: jax.typing.ArrayLike) -> jax.Array:
-    """`[] -> []`: the learning rate 1000 / (1000 + t) of step t = 0, 1, 2 ...
+    """Returns the learning rate 1000 / (1000 + t) of step t = 0, 1, 2, ...
 
-    Source: Russell & Norvig, Artificial Intelligence: A Modern Approach, 3rd edition,
-    section 18.6.3.
+    Args:
+        step: step t [].
+
+    Returns:
+        Learning rate [].
+
+    Source: Russell & Norvig, Artificial Intelligence: A Modern Approach, 3rd edition, section
+    18.6.3.
 
     >>> float(perceptron_rate(1000))
     0.5
@@ -68,15 +74,23 @@ def perceptron_rate(step: jax.typing.ArrayLike) -> jax.Array:
 
 
 def perceptron_update(params: dict, image: jax.Array, label: jax.Array, *, rate: jax.Array) -> dict:
-    """`params, [B, H, W, C], [B] -> params`: w + a (y - y') x, summed over the examples.
+    """Applies the perceptron rule w + a (y - y') x, summed over the examples.
 
-    y' is the perceptron's own answer, y the label's, both 0 or 1 per unit: with one unit whether
-    its logit is at least 0, with more the one of the largest logit. `params` are those of
-    Perceptron without hidden layers; a right answer changes nothing. The gradient way beside it is
-    the loss max(0, -margin): its step is this one.
+    y' is the prediction and y the label, both 0 or 1 per unit. With one unit the prediction is
+    whether its logit is at least 0, with more it is the unit of the largest logit. A correct
+    prediction changes nothing. The rule equals a gradient step on the loss max(0, -margin).
 
-    Source: Rosenblatt 1958; Russell & Norvig, 3rd edition, section 18.6.3, equation 18.7; for more
-    units than one Duda & Hart 1973, section 5.12 (Kesler's construction).
+    Args:
+        params: parameters of a Perceptron without hidden layers.
+        image: images [B, H, W, C].
+        label: class indices [B].
+        rate: learning rate [].
+
+    Returns:
+        Updated parameters.
+
+    Source: Rosenblatt 1958; Russell & Norvig, 3rd edition, section 18.6.3, equation 18.7; for
+    several units Duda & Hart 1973, section 5.12 (Kesler's construction).
 
     >>> zeros = {"output": {"kernel": jnp.zeros((2, 1)), "bias": jnp.zeros(1)}}
     >>> image = jnp.array([3.0, 4.0]).reshape(1, 1, 2, 1)

@@ -1,4 +1,4 @@
-"""ResNet with norm and activation before each convolution, for CIFAR: up to 1001 layers."""
+"""Pre-activation ResNet for CIFAR, with up to 1001 layers."""
 
 import functools
 from collections.abc import Callable
@@ -16,11 +16,19 @@ from zoo.layers.initializer import lookup_initializer
 from zoo.layers.norm import create_norm
 from zoo.layers.residual import StochasticDepth, apply_stage, drop_rates, pad_skip
 from zoo.lookup import lookup
+from zoo.preprocess import IMAGENET_NORM
 
 
 @final
 class NormAct(nn.Module):
-    """`[B, H, W, C] -> [B, H, W, C]`: norm and activation, which come before a convolution here.
+    """Norm and activation that precede a convolution.
+
+    Args:
+        x: feature map [B, H, W, C].
+        train: use batch statistics.
+
+    Returns:
+        Feature map [B, H, W, C].
 
     Source: He et al. 2016, Identity Mappings in Deep Residual Networks, section 4.1.
 
@@ -42,16 +50,28 @@ class NormAct(nn.Module):
 
 @final
 class PreactBlock(nn.Module):
-    """3x3, 3x3, or 1x1, 3x3, 1x1, and a skip: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
+    """Pre-activation residual block: 3x3, 3x3 or 1x1, 3x3, 1x1, plus a skip connection.
 
-    With `inner` channels it is a bottleneck, whose stride is the first 1x1's. Where `shared`, the
-    skip starts behind the first norm and activation, else before them. Where shapes differ it is a
-    1x1 convolution (option B), or, with `pad`, every so many pixels padded by channels of zeros
-    (option A). `before` makes the first norm and activation; `conv` a convolution with those of
-    the next one.
+    Where the shapes differ the skip is a 1x1 convolution (option B) or subsampled pixels with
+    padded channels (option A).
 
-    Source: He et al. 2016, Identity Mappings in Deep Residual Networks, figure 1b and appendix;
-    the authors' resnet-pre-act.lua.
+    Attributes:
+        inner: channels of the bottleneck, whose stride is on the first 1x1; None for two 3x3.
+        shared: start the skip after the first norm and activation instead of before.
+        pad: use option A.
+        conv: constructor of a convolution with the next norm and activation.
+        before: constructor of the first norm and activation.
+
+    Args:
+        x: feature map [B, H, W, C].
+        rate: stochastic depth rate.
+        train: use batch statistics.
+
+    Returns:
+        Feature map [B, H / stride, W / stride, width].
+
+    Source: He et al. 2016, Identity Mappings in Deep Residual Networks, figure 1b and appendix; the
+    authors' resnet-pre-act.lua.
 
     >>> block, x = PreactBlock(64, inner=16, shared=True), jnp.ones((1, 8, 8, 16))
     >>> y, variables = block.init_with_output(jax.random.key(0), x, train=False)
@@ -86,15 +106,22 @@ class PreactBlock(nn.Module):
 
 @final
 class PreactResNet(nn.Module):
-    """`[B, H, W, C] -> {stage1, stage2, stage3, pooled [B, D], logits [B, K]}`, any size of image.
+    """Pre-activation ResNet, for images of any size.
 
-    The stages, of stride 1, 2 and 4, have `width` channels and twice as many in each next;
-    bottlenecks give four times as many. They are sums, which one more norm and activation makes
-    ready for `pooled`. The first block of each stage shares its first norm and activation with its
-    skip. The other fields are ResNet's.
+    The stages have stride 1, 2 and 4 and `width`, 2 `width` and 4 `width` channels, four times as
+    many with bottlenecks. They are sums; one more norm and activation precedes `pooled`. The first
+    block of each stage shares its first norm and activation with its skip. The other fields are
+    those of `ResNet`.
+
+    Args:
+        image: images [B, H, W, C].
+        train: use batch statistics, dropout and stochastic depth.
+
+    Returns:
+        `stage1` to `stage3`, `pooled` [B, D] and `logits` [B, K].
 
     Source: He et al. 2016, Identity Mappings in Deep Residual Networks; the authors'
-    resnet-pre-act.lua, where the stride is the first 1x1's and skips have no norm.
+    resnet-pre-act.lua, with the stride on the first 1x1 and skips without norm.
 
     >>> model = PreactResNet((1, 1, 1), block="bottleneck")
     >>> image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
@@ -175,7 +202,7 @@ CARD = dict(
     task="classification",
     input=(32, 32, 3),
     paper="He, Zhang, Ren, Sun 2016, Identity Mappings in Deep Residual Networks",
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    preprocessing=IMAGENET_NORM,
 )
 
 VARIANTS = {  # fields of PreactResNet; parameters

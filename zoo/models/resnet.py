@@ -1,4 +1,4 @@
-"""ResNet for ImageNet and for CIFAR, wide ResNet and ResNeXt."""
+"""ResNet for ImageNet and CIFAR, wide ResNet and ResNeXt."""
 
 import functools
 from collections.abc import Callable
@@ -16,15 +16,29 @@ from zoo.layers.initializer import lookup_initializer
 from zoo.layers.residual import StochasticDepth, apply_stage, drop_rates, pad_skip
 from zoo.lookup import lookup
 from zoo.ops.pooling import max_pool
+from zoo.preprocess import IMAGENET_NORM
 
 
 @final
 class Basic(nn.Module):
-    """3x3, 3x3 and a skip: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
+    """Basic residual block: two 3x3 convolutions plus a skip connection.
 
-    Where the shapes differ the skip is a 1x1 convolution (option B), or, with `pad`, every so many
-    pixels padded by channels of zeros (option A), which has no weights. `dilation` is that of either
-    3x3. `conv` makes the ConvNorms; `zero_init` lets the second norm's scale begin at 0, so that the block begins as its skip.
+    Where the shapes differ the skip is a 1x1 convolution (option B) or subsampled pixels with
+    padded channels (option A).
+
+    Attributes:
+        pad: use option A, which has no parameters.
+        dilation: dilation of the two 3x3 convolutions.
+        zero_init: start the scale of the second norm at 0, so that the block starts as its skip.
+        conv: constructor of ConvNorm with the shared fields.
+
+    Args:
+        x: feature map [B, H, W, C].
+        rate: stochastic depth rate.
+        train: use batch statistics.
+
+    Returns:
+        Feature map [B, H / stride, W / stride, width].
 
     Source: He et al. 2016, Deep Residual Learning, figure 5 left and section 3.3.
 
@@ -58,11 +72,22 @@ class Basic(nn.Module):
 
 @final
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 and a skip: `[B, H, W, C] -> [B, H / stride, W / stride, width]`.
+    """Bottleneck residual block: 1x1, 3x3 and 1x1 convolutions plus a skip connection.
 
-    The 3x3 works on `inner` channels in `groups`. The stride is the 3x3's, as in torchvision
-    ("v1.5"); with `stride_first` the first 1x1's, as published. The 3x3's dilation is the first of
-    `dilation`. The other fields are Basic's.
+    Attributes:
+        inner: channels of the 3x3 convolution.
+        groups: groups of the 3x3 convolution.
+        stride_first: put the stride on the first 1x1, as published; otherwise it is on the 3x3, as
+            in torchvision ("v1.5").
+        dilation: the first entry is the dilation of the 3x3.
+
+    Args:
+        x: feature map [B, H, W, C].
+        rate: stochastic depth rate.
+        train: use batch statistics.
+
+    Returns:
+        Feature map [B, H / stride, W / stride, width].
 
     Source: He et al. 2016, Deep Residual Learning, figure 5 right; the groups are Xie et al. 2017,
     Aggregated Residual Transformations, figure 3c.
@@ -100,16 +125,33 @@ class Bottleneck(nn.Module):
 
 @final
 class ResNet(nn.Module):
-    """`[B, H, W, C] -> {stage1 ... stageN, pooled [B, D], logits [B, K]}`, images of any size.
+    """ResNet, for images of any size.
 
-    A stage for each of `depths`, of `width` channels and twice as many in each next; bottlenecks
-    give four times as many. The stem is 7x7 of stride 2 and a max-pooling ("imagenet": stages of
-    stride 4, 8, ...) or one 3x3 ("cifar": 1, 2, ...). `width_per_group` is the inner width of each
-    of `groups` where the stage has 64. From `output_stride` on, 8 say, stages dilate their 3x3s twice
-    as much instead of halving the map; a stage's first convolution is the one before's still.
-    `stochastic_depth` is the rate of the last block, to which
-    it grows linearly; `dropout` is before the head. `scan` and `remat` are `apply_stage`'s. For the
-    other fields see Basic and Bottleneck.
+    Attributes:
+        depths: number of blocks of each stage. Stages have `width`, 2 `width`, 4 `width`, ...
+            channels, four times as many with bottlenecks.
+        block: "basic" or "bottleneck".
+        groups: groups of the 3x3 convolutions.
+        width_per_group: inner channels per group where the stage has 64.
+        stem: "imagenet" is a 7x7 convolution of stride 2 and a max-pooling (stages of stride 4, 8,
+            ...); "cifar" is one 3x3 convolution (stages of stride 1, 2, ...).
+        shortcut: "A" or "B", see `Basic`.
+        output_stride: from this stride on, stages double the dilation instead of halving the map;
+            the first convolution of a stage keeps the previous dilation.
+        stochastic_depth: rate of the last block; it grows linearly with depth.
+        dropout: dropout rate before the head.
+        remat: see `zoo.layers.residual.apply_stage`.
+        scan: see `zoo.layers.residual.apply_stage`.
+
+    Args:
+        image: images [B, H, W, C].
+        train: use batch statistics, dropout and stochastic depth.
+
+    Returns:
+        `stage1` ... `stageN`, `pooled` [B, D] and `logits` [B, K].
+
+    Raises:
+        ValueError: if `output_stride` is not possible.
 
     Source: He et al. 2016, Deep Residual Learning for Image Recognition, table 1 and section 4.2;
     torchvision's resnet, which computes the same; Chen et al. 2017, Rethinking Atrous Convolution,
@@ -156,19 +198,19 @@ class ResNet(nn.Module):
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
-        large = lookup({"imagenet": True, "cifar": False}, self.stem, kind="stem")
-        stem = conv(self.width, 7 if large else 3, 2 if large else 1, name="stem")
+        is_imagenet = lookup({"imagenet": True, "cifar": False}, self.stem, kind="stem")
+        stem = conv(self.width, 7 if is_imagenet else 3, 2 if is_imagenet else 1, name="stem")
         x = stem(image, train=train)
-        if large:
+        if is_imagenet:
             padding: Any = [(1, 1), (1, 1)] if self.padding == "torch" else self.padding
             x = max_pool(x, (3, 3), (2, 2), padding)
         outputs = {}
-        steps = self.steps(4 if large else 1)
+        steps = self.steps(4 if is_imagenet else 1)
         for k, rates in enumerate(drop_rates(self.stochastic_depth, self.depths)):
             block = self.block_of(self.width * 2**k, conv)
-            stride, before, dilation = steps[k]
+            stride, previous_dilation, dilation = steps[k]
             x = apply_stage(
-                functools.partial(block, stride=stride, dilation=(before, dilation)),
+                functools.partial(block, stride=stride, dilation=(previous_dilation, dilation)),
                 functools.partial(block, dilation=(dilation, dilation)),
                 x,
                 name=f"stage{k + 1}",
@@ -189,7 +231,7 @@ class ResNet(nn.Module):
         return outputs
 
     def steps(self, stride: int) -> list[tuple[int, int, int]]:
-        """Stride of the stem to each stage's stride, dilation before it and dilation."""
+        """Returns (stride, previous dilation, dilation) of each stage."""
         steps, dilation = [], 1
         for k in range(len(self.depths)):
             step = 2 if k else 1
@@ -201,13 +243,13 @@ class ResNet(nn.Module):
                 dilation *= step
         if self.output_stride not in (None, stride):
             raise ValueError(
-                f"output_stride is None or a power of 2 from the stem's stride to the last stage's, "
-                f"got {self.output_stride}"
+                f"expected output_stride None or a power of 2 from the stem's stride to the last "
+                f"stage's, got {self.output_stride}"
             )
         return steps
 
     def block_of(self, width: int, conv: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-        """The blocks of a stage, short of their stride and name."""
+        """Returns the constructor of a stage's blocks, without stride and name."""
         pad = lookup({"A": True, "B": False}, self.shortcut, kind="shortcut")
         fields = dict(zero_init=self.zero_init, conv=conv, act=lookup_activation(self.act))
         basic = functools.partial(Basic, width, pad=pad, **fields)
@@ -221,8 +263,6 @@ class ResNet(nn.Module):
         )
         return lookup({"basic": basic, "bottleneck": bottleneck}, self.block, kind="block")
 
-
-IMAGENET_NORM = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 CARD = dict(
     module=ResNet,

@@ -1,4 +1,4 @@
-"""ResNet of 18 layers for clips: 3-D, mixed and (2+1)-D convolutions."""
+"""ResNets for clips with 3-D, mixed and (2+1)-D convolutions."""
 
 import functools
 from collections.abc import Callable
@@ -21,10 +21,20 @@ KINDS: dict[str, Any] = dict.fromkeys(("3d", "2d", "2plus1d"))
 
 @final
 class Convolution(nn.Module):
-    """`[B, T, H, W, C] -> [B, T / stride, H / stride, W / stride, width]`, of 3x3 or 3x3x3, and norm.
+    """Convolution over space and time with norm.
 
-    `kind` "3d" is one 3x3x3; "2d" one 1x3x3, which leaves the frames as many as they are; "2plus1d"
-    a 1x3x3 to `middle` channels and a 3x1x1 from them, each with its norm. `conv` makes the ConvNorms.
+    Attributes:
+        kind: "3d" is one 3x3x3; "2d" one 1x3x3, which keeps the number of frames; "2plus1d" a 1x3x3
+            to `middle` channels and a 3x1x1, each with a norm.
+        middle: channels between the two convolutions of "2plus1d".
+        conv: constructor of ConvNorm with the shared fields.
+
+    Args:
+        x: feature map [B, T, H, W, C].
+        train: use batch statistics.
+
+    Returns:
+        Feature map [B, T / stride, H / stride, W / stride, width].
 
     Source: Tran et al. 2018, A Closer Look at Spatiotemporal Convolutions for Action Recognition,
     figure 1 a, d and e.
@@ -60,10 +70,18 @@ class Convolution(nn.Module):
 
 @final
 class Block(nn.Module):
-    """Two convolutions of a kind and a skip: `[B, T, H, W, C] -> [B, T / s, H / s, W / s, width]`.
+    """Residual block of two convolutions of one kind.
 
-    Of kind "2d" the frames stay as many. A (2+1)-D one has as many weights as the 3-D one that takes
-    C channels, in its second convolution, too.
+    Kind "2d" keeps the number of frames. In a (2+1)-D block the second convolution also has as many
+    parameters as the 3-D one with the input's C channels.
+
+    Args:
+        x: feature map [B, T, H, W, C].
+        rate: not used; `apply_stage` passes it.
+        train: use batch statistics.
+
+    Returns:
+        Feature map [B, T / s, H / s, W / s, width].
 
     Source: Tran et al. 2018, sections 3.4 and 3.5; torchvision's BasicBlock of models.video.
 
@@ -83,7 +101,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rate: float | jax.Array = 0.0, *, train: bool) -> jax.Array:
-        del rate  # of stochastic depth, which `stage` gives every block
+        del rate  # apply_stage passes the stochastic depth rate to every block
         inputs = x.shape[-1]
         middle = 27 * inputs * self.width // (9 * inputs + 3 * self.width)
         convolution = functools.partial(
@@ -99,13 +117,28 @@ class Block(nn.Module):
 
 @final
 class ResNet3D(nn.Module):
-    """`[B, T, H, W, C] -> {stage1 ... stageN, pooled [B, D], logits [B, K]}`, clips of any size.
+    """ResNet for clips of any size.
 
-    A stage for each of `depths`, of `width` channels and twice as many in each next, its
-    convolutions of the kind that `kinds` says (see Convolution): from the second on "3d" and
-    "2plus1d" halve the frames, too. The stem is 3x7x7 of stride (1, `stem_stride`, `stem_stride`),
-    with `factored_stem` a 1x7x7 and a 3x1x1. `dropout` is before the head; `remat` keeps only the
-    blocks' inputs for the gradient. `num_classes=0` leaves the head out.
+    Attributes:
+        depths: number of blocks of each stage. Stages have `width`, 2 `width`, 4 `width`, ...
+            channels.
+        kinds: kind of convolution of each stage, see `Convolution`. From the second stage on "3d"
+            and "2plus1d" also halve the frames.
+        factored_stem: use a 1x7x7 and a 3x1x1 stem instead of 3x7x7.
+        stem_stride: spatial stride of the stem.
+        num_classes: number of classes; 0 removes the head.
+        dropout: dropout rate before the head.
+        remat: keep only the inputs of the blocks for the gradient.
+
+    Args:
+        video: clips [B, T, H, W, C].
+        train: use batch statistics and dropout.
+
+    Returns:
+        `stage1` ... `stageN`, `pooled` [B, D] and `logits` [B, K].
+
+    Raises:
+        ValueError: if `kinds` and `depths` differ in length.
 
     Source: Tran et al. 2018, A Closer Look at Spatiotemporal Convolutions for Action Recognition,
     table 1; torchvision's models.video, which computes the same (the paper's mixed net has two
@@ -136,7 +169,9 @@ class ResNet3D(nn.Module):
     def __call__(self, video: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(video, 5)
         if len(self.kinds) != len(self.depths):
-            raise ValueError(f"kinds {self.kinds} are not one for each of depths {self.depths}")
+            raise ValueError(
+                f"expected one kind for each of the depths {self.depths}, got {self.kinds}"
+            )
         conv = functools.partial(
             ConvNorm,
             act=lookup_activation(self.act),
@@ -170,10 +205,11 @@ class ResNet3D(nn.Module):
         return outputs
 
     def stem(self, x: jax.Array, conv: Callable[..., nn.Module], *, train: bool) -> jax.Array:
+        """Applies the stem."""
         stride = (1, self.stem_stride, self.stem_stride)
         if not self.factored_stem:
             return conv(self.width, (3, 7, 7), stride, name="stem")(x, train=train)
-        middle = 45 * self.width // 64  # the authors' 45, for other widths as many for each
+        middle = 45 * self.width // 64  # the authors' 45, scaled with the width
         x = conv(middle, (1, 7, 7), stride, name="stem_spatial")(x, train=train)
         return conv(self.width, (3, 1, 1), name="stem_temporal")(x, train=train)
 
@@ -183,7 +219,7 @@ CARD = dict(
     task="video",
     input=(16, 112, 112, 3),
     paper="Tran et al. 2018, A Closer Look at Spatiotemporal Convolutions for Action Recognition",
-    # 15 frames a second; torchvision resizes to 128 x 171 whatever the aspect
+    # 15 frames a second; torchvision resizes to 128 x 171 and ignores the aspect ratio
     preprocessing=dict(
         mean=(0.43216, 0.394666, 0.37645),
         std=(0.22803, 0.22145, 0.216989),

@@ -1,4 +1,4 @@
-"""SlowFast: two pathways over one clip, at a low and at a high frame rate; and the Slow one alone."""
+"""SlowFast: two pathways over one clip at a low and a high frame rate; and Slow alone."""
 
 import functools
 from collections.abc import Callable
@@ -19,11 +19,21 @@ from zoo.ops.pooling import max_pool
 
 
 def slow_frames(frames: int, alpha: int) -> list[int]:
-    """Frames of the clip `[T] -> [T / alpha]` that the Slow pathway sees: even, the ends among them.
+    """Returns the evenly spaced frames of the Slow pathway, including both ends.
 
-    Of 32 by 4 they are 4 or 5 apart, not every fourth. ValueError where alpha does not divide T.
+    With 32 frames and alpha 4 they are 4 or 5 apart, not every fourth.
 
-    Source: PySlowFast's pack_pathway_output, a linspace cut down to whole numbers.
+    Args:
+        frames: number of frames T of the clip.
+        alpha: ratio of the frame rates.
+
+    Returns:
+        T / alpha frame indices.
+
+    Raises:
+        ValueError: if alpha does not divide T.
+
+    Source: PySlowFast's pack_pathway_output, a linspace truncated to whole numbers.
 
     >>> slow_frames(32, 4)
     [0, 4, 8, 13, 17, 22, 26, 31]
@@ -35,9 +45,19 @@ def slow_frames(frames: int, alpha: int) -> list[int]:
 
 @final
 class Bottleneck(nn.Module):
-    """t x 1x1, 1x3x3, 1x1x1 and a skip: `[B, T, H, W, C] -> [B, T, H / stride, W / stride, 4 inner]`.
+    """Bottleneck block for clips: t x 1x1, 1x3x3 and 1x1x1 convolutions plus a skip connection.
 
-    `frames` is t, of the first convolution. `zero_init` lets the block begin as its skip.
+    Attributes:
+        frames: extent t of the first convolution along time.
+        zero_init: start the block as its skip.
+
+    Args:
+        x: feature map [B, T, H, W, C].
+        rate: not used; `apply_stage` passes it.
+        train: use batch statistics.
+
+    Returns:
+        Feature map [B, T, H / stride, W / stride, 4 * inner].
 
     Source: Feichtenhofer et al. 2019, SlowFast Networks for Video Recognition, table 1.
 
@@ -58,7 +78,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rate: float | jax.Array = 0.0, *, train: bool) -> jax.Array:
-        del rate  # of stochastic depth, which `stage` gives every block
+        del rate  # apply_stage passes the stochastic depth rate to every block
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
         width, steps = 4 * self.inner, (1, self.stride, self.stride)
         y = self.conv(self.inner, (self.frames, 1, 1), name="reduce")(x, train=train)
@@ -73,7 +93,15 @@ class Bottleneck(nn.Module):
 def apply_stem(
     model: "Slow | SlowFast", x: jax.Array, conv: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
-    """`[B, T, H, W, C] -> [B, T, h, w, D]`: a stem, and the max-pooling where the model has one.
+    """Applies a stem and, where the model has one, the max-pooling.
+
+    Args:
+        model: a Slow or SlowFast model.
+        x: clip [B, T, H, W, C].
+        conv: the convolution of the stem.
+
+    Returns:
+        Feature map [B, T, h, w, D].
 
     Source: Feichtenhofer et al. 2019, table 1, conv1 and pool1.
 
@@ -88,9 +116,13 @@ def apply_stem(
 
 
 def conv_factory(model: "Slow | SlowFast") -> Callable[..., nn.Module]:
-    """A model's fields to what makes its ConvNorms, `[B, T, H, W, C] -> [B, t, h, w, D]` each.
+    """Returns a constructor of ConvNorm with the fields of a model.
 
-    Source: the fields of zoo.layers.conv_norm.ConvNorm.
+    Args:
+        model: a Slow or SlowFast model.
+
+    Returns:
+        The constructor.
 
     >>> conv_factory(Slow((1,), frames=(1,), norm="group"))(8).norm
     'group'
@@ -106,7 +138,15 @@ def conv_factory(model: "Slow | SlowFast") -> Callable[..., nn.Module]:
 
 
 def classify(model: "Slow | SlowFast", x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-    """`[B, D] -> {pooled [B, D], logits [B, K]}`, inside a compact method; no logits where K is 0.
+    """Applies dropout and the head, inside a compact method.
+
+    Args:
+        model: a Slow or SlowFast model.
+        x: pooled features [B, D].
+        train: apply dropout.
+
+    Returns:
+        `pooled` [B, D] and, unless there are no classes, `logits` [B, K].
 
     Source: Feichtenhofer et al. 2019, section 3.4.
 
@@ -125,11 +165,20 @@ def classify(model: "Slow | SlowFast", x: jax.Array, *, train: bool) -> dict[str
 
 @final
 class Slow(nn.Module):
-    """`[B, T, H, W, C] -> {stage1 ... stageN, pooled [B, D], logits [B, K]}`, clips of any size.
+    """The Slow pathway alone: a ResNet for clips that keeps all frames.
 
-    A ResNet of bottlenecks whose stem is 1x7x7 and whose blocks begin with convolutions over as many
-    `frames` as their stage is told here; frames are never skipped. The layers are called as ResNet's,
-    so that zoo.weights.inflate makes its weights out of that one's. The other fields are SlowFast's.
+    The layers have the names of ResNet's, so `zoo.weights.inflate` converts its weights. The other
+    fields are those of `SlowFast`.
+
+    Attributes:
+        frames: extent along time of the first convolution of the blocks of each stage.
+
+    Args:
+        video: clips [B, T, H, W, C].
+        train: use batch statistics and dropout.
+
+    Returns:
+        `stage1` ... `stageN`, `pooled` [B, D] and `logits` [B, K].
 
     Source: Feichtenhofer et al. 2019, SlowFast Networks for Video Recognition, section 4.1;
     pytorchvideo's slow_r50, which computes the same.
@@ -187,20 +236,39 @@ class Slow(nn.Module):
 
 @final
 class SlowFast(nn.Module):
-    """`[B, T, H, W, C] -> {slow_stage1, fast_stage1, ..., pooled [B, D], logits [B, K]}`.
+    """SlowFast video classifier.
 
-    The Fast pathway sees all T frames, a multiple of `alpha`, the Slow one T / alpha of them (see
-    slow_frames), on `width` channels where the Fast one has width / `beta`. After the stem and every
-    stage but the last a convolution over `lateral` frames, of stride alpha, takes the Fast maps to
-    twice their channels, which the Slow ones get besides; a stage's output is without them.
-    `slow_frames` and `fast_frames` are the frames that the blocks of each stage begin with.
-    `stem_stride` and `stem_pool` are for small frames: 2 and True let the first stage have a quarter
-    of the sides. `zero_init` lets blocks begin as their skips; `remat` keeps only the blocks' inputs
-    for the gradient. Dropout is before the head, which `num_classes=0` leaves out. ValueError where
-    alpha does not divide T, or beta the width.
+    The Fast pathway uses all T frames, the Slow pathway T / alpha of them (see `slow_frames`).
+    After the stem and every stage but the last, a lateral convolution of stride alpha along time
+    doubles the channels of the Fast maps, and the result is concatenated to the Slow maps; a
+    stage's output is without them.
 
-    Source: Feichtenhofer et al. 2019, SlowFast Networks for Video Recognition, section 3 and table 1;
-    PySlowFast, and pytorchvideo, which computes the same.
+    Attributes:
+        width: channels of the Slow pathway's first stage.
+        alpha: ratio of the frame rates; it divides T.
+        beta: inverse ratio of the channels; it divides `width`.
+        lateral: extent of the lateral convolutions along time.
+        slow_frames: extent along time of the first convolution of the Slow blocks of each stage.
+        fast_frames: the same for the Fast blocks.
+        stem_stride: spatial stride of the stem; 1 for small frames.
+        stem_pool: pool after the stem; False for small frames.
+        num_classes: number of classes; 0 removes the head.
+        zero_init: start the blocks as their skips.
+        dropout: dropout rate before the head.
+        remat: keep only the inputs of the blocks for the gradient.
+
+    Args:
+        video: clips [B, T, H, W, C].
+        train: use batch statistics and dropout.
+
+    Returns:
+        `slow_stage1`, `fast_stage1`, ..., `pooled` [B, D] and `logits` [B, K].
+
+    Raises:
+        ValueError: if alpha does not divide T, or beta does not divide the width.
+
+    Source: Feichtenhofer et al. 2019, SlowFast Networks for Video Recognition, section 3 and table
+    1; PySlowFast, and pytorchvideo, which computes the same.
 
     >>> clip = jax.ShapeDtypeStruct((1, 8, 64, 64, 3), jnp.float32)
     >>> model = SlowFast((1, 1), width=16, slow_frames=(1, 3), fast_frames=(3, 3), num_classes=5)
@@ -232,25 +300,27 @@ class SlowFast(nn.Module):
     def __call__(self, video: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(video, 5)
         if self.width % self.beta:
-            raise ValueError(f"beta={self.beta} does not divide width={self.width}")
+            raise ValueError(f"expected a width that beta={self.beta} divides, got {self.width}")
         conv, outputs = conv_factory(self), {}
         steps = (1, self.stem_stride, self.stem_stride)
         widths = {"slow": self.width, "fast": self.width // self.beta}
-        seen = {
+        slow_input = {
             "slow": video[:, np.array(slow_frames(video.shape[1], self.alpha))],
             "fast": video,
         }
         for path, frames in (("slow", 1), ("fast", 5)):
             stem = conv(widths[path], (frames, 7, 7), steps, name=f"{path}_stem")
-            seen[path] = apply_stem(self, seen[path], functools.partial(stem, train=train))
+            slow_input[path] = apply_stem(
+                self, slow_input[path], functools.partial(stem, train=train)
+            )
         for k, depth in enumerate(self.depths):
             fused = conv(
-                2 * seen["fast"].shape[-1],
+                2 * slow_input["fast"].shape[-1],
                 (self.lateral, 1, 1),
                 (self.alpha, 1, 1),
                 name=f"lateral_{k}",
-            )(seen["fast"], train=train)
-            seen["slow"] = jnp.concatenate([seen["slow"], fused], -1)
+            )(slow_input["fast"], train=train)
+            slow_input["slow"] = jnp.concatenate([slow_input["slow"], fused], -1)
             kernels = {"slow": self.slow_frames[k], "fast": self.fast_frames[k]}
             for path in ("slow", "fast"):
                 block = functools.partial(
@@ -261,16 +331,18 @@ class SlowFast(nn.Module):
                     conv=conv,
                     act=lookup_activation(self.act),
                 )
-                seen[path] = outputs[f"{path}_stage{k + 1}"] = apply_stage(
+                slow_input[path] = outputs[f"{path}_stage{k + 1}"] = apply_stage(
                     functools.partial(block, stride=2 if k else 1),
                     block,
-                    seen[path],
+                    slow_input[path],
                     name=f"{path}_stage{k + 1}",
                     rates=[0.0] * depth,
                     train=train,
                     remat=self.remat,
                 )
-        pooled = jnp.concatenate([seen[path].mean((1, 2, 3)) for path in ("slow", "fast")], -1)
+        pooled = jnp.concatenate(
+            [slow_input[path].mean((1, 2, 3)) for path in ("slow", "fast")], -1
+        )
         return outputs | classify(self, pooled, train=train)
 
 
@@ -305,7 +377,7 @@ VARIANTS = {  # fields of SlowFast, and of Slow; parameters
     ),
     "slowfast_r101": dict(  # 62,826,968; 8 x 8
         depths=(3, 4, 23, 3),
-        lateral=5,  # pytorchvideo's; the authors' 7
+        lateral=5,  # as in pytorchvideo; the authors use 7
         card=dict(reported="Kinetics-400 top-1 77.9 % (pytorchvideo)"),
     ),
 }

@@ -1,4 +1,4 @@
-"""The two-stream network: one net sees a frame, another the flow, and their scores are averaged."""
+"""Two-stream network: late fusion of a frame network and an optical flow network."""
 
 import functools
 from typing import final
@@ -15,8 +15,9 @@ from zoo.layers.initializer import lookup_initializer
 from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.local_response_norm import local_response_norm
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
+from zoo.preprocess import IMAGENET_NORM
 
-# width, kernel, stride, padding; a stage is what a max-pooling of 3x3, stride 2, sees
+# (width, kernel, stride, padding); a stage is the input of a 3x3 max-pooling of stride 2
 CNN_M = (
     ((96, 7, 2, 0),),
     ((256, 5, 2, 1),),
@@ -27,17 +28,34 @@ RGB_CHANNELS = 3  # channels of the frame
 
 @final
 class CNNM(nn.Module):
-    """`[B, H, W, C] -> {stage1, stage2, stage3, pooled [B, D], fc7 [B, 2048], logits [B, K]}`.
+    """CNN-M: either stream of the two-stream network.
 
-    Both nets of the two-stream network: of a frame, or of C = 2 L channels of flow, x and y in turn.
-    The stages are what the three max-poolings see, of stride 2, 8 and 16; windows may be cut short,
-    as in Caffe. `normalized` says after which stages there is local response normalization. `pooled`
-    is the mean of the last pooling's map; the head flattens it, by rows, columns and channels, after
-    averaging it to 6 x 6 where the image is not 224 x 224. `num_classes=0` leaves it out. Dropout is
-    on the outputs of fc6 and fc7 (published: 0.9 where a stream is trained from scratch).
+    The input is a frame, or C = 2 L channels of flow with x and y alternating. The stages are the
+    inputs of the three max-poolings, of stride 2, 8 and 16; windows may be cut short, as in Caffe.
+    `pooled` is the mean of the last pooling's map. The head flattens that map by rows, columns and
+    channels, after averaging it to 6 x 6 if the image is not 224 x 224.
+
+    Attributes:
+        num_classes: number of classes; 0 removes the head.
+        layers: (width, kernel, stride, padding) of the convolutions of each stage.
+        hidden: units of fc6 and fc7.
+        normalized: stages that are followed by local response normalization.
+        dropout: dropout rate of the outputs of fc6 and fc7 (published: 0.9 for a stream trained
+            from scratch).
+
+    Args:
+        image: images [B, H, W, C].
+        train: apply dropout.
+
+    Returns:
+        `stage1` to `stage3`, `pooled` [B, D], `fc7` [B, 2048] and `logits` [B, K].
+
+    Raises:
+        ValueError: if the image is smaller than 31 x 31.
 
     Source: Simonyan & Zisserman 2014, Two-Stream Convolutional Networks for Action Recognition in
-    Videos, figure 1; Chatfield et al. 2014, Return of the Devil in the Details, table 1, CNN-M-2048.
+    Videos, figure 1; Chatfield et al. 2014, Return of the Devil in the Details, table 1,
+    CNN-M-2048.
 
     >>> image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     >>> out, _ = jax.eval_shape(CNNM(hidden=(8, 8)).init_with_output, jax.random.key(0), image)
@@ -58,7 +76,7 @@ class CNNM(nn.Module):
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
         if min(image.shape[1:3]) < 31:
-            raise ValueError(f"CNN-M takes images of 31 x 31 or more, got {image.shape}")
+            raise ValueError(f"expected images of at least 31 x 31 for CNN-M, got {image.shape}")
         x, outputs, act, number = image, {}, lookup_activation(self.act), 0
         for k, layers in enumerate(self.layers, 1):
             for width, kernel, stride, padding in layers:
@@ -84,6 +102,7 @@ class CNNM(nn.Module):
         return outputs
 
     def head(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+        """Applies fc6, fc7 and the logits."""
         dense = functools.partial(nn.Dense, kernel_init=lookup_initializer(self.kernel_init))
         act, drop = lookup_activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
         x = adaptive_avg_pool(x, size=(6, 6)).reshape(x.shape[0], -1)
@@ -95,13 +114,24 @@ class CNNM(nn.Module):
 
 @final
 class TwoStream(nn.Module):
-    """`[B, H, W, 3], [B, H, W, 2 L] -> {scores [B, K], logits [B, K], pooled [B, D], ...}`: late fusion.
+    """Two-stream network: the mean of the softmax outputs of two image classifiers.
 
-    `spatial` and `temporal` are any image classifiers of the zoo, whose `num_classes`, dtype and
-    axis_name become those here. The scores are the mean of both softmaxes and `logits` their
-    logarithms, so that softmax gives them back; each stream's own are `spatial_logits` and
-    `temporal_logits`, its maps spatial_stageK and temporal_stageK. `num_classes=0` leaves both
-    heads out. Frame and flow may come as one image, `[B, H, W, 3 + 2 L]`, the frame's colors first.
+    `logits` are the logarithms of the scores, so a softmax returns the scores. Frame and flow may
+    come as one image [B, H, W, 3 + 2 L], with the frame first.
+
+    Attributes:
+        spatial: any image classifier of the zoo, for the frame.
+        temporal: any image classifier of the zoo, for the flow.
+        num_classes: number of classes of both; 0 removes both heads.
+
+    Args:
+        image: frames [B, H, W, 3], or frames and flow [B, H, W, 3 + 2 L].
+        flow: optical flow [B, H, W, 2 L].
+        train: passed to both streams.
+
+    Returns:
+        `scores` and `logits` [B, K], `spatial_logits`, `temporal_logits`, `pooled`, and the stages
+        as `spatial_stageK` and `temporal_stageK`.
 
     Source: Simonyan & Zisserman 2014, Two-Stream Convolutional Networks for Action Recognition in
     Videos, section 2, fusion by averaging.
@@ -137,16 +167,16 @@ class TwoStream(nn.Module):
             image, flow = image[..., :RGB_CHANNELS], image[..., RGB_CHANNELS:]
         chex.assert_rank([image, flow], 4)
         outputs, scores, pooled = {}, [], []
-        for name, stream, seen in (
+        for name, stream, inputs in (
             ("spatial", self.spatial, image),
             ("temporal", self.temporal, flow),
         ):
-            made = stream(seen, train=train)
-            outputs |= {f"{name}_{k}": v for k, v in made.items() if k.startswith("stage")}
-            pooled.append(made["pooled"])
+            result = stream(inputs, train=train)
+            outputs |= {f"{name}_{k}": v for k, v in result.items() if k.startswith("stage")}
+            pooled.append(result["pooled"])
             if self.num_classes:
-                outputs[f"{name}_logits"] = made["logits"]
-                scores.append(jax.nn.log_softmax(made["logits"]))
+                outputs[f"{name}_logits"] = result["logits"]
+                scores.append(jax.nn.log_softmax(result["logits"]))
         outputs["pooled"] = jnp.concatenate(pooled, -1)
         if self.num_classes:
             outputs["logits"] = jnp.logaddexp(*scores) - jnp.log(2).astype(scores[0].dtype)
@@ -154,10 +184,10 @@ class TwoStream(nn.Module):
         return outputs
 
 
-FRAME = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-FLOW = dict(mean=(0.5,) * 20, std=(0.225,) * 20)  # uint8, 128 where nothing moves
+FRAME = IMAGENET_NORM
+FLOW = dict(mean=(0.5,) * 20, std=(0.225,) * 20)  # uint8; 128 means no motion
 BOTH = {key: FRAME[key] + FLOW[key] for key in FRAME}
-CLIP = dict(crop=224 / 256, frames=11)  # of which there are ten fields of flow
+CLIP = dict(crop=224 / 256, frames=11)  # eleven frames give ten flow fields
 
 CARD = dict(
     module=TwoStream,

@@ -1,4 +1,4 @@
-"""U-Net: of 2015 with valid convolutions, with padding and norms, or over another family's stages."""
+"""U-Net: the 2015 network with valid convolutions, padded variants, and a decoder on any backbone."""
 
 import math
 from collections.abc import Sequence
@@ -20,13 +20,19 @@ from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.pooling import max_pool
 from zoo.ops.resize import resize
 
-# He's N counts the nodes that come in: of the 2 x 2 taps of stride 2 one meets each output, where
+# He's fan-in counts the incoming nodes: one of the 2 x 2 taps of stride 2 reaches each output, but
 # the initializer counts four.
 UP_INIT = nn.initializers.variance_scaling(2.0 * 4, "fan_in", "normal")
 
 
 def valid_margin(*, depth: int) -> int:
-    """`[B, H, W, C] -> [B, H - 2 m, W - 2 m, K]`: the m pixels that valid convolutions cost a side.
+    """Returns the pixels that valid convolutions remove on each side of the image.
+
+    Args:
+        depth: number of poolings.
+
+    Returns:
+        The margin in pixels.
 
     Source: Ronneberger et al. 2015, U-Net, figure 1: 572 to 388 at depth 4.
 
@@ -37,9 +43,16 @@ def valid_margin(*, depth: int) -> int:
 
 
 def nearest_valid_sizes(side: int, *, depth: int) -> tuple[int | None, int]:
-    """`side -> [largest below or None, smallest from it on]` of which valid convolutions can be taken.
+    """Returns the nearest image sides that valid convolutions can process.
 
     These are the sides whose maps are even before each pooling: 16 k + 60 from 188 on at depth 4.
+
+    Args:
+        side: side of the image in pixels.
+        depth: number of poolings.
+
+    Returns:
+        The largest valid side below `side` (or None), and the smallest one from `side` on.
 
     Source: Ronneberger et al. 2015, U-Net, section 2, last sentence.
 
@@ -51,27 +64,39 @@ def nearest_valid_sizes(side: int, *, depth: int) -> tuple[int | None, int]:
     first += (-4 - first) % step
     if side <= first:
         return None, first
-    above = side + (-4 - side) % step
-    return above - step, above
+    next_size = side + (-4 - side) % step
+    return next_size - step, next_size
 
 
-def center_crop_or_pad(x: jax.Array, size: Sequence[int]) -> jax.Array:
-    """`[B, h, w, C], (H, W) -> [B, H, W, C]`: rows and columns cut at the end, or the last repeated.
+def crop_or_pad_end(x: jax.Array, size: Sequence[int]) -> jax.Array:
+    """Crops rows and columns at the end, or repeats the last ones, to a given size.
 
-    A map that was enlarged so covers one whose side was odd, from the same corner on.
+    An upsampled map thus covers a map with an odd side, aligned at the upper left corner.
 
-    Source: what a pooling or a stride of 2 makes of an odd side: rounded down, or up.
+    Args:
+        x: feature map [B, h, w, C].
+        size: target size (H, W).
 
-    >>> center_crop_or_pad(jnp.arange(4.0).reshape(1, 2, 2, 1), (1, 3))[0, :, :, 0].tolist()
+    Returns:
+        Feature map [B, H, W, C].
+
+    >>> crop_or_pad_end(jnp.arange(4.0).reshape(1, 2, 2, 1), (1, 3))[0, :, :, 0].tolist()
     [[0.0, 1.0, 1.0]]
     """
     x = x[:, : size[0], : size[1]]
-    more = [(0, max(0, side - n)) for side, n in zip(size, x.shape[1:3], strict=True)]
-    return jnp.pad(x, [(0, 0), *more, (0, 0)], mode="edge") if any(n for _, n in more) else x
+    missing = [(0, max(0, side - n)) for side, n in zip(size, x.shape[1:3], strict=True)]
+    return jnp.pad(x, [(0, 0), *missing, (0, 0)], mode="edge") if any(n for _, n in missing) else x
 
 
 def center_crop(x: jax.Array, size: Sequence[int]) -> jax.Array:
-    """`[B, H, W, C], (h, w) -> [B, h, w, C]`: the middle of the map.
+    """Crops the center of a map.
+
+    Args:
+        x: feature map [B, H, W, C].
+        size: target size (h, w).
+
+    Returns:
+        Feature map [B, h, w, C].
 
     Source: Ronneberger et al. 2015, U-Net, section 2.
 
@@ -84,32 +109,46 @@ def center_crop(x: jax.Array, size: Sequence[int]) -> jax.Array:
 
 @final
 class UNet(nn.Module):
-    """`[B, H, W, C] -> {stage1 ... stageN, logits [B, h, w, K]}`, a decision for each pixel.
+    """U-Net for semantic segmentation.
 
-    `depth` poolings lead down through stages of `width` channels and twice as many in each next,
-    each of two 3 x 3 convolutions, and as many steps up to the first's size. A step enlarges the
-    map twofold by `upsample`, lays the stage of that size behind it and convolves twice. "transposed"
-    is a 2 x 2 convolution that halves the channels, "nearest" and "linear" leave them. `release`
-    is the authors' released network: a ReLU after each "transposed", of which the last keeps its
-    channels. `dropout` is at the end of the way down: on the last two stages.
+    `depth` poolings lead down through stages of `width`, 2 `width`, 4 `width`, ... channels with
+    two 3 x 3 convolutions each, and as many steps lead up again. A step upsamples the map by two,
+    concatenates the stage of that size and convolves twice.
 
-    `padding` "VALID" is the paper's: the stages are cropped to the middle, the logits are those of
-    the image without a `valid_margin` on every side, and sides are those of `nearest_valid_sizes`; others raise
-    ValueError. With any other padding images have any size from 2**depth on, and the logits theirs.
+    With a `backbone` its stages replace the encoder. If its first stage is smaller than the image,
+    further steps without a skip lead to the image's size. `zoo.create_model` accepts a variant name
+    as backbone and then changes the defaults: padding, BatchNorm, "nearest", width 16 and no
+    dropout. The backbone's variables are stored under "backbone", where trained ones go: `{kind:
+    {**tree, "backbone": trained[kind]} for kind, tree in fresh.items()}`.
 
-    A `backbone`, a Module that gives stage1 ... stageN, takes the place of the way down (`depth` then
-    says nothing). Where its first stage is smaller than the image, more steps without a stage lead
-    to the image's size; `width` is the channels there. zoo.create_model looks a name up, and other
-    defaults with it: padded, BatchNorm, "nearest", width 16, no dropout. The backbone computes in
-    `dtype` and shares `axis_name` and `remat`; its variables stand under "backbone", which is where
-    trained ones go: `{kind: {**tree, "backbone": trained[kind]} for kind, tree in fresh.items()}`.
+    Attributes:
+        num_classes: number of classes; 0 removes the decoder.
+        width: channels of the first stage, or of the decoder's full resolution with a backbone.
+        depth: number of poolings; not used with a backbone.
+        backbone: a module that returns stage1 ... stageN; it gets `dtype`, `axis_name` and `remat`.
+        upsample: "transposed" is a 2 x 2 transposed convolution that halves the channels; "nearest"
+            and "linear" keep them.
+        release: reproduce the authors' released network: a ReLU after each transposed convolution,
+            and the last one keeps its channels.
+        dropout: dropout rate of the last two stages of the encoder.
+        padding: "VALID" is the paper's: the stages are center-cropped, the logits lack a
+            `valid_margin` on every side, and the sides must be among `nearest_valid_sizes`. Any
+            other padding takes images of any size from 2**depth on.
+        remat: recompute the maps of a stage or step in the backward pass.
 
-    `remat` recomputes a stage's or a step's maps in the backward pass. `num_classes=0` leaves the way
-    up out.
+    Args:
+        image: images [B, H, W, C].
+        train: use batch statistics and dropout.
+
+    Returns:
+        `stage1` ... `stageN` and `logits` [B, h, w, K].
+
+    Raises:
+        ValueError: if the image size or the backbone does not fit.
 
     Source: Ronneberger et al. 2015, U-Net: Convolutional Networks for Biomedical Image
-    Segmentation; the authors' release of 2015-10-02, phseg_v5; the steps over a backbone are those
-    of segmentation_models_pytorch's Unet, but for a stage of stride 2 and a head of 3 x 3.
+    Segmentation; the authors' release of 2015-10-02, phseg_v5; the decoder on a backbone follows
+    segmentation_models_pytorch's Unet, except for a stage of stride 2 and a head of 3 x 3.
 
     >>> image = jax.ShapeDtypeStruct((1, 572, 572, 1), jnp.float32)
     >>> out, _ = jax.eval_shape(UNet().init_with_output, jax.random.key(0), image)
@@ -148,7 +187,7 @@ class UNet(nn.Module):
         step = nn.remat(UNet.up, static_argnums=(3, 4)) if self.remat else UNet.up
         *levels, x = maps
         if self.backbone is not None:
-            levels = [*count_levels_without_stage(image, maps[0]), *levels]
+            levels = [*empty_skips(image, maps[0]), *levels]
         for k in reversed(range(len(levels))):
             x = step(self, x, levels[k], k, train)
         head = nn.Conv(
@@ -163,7 +202,7 @@ class UNet(nn.Module):
         return outputs
 
     def down(self, image: jax.Array, *, train: bool) -> list[jax.Array]:
-        """The stages of the way down, largest first."""
+        """Returns the stages of the encoder, largest first."""
         self.check(image)
         convs = nn.remat(UNet.convs, static_argnums=(2, 3, 4)) if self.remat else UNet.convs
         maps, x = [], image
@@ -176,8 +215,9 @@ class UNet(nn.Module):
         return maps
 
     def check(self, image: jax.Array) -> None:
+        """Raises ValueError if depth or image size is invalid."""
         if not isinstance(self.depth, int) or self.depth < 1:
-            raise ValueError(f"depth is a whole number of poolings from 1, got {self.depth!r}")
+            raise ValueError(f"expected a depth of at least 1 pooling, got {self.depth!r}")
         if self.padding != "VALID":
             if min(image.shape[1:3]) < 2**self.depth:
                 raise ValueError(
@@ -185,35 +225,37 @@ class UNet(nn.Module):
                     f"or more, got {image.shape}"
                 )
             return
-        near = {side: nearest_valid_sizes(side, depth=self.depth) for side in image.shape[1:3]}
+        nearest = {side: nearest_valid_sizes(side, depth=self.depth) for side in image.shape[1:3]}
         wrong = [
             f"{side} is not, {' and '.join(str(n) for n in sides if n)} are"
-            for side, sides in near.items()
+            for side, sides in nearest.items()
             if side != sides[1]
         ]
         if wrong:
             step, (_, first) = 2**self.depth, nearest_valid_sizes(0, depth=self.depth)
             raise ValueError(
-                f"U-Net with valid convolutions takes sides of {step}k + {first % step + 3 * step} "
-                f"from {first}: {', '.join(wrong)} (images of {image.shape})"
+                f"expected sides of {step}k + {first % step + 3 * step} from {first} for valid "
+                f"convolutions: {', '.join(wrong)} (images of {image.shape})"
             )
 
     def backbone_stages(self, image: jax.Array, *, train: bool) -> list[jax.Array]:
-        """The backbone's stages, largest first."""
+        """Returns the stages of the backbone, largest first."""
         kind = type(self.backbone).__name__
         if self.padding == "VALID":
             raise ValueError(
-                f"U-Net over a {kind} has padded convolutions, got padding='VALID': "
-                "expected 'torch' or 'SAME'"
+                f"expected padding 'torch' or 'SAME' for a U-Net on a {kind}, got 'VALID'"
             )
         outputs = self.backbone(image, train=train)  # pyright: ignore[reportOptionalCall]
         maps = [outputs[f"stage{k}"] for k in range(1, 100) if f"stage{k}" in outputs]
         if not maps:
-            raise ValueError(f"a backbone gives stage1 ... stageN, {kind} {', '.join(outputs)}")
+            raise ValueError(
+                f"expected a backbone that returns stage1 ... stageN, got {kind} with {', '.join(outputs)}"
+            )
         maps[-1] = nn.Dropout(self.dropout, deterministic=not train)(maps[-1])
         return maps
 
     def convs(self, maps: Sequence[jax.Array], k: int, name: str, train: bool) -> jax.Array:
+        """Applies the two convolutions of level k."""
         x = jnp.concatenate(maps, -1) if len(maps) > 1 else maps[0]
         for index in range(2):
             x = ConvNorm(
@@ -229,7 +271,10 @@ class UNet(nn.Module):
         return x
 
     def up(self, x: jax.Array, level: jax.Array, k: int, train: bool) -> jax.Array:
-        """`[B, h, w, C], [B, H, W, D] -> [B, H, W, width 2^k]`; D 0: a step without a stage."""
+        """Applies one decoder step: [B, h, w, C] and [B, H, W, D] to [B, H, W, width * 2**k].
+
+        D is 0 in a step without a skip.
+        """
         size = level.shape[1:3]
         if self.upsample == "transposed":
             width = x.shape[-1] if self.release and k == 0 else self.width * 2**k
@@ -239,33 +284,43 @@ class UNet(nn.Module):
             x = lookup_activation(self.act)(x) if self.release else x
         else:
             times = [2, 2]
-            if self.backbone is not None:  # stages of other strides than twice the last
+            if self.backbone is not None:  # its strides need not double from stage to stage
                 times = [max(1, round(a / b)) for a, b in zip(size, x.shape[1:3], strict=True)]
             shape = (x.shape[0], times[0] * x.shape[1], times[1] * x.shape[2], x.shape[3])
             x = resize(x, shape, self.upsample)
         if self.padding == "VALID":
             level = center_crop(level, x.shape[1:3])
         else:
-            x = center_crop_or_pad(x, size)
+            x = crop_or_pad_end(x, size)
         maps = [x, level.astype(x.dtype)] if level.shape[-1] else [x]
         return self.convs(maps, k, f"decode{k + 1}", train)
 
 
-def count_levels_without_stage(image: jax.Array, first: jax.Array) -> list[jax.Array]:
-    """`[B, H, W, C], [B, h, w, D] -> [[B, H, W, 0], [B, H / 2, W / 2, 0], ...]`, all larger than h.
+def empty_skips(image: jax.Array, first: jax.Array) -> list[jax.Array]:
+    """Returns empty skip maps for the levels above the first stage of the backbone.
+
+    Args:
+        image: images [B, H, W, C].
+        first: first stage of the backbone [B, h, w, D].
+
+    Returns:
+        Maps without channels [[B, H, W, 0], [B, H / 2, W / 2, 0], ...], all larger than the stage.
+
+    Raises:
+        ValueError: if the image is smaller than 16 x 16.
 
     Source: the steps of segmentation_models_pytorch's decoder without a skip.
 
-    >>> levels = count_levels_without_stage(jnp.zeros((1, 50, 64, 3)), jnp.zeros((1, 13, 16, 8)))
+    >>> levels = empty_skips(jnp.zeros((1, 50, 64, 3)), jnp.zeros((1, 13, 16, 8)))
     >>> [level.shape for level in levels]
     [(1, 50, 64, 0), (1, 25, 32, 0)]
     """
     batch, height, width, _ = image.shape
     if max(height, width) < 16:
         raise ValueError(
-            f"U-Net over a backbone takes images of 16 x 16 or more, got {image.shape}"
+            f"expected images of at least 16 x 16 for a U-Net on a backbone, got {image.shape}"
         )
-    # by the longer side, which rounding tells the least about
+    # the longer side has the smaller rounding error
     axis = 1 if height >= width else 2
     doublings = round(math.log2(image.shape[axis] / first.shape[axis]))
     return [
@@ -280,9 +335,11 @@ CARD = dict(
     input=(572, 572, 1),
     paper="Ronneberger, Fischer, Brox 2015, U-Net: Convolutional Networks for Biomedical Image "
     "Segmentation",
-    # none is told; gray values of microscopes come to about mean 0 and variance 1
+    # not published; this brings gray values of microscopes to about mean 0 and variance 1
     preprocessing=dict(mean=(0.5,), std=(0.25,)),
-    assembled=dict(padding="torch", norm="batch", upsample="nearest", width=16, dropout=0.0),
+    backbone_defaults=dict(
+        padding="torch", norm="batch", upsample="nearest", width=16, dropout=0.0
+    ),
 )
 
 VARIANTS = {  # fields of UNet; parameters

@@ -14,27 +14,40 @@ from zoo.layers.conv_norm import ConvNorm
 from zoo.layers.initializer import lookup_initializer
 from zoo.ops.local_response_norm import local_response_norm
 from zoo.ops.pooling import adaptive_avg_pool, ceil_padding, max_pool
+from zoo.preprocess import IMAGENET_NORM
 
 
 @final
 class VGG(nn.Module):
-    """`[B, H, W, C] -> {stage1 ... stage5, pooled [B, D], fc7 [B, 4096], logits [B, K]}`.
+    """VGG.
 
-    The stages are what the five max-poolings see, of stride 1, 2, 4, 8 and 16: stage4 is conv4_3 of
-    D, and nn.max_pool(stage4, (2, 2), (2, 2)) is pool4. `pooled` is the mean of the last pooling's
-    map; the head flattens it, by rows, columns and channels, after averaging it to 7 x 7 where the
-    image is not 224 x 224. `num_classes=0` leaves fc6, fc7 and the logits out. An image of less
-    than 32 x 32 raises ValueError.
+    The stages are the inputs of the five max-poolings, of stride 1, 2, 4, 8 and 16: stage4 is
+    conv4_3 of configuration D, and `nn.max_pool(stage4, (2, 2), (2, 2))` is pool4. `pooled` is the
+    mean of the last pooling's map. The head flattens that map by rows, columns and channels, after
+    averaging it to 7 x 7 if the image is not 224 x 224.
 
-    `depths` counts the convolutions of each stage; `pointwise` makes the last one of stages 3, 4
-    and 5 a 1 x 1; `lrn` is (size, alpha, beta, k) of zoo.ops.local_response_norm's local_response_norm
-    after the first convolution. `padding` is the convolutions': "torch" and "SAME" are one at stride 1,
-    and the poolings leave an odd row out, which with `ceil` is a window of its own, as in Caffe.
-    `remat` recomputes a stage's maps in the backward pass.
+    Attributes:
+        num_classes: number of classes; 0 removes fc6, fc7 and the logits.
+        depths: number of convolutions of each stage.
+        pointwise: make the last convolution of stages 3, 4 and 5 a 1 x 1.
+        lrn: (size, alpha, beta, k) of `zoo.ops.local_response_norm` after the first convolution.
+        padding: padding of the convolutions; "torch" and "SAME" are equal at stride 1.
+        ceil: give an odd last row a window of its own in the poolings, as in Caffe.
+        remat: recompute the maps of a stage in the backward pass.
+
+    Args:
+        image: images [B, H, W, C].
+        train: use batch statistics and dropout.
+
+    Returns:
+        `stage1` to `stage5`, `pooled` [B, D], `fc7` [B, 4096] and `logits` [B, K].
+
+    Raises:
+        ValueError: if the image is smaller than 32 x 32.
 
     Source: Simonyan & Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image
-    Recognition, table 1; torchvision's vgg, whose weights' laws, BatchNorm and pooling of other
-    sizes these are.
+    Recognition, table 1; torchvision's vgg for the initializers, BatchNorm and the pooling of other
+    sizes.
 
     >>> image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     >>> out, _ = jax.eval_shape(VGG().init_with_output, jax.random.key(0), image)
@@ -62,7 +75,7 @@ class VGG(nn.Module):
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
         if min(image.shape[1:3]) < 32:
-            raise ValueError(f"VGG takes images of 32 x 32 or more, got {image.shape}")
+            raise ValueError(f"expected images of at least 32 x 32 for VGG, got {image.shape}")
         stage = nn.remat(VGG.stage, static_argnums=(2, 3)) if self.remat else VGG.stage
         outputs = {}
         x = image
@@ -77,6 +90,7 @@ class VGG(nn.Module):
         return outputs
 
     def stage(self, x: jax.Array, k: int, train: bool) -> jax.Array:
+        """Applies the convolutions of stage k."""
         depth = self.depths[k - 1]
         for i in range(depth):
             x = ConvNorm(
@@ -97,6 +111,7 @@ class VGG(nn.Module):
         return x
 
     def head(self, x: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+        """Applies fc6, fc7 and the logits."""
         dense = functools.partial(nn.Dense, kernel_init=nn.initializers.normal(0.01))
         act, drop = lookup_activation(self.act), nn.Dropout(self.dropout, deterministic=not train)
         x = adaptive_avg_pool(x, size=(7, 7)).reshape(x.shape[0], -1)
@@ -112,7 +127,7 @@ CARD = dict(
     input=(224, 224, 3),
     paper="Simonyan & Zisserman 2015, Very Deep Convolutional Networks for Large-Scale Image "
     "Recognition",
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
+    preprocessing=dict(**IMAGENET_NORM, crop=0.875),
 )
 
 A, B, D, E = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)

@@ -1,4 +1,4 @@
-"""ViT: a transformer encoder on patches of an image."""
+"""Vision transformer."""
 
 import functools
 import math
@@ -15,20 +15,29 @@ from zoo.layers.attention import DotProductAttention
 from zoo.layers.initializer import lookup_initializer
 from zoo.ops.dense_general import dot_general, gelu
 from zoo.ops.fusion import fusion_barrier
+from zoo.preprocess import IMAGENET_NORM
 
-EPSILON = 1e-6  # of every LayerNorm: the authors' code, torchvision and timm agree on it
+EPSILON = 1e-6  # of every LayerNorm, as in the authors' code, torchvision and timm
 
 
 def resize_positions(
     positions: jax.Array, *, old: tuple[int, int], new: tuple[int, int]
 ) -> jax.Array:
-    """`[1, n + H * W, D] -> [1, n + h * w, D]`: position embeddings of a grid, of another grid.
+    """Resizes the position embeddings of a grid of patches.
 
-    `old` is (H, W), `new` (h, w); the n embeddings before the grid's stay as they are. Bicubic,
+    The n embeddings before those of the grid stay unchanged. The interpolation is bicubic,
     antialiased where the grid shrinks.
 
-    Source: Dosovitskiy et al. 2021, section 3.2; the kernel is Keys's with a = -0.5, as timm's
-    resample_abs_pos_embed has it: within 2e-6 of timm 1.0.31 from 14 x 14 to 7, 13, 20 and 24
+    Args:
+        positions: embeddings [1, n + H * W, D].
+        old: old grid (H, W).
+        new: new grid (h, w).
+
+    Returns:
+        Embeddings [1, n + h * w, D].
+
+    Source: Dosovitskiy et al. 2021, section 3.2; Keys's kernel with a = -0.5, as in timm's
+    resample_abs_pos_embed: within 2e-6 of timm 1.0.31 from 14 x 14 to 7, 13, 20 and 24
     (torchvision's interpolate_embeddings aligns the corners).
 
     >>> resize_positions(jnp.ones((1, 1 + 4 * 4, 8)), old=(4, 4), new=(6, 3)).shape
@@ -36,15 +45,25 @@ def resize_positions(
     """
     if old == new:
         return positions
-    before = positions.shape[1] - old[0] * old[1]
+    prefix = positions.shape[1] - old[0] * old[1]
     width = positions.shape[-1]
-    grid = positions[:, before:].reshape(1, *old, width)
+    grid = positions[:, prefix:].reshape(1, *old, width)
     grid = jax.image.resize(grid, (1, *new, width), "cubic").reshape(1, -1, width)
-    return jnp.concatenate([positions[:, :before], grid], 1)
+    return jnp.concatenate([positions[:, :prefix], grid], 1)
 
 
 def patch_grid(image_size: int | tuple[int, int], patch: int) -> tuple[int, int]:
-    """Size of an image in pixels `-> [2]`: rows and columns of its patches; ValueError if cut.
+    """Returns the rows and columns of patches of an image.
+
+    Args:
+        image_size: side, or (height, width), in pixels.
+        patch: side of a patch.
+
+    Returns:
+        (rows, columns).
+
+    Raises:
+        ValueError: if the patch does not divide the sides.
 
     Source: Dosovitskiy et al. 2021, section 3.1.
 
@@ -54,18 +73,26 @@ def patch_grid(image_size: int | tuple[int, int], patch: int) -> tuple[int, int]
     sides = (image_size, image_size) if isinstance(image_size, int) else image_size
     if any(side < patch or side % patch for side in sides):
         raise ValueError(
-            f"ViT takes images whose sides are multiples of its patch, {patch}; got "
-            f"{' x '.join(map(str, sides))}: resize them or give another patch="
+            f"expected sides that are multiples of the patch size {patch}, got "
+            f"{' x '.join(map(str, sides))}; resize the images or set patch="
         )
     return sides[0] // patch, sides[1] // patch
 
 
 @final
 class SelfAttention(nn.Module):
-    """`[B, L, D] -> [B, L, D], maps or None`, the maps `[B, heads, L, L]` where `maps` asks.
+    """Multi-head self-attention.
 
-    Query, key and value come from one dense layer, side by side in this order, heads side by side
-    in each.
+    One dense layer computes query, key and value, in this order; the heads are contiguous in each.
+
+    Attributes:
+        maps: also return the attention weights.
+
+    Args:
+        x: tokens [B, L, D].
+
+    Returns:
+        Tokens [B, L, D] and the weights [B, heads, L, L], or None.
 
     Source: Dosovitskiy et al. 2021, An Image Is Worth 16x16 Words, appendix A.
 
@@ -91,21 +118,29 @@ class SelfAttention(nn.Module):
             dot_general=dot_general,
         )
         packed = dense(3 * width, name="qkv")(x)
-        # split, not indexed: the gradient of three slices is a sum of three padded arrays
-        parts = (
-            part.reshape(*x.shape[:2], self.heads, width // self.heads)
-            for part in jnp.split(packed, 3, -1)
+        # split instead of indexing: the gradient of three slices is a sum of three padded arrays
+        projections = (
+            projection.reshape(*x.shape[:2], self.heads, width // self.heads)
+            for projection in jnp.split(packed, 3, -1)
         )
-        y, maps = DotProductAttention(self.maps, name="attend")(*parts)
+        y, maps = DotProductAttention(self.maps, name="attend")(*projections)
         return dense(width, name="out")(y.reshape(x.shape)), maps
 
 
 @final
 class Block(nn.Module):
-    """`[B, L, D] -> [B, L, D], attention maps or None`: attention, then a perceptron per token.
+    """Transformer block: self-attention and a two-layer perceptron, both residual.
 
-    Either is added to what it was computed from, or, in training, for `stochastic_depth` of the
-    examples not at all.
+    Attributes:
+        maps: also return the attention weights.
+        stochastic_depth: in training, the rate at which either branch is dropped.
+
+    Args:
+        x: tokens [B, L, D].
+        train: use dropout and stochastic depth.
+
+    Returns:
+        Tokens [B, L, D] and attention weights, or None.
 
     Source: Dosovitskiy et al. 2021, An Image Is Worth 16x16 Words, equations 2 and 3; Huang et al.
     2016, Deep Networks with Stochastic Depth.
@@ -136,7 +171,7 @@ class Block(nn.Module):
             dot_general=dot_general,
         )
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        # one draw per example: the whole branch is kept or not
+        # one draw per example drops or keeps the complete branch
         skip = nn.Dropout(self.stochastic_depth, broadcast_dims=(1, 2), deterministic=not train)
 
         attention = SelfAttention(
@@ -152,20 +187,35 @@ class Block(nn.Module):
 
 @final
 class ViT(nn.Module):
-    """`[B, H, W, C] -> {stage1 [B, H / patch, W / patch, D], pooled [B, D], logits [B, K]}`.
+    """Vision transformer.
 
-    H and W are multiples of `patch`, or ValueError tells so. `image_size`, a number or (height,
-    width), is what the learnt position embeddings are for; an image of another size is computed
-    with resized ones. `pool` "token" adds a class token and takes it for `pooled`, "mean" has none
-    and takes the mean of the patches. `attention_maps` adds `attention`, [B, depth, heads, L, L],
-    whose rows sum to 1; with a class token this is the first of the L. `dropout` is that after the
-    position embeddings and every dense layer but query, key and value; `stochastic_depth` grows
-    linearly from 0 in the first block to itself in the last. `remat` computes a block's inside
-    again in the backward pass.
+    Attributes:
+        image_size: side, or (height, width), that the position embeddings are made for; they are
+            resized for images of another size.
+        patch: side of a patch.
+        width: size of the embeddings.
+        pool: "token" adds a class token and returns it as `pooled`; "mean" returns the mean of the
+            patches.
+        attention_maps: also return `attention` [B, depth, heads, L, L], whose rows sum to 1. The
+            class token is the first of the L tokens.
+        dropout: dropout rate after the position embeddings and every dense layer except query, key
+            and value.
+        stochastic_depth: rate of the last block; it grows linearly from 0.
+        remat: recompute the inside of a block in the backward pass.
 
-    Source: Dosovitskiy et al. 2021, An Image Is Worth 16x16 Words, section 3.1 and table 1, and
-    the authors' code for what it does not say: GELU by erf, LayerNorm's 1e-6, the norm at the end;
-    Touvron et al. 2021, table 1, for ViT-Ti and ViT-S.
+    Args:
+        image: images [B, H, W, C]; the sides are multiples of `patch`.
+        train: use dropout and stochastic depth.
+
+    Returns:
+        `stage1` [B, H / patch, W / patch, D], `pooled` [B, D] and `logits` [B, K].
+
+    Raises:
+        ValueError: if the patch does not divide the sides, or `pool` is unknown.
+
+    Source: Dosovitskiy et al. 2021, An Image Is Worth 16x16 Words, section 3.1 and table 1; the
+    authors' code for the exact GELU, LayerNorm's 1e-6 and the final norm; Touvron et al. 2021,
+    table 1, for ViT-Ti and ViT-S.
 
     >>> model = ViT(num_classes=10, image_size=32, patch=8, width=24, depth=2, heads=3)
     >>> image = jnp.zeros((1, 32, 48, 3))
@@ -192,7 +242,7 @@ class ViT(nn.Module):
     def __call__(self, image: jax.Array, *, train: bool = False) -> dict[str, jax.Array]:
         chex.assert_rank(image, 4)
         if self.pool not in ("token", "mean"):
-            raise ValueError(f"pool is 'token' or 'mean', got {self.pool!r}")
+            raise ValueError(f"expected pool 'token' or 'mean', got {self.pool!r}")
         tokens, grid = self.embed(image)
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
 
@@ -227,8 +277,11 @@ class ViT(nn.Module):
         return outputs
 
     def embed(self, image: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
-        """`[B, H, W, C] -> [B, n + h * w, D], (h, w)`: tokens, n = 1 with a class token."""
-        own = patch_grid(self.image_size, self.patch)
+        """Embeds the patches: images [B, H, W, C] to tokens [B, n + h * w, D] and the grid (h, w).
+
+        n is 1 with a class token, else 0.
+        """
+        trained_grid = patch_grid(self.image_size, self.patch)
         grid = patch_grid((image.shape[1], image.shape[2]), self.patch)
         x = nn.Conv(
             self.width,
@@ -243,18 +296,21 @@ class ViT(nn.Module):
             token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width))
             token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))
             x = jnp.concatenate([token, x], 1)
-        before = x.shape[1] - grid[0] * grid[1]
-        shape = (1, before + own[0] * own[1], self.width)
+        prefix = x.shape[1] - grid[0] * grid[1]
+        shape = (1, prefix + trained_grid[0] * trained_grid[1], self.width)
         positions = self.param("positions", nn.initializers.normal(0.02), shape, jnp.float32)
-        return x + resize_positions(positions, old=own, new=grid).astype(x.dtype), grid
+        return x + resize_positions(positions, old=trained_grid, new=grid).astype(x.dtype), grid
 
 
 def infer_fields(tensors: Mapping[str, Any], *, model: ViT) -> dict[str, Any]:
-    """Arrays by path, `{"params/positions": [1, L, D], ...} -> {"image_size": ...}` if they tell it.
+    """Infers the image size from the position embeddings, for square images.
 
-    They do where `model` divides the image into patches as they do and the image was a square.
+    Args:
+        tensors: arrays by parameter path.
+        model: a ViT with the same patch size.
 
-    Source: ViT's own shapes.
+    Returns:
+        `{"image_size": side}`, or nothing if it cannot be inferred.
 
     >>> infer_fields({"params/positions": jnp.zeros((1, 1 + 24 * 24, 192))}, model=ViT())
     {'image_size': 384}
@@ -268,19 +324,23 @@ def infer_fields(tensors: Mapping[str, Any], *, model: ViT) -> dict[str, Any]:
 
 
 def resize_position_embeddings(tensors: Mapping[str, Any], *, old: ViT, new: ViT) -> dict[str, Any]:
-    """Arrays by path of `old`, `{"params/positions": [1, L, D], ...} ->` those for `new`.
+    """Resizes the position embeddings in a file for a model with another image size.
 
-    The models differ in image_size; the positions are resized.
+    Args:
+        tensors: arrays by parameter path.
+        old: the model of the file.
+        new: the new model.
 
-    Source: see resize_positions.
+    Returns:
+        Arrays for `new`.
 
     >>> tensors = {"params/positions": jnp.zeros((1, 1 + 14 * 14, 192))}
     >>> resize_position_embeddings(tensors, old=ViT(), new=ViT(image_size=384))["params/positions"].shape
     (1, 577, 192)
     """
-    before, after = (patch_grid(model.image_size, model.patch) for model in (old, new))
+    old_grid, new_grid = (patch_grid(model.image_size, model.patch) for model in (old, new))
     positions = jnp.asarray(tensors["params/positions"], jnp.float32)
-    return {**tensors, "params/positions": resize_positions(positions, old=before, new=after)}
+    return {**tensors, "params/positions": resize_positions(positions, old=old_grid, new=new_grid)}
 
 
 CARD = dict(
@@ -289,8 +349,8 @@ CARD = dict(
     input=(224, 224, 3),
     paper="Dosovitskiy et al. 2021, An Image Is Worth 16x16 Words: Transformers for Image "
     "Recognition at Scale",
-    preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875),
-    told=infer_fields,
+    preprocessing=dict(**IMAGENET_NORM, crop=0.875),
+    infer_fields=infer_fields,
     refit=resize_position_embeddings,
 )
 

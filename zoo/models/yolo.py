@@ -1,4 +1,4 @@
-"""YOLO's first version: of the paper, of darknet, tiny; and its grid over any backbone."""
+"""YOLO v1: the paper's network, darknet's, the tiny one, and a grid head on any backbone."""
 
 import functools
 import math
@@ -18,17 +18,15 @@ from zoo.ops.convolution import conv_general_dilated
 from zoo.ops.nms import batched_nms
 from zoo.ops.pooling import max_pool
 from zoo.ops.yolo_grid import decode_grid_boxes, split_grid
+from zoo.preprocess import IMAGENET_NORM
 
-MAX_CANDIDATES = (
-    1000  # boxes of a class that the suppression of overlaps looks at: the best of an image
-)
+MAX_CANDIDATES = 1000  # most boxes of an image that enter suppression
 LEAKY = functools.partial(nn.leaky_relu, negative_slope=0.1)
-uniform_init = nn.initializers.variance_scaling(
-    2 / 3, "fan_in", "uniform"
-)  # darknet's of every layer
+# darknet's initializer of every layer
+uniform_init = nn.initializers.variance_scaling(2 / 3, "fan_in", "uniform")
 local_init = nn.initializers.variance_scaling(2 / 3, "fan_in", "uniform", batch_axis=(0, 1))
 
-Layer = tuple[int, int, int] | None  # width, kernel and stride of a convolution; None pools
+Layer = tuple[int, int, int] | None  # (width, kernel, stride) of a convolution; None is a pooling
 YOLO_V1_LAYERS: tuple[Layer, ...] = (
     *((64, 7, 2), None, (192, 3, 1), None),
     *((128, 1, 1), (256, 3, 1), (256, 1, 1), (512, 3, 1), None),
@@ -53,40 +51,51 @@ def postprocess_detections(
     nms_thresh: float,
     detections_per_img: int,
 ) -> dict[str, jax.Array]:
-    """`[H, W, 5 P + K], [2] -> {boxes [M, 4], scores [M], labels [M], valid [M]}`, best first.
+    """Turns a grid into detections.
 
-    A box's score for a class is its confidence times the cell's probability of the class; those
-    over `threshold` count, unless a better one of the class overlaps them by more than `overlap`.
-    `size` (height, width), in pixels as `canvas`, is what they are clipped to afterwards, without
-    those that lie outside. M is `count`.
+    The score of a box for a class is its confidence times the class probability of the cell. Boxes
+    above the threshold go through non-maximum suppression per class and are then clipped; boxes
+    outside of the image are removed.
+
+    Args:
+        grid: network output [H, W, 5 P + K].
+        size: height and width [2] of the image in pixels, to which boxes are clipped.
+        canvas: height and width of the padded image in pixels.
+        classes: number of classes K.
+        score_thresh: minimum score.
+        nms_thresh: IoU above which the worse box is removed.
+        detections_per_img: number M of detections.
+
+    Returns:
+        `boxes` [M, 4], `scores` [M], `labels` [M] and `valid` [M], best first.
 
     Source: Redmon et al. 2016, You Only Look Once, section 2.3; get_detection_boxes and do_nms_sort
     of darknet.
 
     >>> grid = jnp.array([0.0, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0]).reshape(1, 1, 7)
-    >>> rule = dict(classes=2, score_thresh=0.1, nms_thresh=0.5, detections_per_img=1)
-    >>> found = postprocess_detections(grid, jnp.array([6, 8]), canvas=(8, 8), **rule)
+    >>> options = dict(classes=2, score_thresh=0.1, nms_thresh=0.5, detections_per_img=1)
+    >>> found = postprocess_detections(grid, jnp.array([6, 8]), canvas=(8, 8), **options)
     >>> found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist()
     ([[0.0, 0.0, 8.0, 6.0]], [1], [0.5])
     """
-    ours = split_grid(grid, classes=classes)
+    outputs = split_grid(grid, classes=classes)
     high, wide = canvas
-    boxes = decode_grid_boxes(ours.boxes).reshape(-1, 4)
+    boxes = decode_grid_boxes(outputs.boxes).reshape(-1, 4)
     boxes = boxes * jnp.array([[wide, high, wide, high]], grid.dtype)
-    inside = clip_boxes(boxes, size)
-    # darknet's linear outputs can both be less than 0, whose product would be a score
-    seen = (ours.confidence.reshape(-1) > 0) & (box_area(inside) > 0)
-    scores = (ours.confidence[..., None] * ours.classes[..., None, :]).reshape(-1)
+    clipped = clip_boxes(boxes, size)
+    # darknet's linear outputs can both be negative, and their product would be a positive score
+    is_visible = (outputs.confidence.reshape(-1) > 0) & (box_area(clipped) > 0)
+    scores = (outputs.confidence[..., None] * outputs.classes[..., None, :]).reshape(-1)
     labels = jnp.arange(scores.size, dtype=jnp.int32) % classes
     index, valid = batched_nms(
         jnp.repeat(boxes, classes, 0),
         scores,
         labels,
-        valid=jnp.repeat(seen, classes) & (scores > score_thresh),
+        valid=jnp.repeat(is_visible, classes) & (scores > score_thresh),
         iou_threshold=nms_thresh,
         max_outputs=detections_per_img,
     )
-    boxes = inside[index // classes]
+    boxes = clipped[index // classes]
     return {
         "boxes": jnp.where(valid[:, None], boxes, 0.0),
         "scores": jnp.where(valid, scores[index], 0.0),
@@ -102,14 +111,19 @@ def add_detections(
     *,
     targets: Mapping[str, jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
-    """`[B, H, W, 5 P + K], [B, h, w, C] -> {boxes [B, M, 4], ...}` by the fields of a YOLO.
+    """Computes the detections of a batch with the fields of a YOLO model.
 
-    `targets` may hold "size" [B, 2], to which boxes are clipped instead of to the image.
+    Args:
+        model: a YOLO or YOLOGrid.
+        grid: network output [B, H, W, 5 P + K].
+        image: padded images [B, h, w, C].
+        targets: may hold `size` [B, 2], to which boxes are clipped instead of to the canvas.
 
-    Source: see detections.
+    Returns:
+        `boxes` [B, M, 4], `scores`, `labels` and `valid` [B, M].
 
     >>> grid, image = jnp.zeros((2, 1, 1, 7)), jnp.zeros((2, 8, 8, 3))
-    >>> add_detections(YOLO(num_classes=2, detections=5), grid, image)["boxes"].shape
+    >>> add_detections(YOLO(num_classes=2, detections_per_img=5), grid, image)["boxes"].shape
     (2, 5, 4)
     """
     canvas = image.shape[1:3]
@@ -120,27 +134,42 @@ def add_detections(
         postprocess_detections,
         canvas=canvas,
         classes=model.num_classes,
-        score_thresh=model.threshold,
-        nms_thresh=model.overlap,
-        detections_per_img=model.detections,
+        score_thresh=model.score_thresh,
+        nms_thresh=model.nms_thresh,
+        detections_per_img=model.detections_per_img,
     )
     return jax.vmap(one)(grid, sizes)
 
 
 @final
 class YOLO(nn.Module):
-    """`[B, H, W, C] -> {stage1 ..., grid [B, S, S, 5 P + K], boxes [B, M, 4], scores, labels, valid}`.
+    """YOLO v1.
 
-    `layers` are (width, kernel, stride) of convolutions, and None for a max-pooling, by which they
-    halve the map down to S = H / 64; the stages are the maps of stride 4, 8, ... before the next
-    halving. Then, where they are not 0, a locally connected layer of `local` channels, a dense one
-    of `hidden` units, and dropout after either, and the dense layer of the grid: for each cell K
-    class probabilities, the confidences of `boxes` (P) boxes, and their places (zoo.ops.yolo_grid's
-    cells). All of it is linear at the end, and the loss zoo.losses.yolo_v1.
+    Convolutions and poolings reduce the image by 64 to S x S cells; the stages are the maps of
+    stride 4, 8, ... before the next reduction. A locally connected layer and a dense layer follow
+    where they are not 0, with dropout after either, and a dense layer for the grid: K class
+    probabilities, P confidences and P boxes per cell (see `zoo.ops.yolo_grid`). The outputs are
+    linear; the loss is `zoo.losses.yolo_v1_loss`. A network takes only images of the size that it
+    was initialized with.
 
-    Boxes come in evaluation alone; see `postprocess_detections` for them, their `threshold` and `overlap`. M is
-    the field `postprocess_detections`. `truth` may hold "size" [B, 2], the picture's part of each image. A net
-    takes images of the size that it was initialized with. `num_classes=0`: the stages alone.
+    Attributes:
+        num_classes: number of classes K; 0 leaves the stages alone.
+        boxes: boxes P per cell.
+        layers: (width, kernel, stride) of each convolution; None is a max-pooling.
+        local: channels of the locally connected layer; 0 for none.
+        hidden: units of the dense layer; 0 for none.
+        score_thresh: minimum score of a detection.
+        nms_thresh: IoU above which the worse box is removed.
+        detections_per_img: number M of detections.
+
+    Args:
+        image: images [B, H, W, C].
+        targets: may hold `size` [B, 2], the size of each image on the canvas.
+        train: apply dropout and skip the detections.
+
+    Returns:
+        `stage1` ..., `grid` [B, S, S, 5 P + K], and in evaluation `boxes` [B, M, 4], `scores`,
+        `labels` and `valid` [B, M].
 
     Source: Redmon et al. 2016, You Only Look Once, figure 3 and section 2.2; darknet's yolov1.cfg
     and yolov1-tiny.cfg, whose weights load (zoo.weights.formats.darknet).
@@ -157,9 +186,9 @@ class YOLO(nn.Module):
     local: int = 0
     hidden: int = 4096
     dropout: float = 0.5
-    threshold: float = 0.001
-    overlap: float = 0.5
-    detections: int = 100
+    score_thresh: float = 0.001
+    nms_thresh: float = 0.5
+    detections_per_img: int = 100
     norm: str | None = None
     remat: bool = False
     dtype: Dtype = jnp.float32
@@ -188,7 +217,7 @@ class YOLO(nn.Module):
         return outputs if train else outputs | add_detections(self, grid, image, targets=targets)
 
     def block(self, x: jax.Array, layers: tuple[Layer, ...], number: int, train: bool) -> jax.Array:
-        """Convolutions from that of this number on, and a pooling before them where it is told."""
+        """Applies a reduction, if any, and the convolutions from `number` on."""
         if layers[0] is None:
             x = max_pool(x, (2, 2), (2, 2))
         for k, layer in enumerate(filter(None, layers)):
@@ -204,7 +233,7 @@ class YOLO(nn.Module):
         return x
 
     def head(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """`[B, S, S, C] -> [B, S, S, 5 P + K]`: every cell sees all of the image."""
+        """Applies the locally connected and dense layers: [B, S, S, C] to [B, S, S, 5 P + K]."""
         shape = (*x.shape[:3], 5 * self.boxes + self.num_classes)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         if self.local:
@@ -216,17 +245,17 @@ class YOLO(nn.Module):
                 dtype=self.dtype,
                 name="local",
             )
-            x = drop(LEAKY(local(self.fitting(x, "local"))))
+            x = drop(LEAKY(local(self.check_size(x, "local"))))
         x = x.reshape(len(x), -1)
         if self.hidden:
             dense = nn.Dense(self.hidden, kernel_init=uniform_init, dtype=self.dtype, name="hidden")
-            x = drop(LEAKY(dense(self.fitting(x, "hidden"))))
+            x = drop(LEAKY(dense(self.check_size(x, "hidden"))))
         wide = jnp.promote_types(jnp.float32, self.dtype)
         dense = nn.Dense(math.prod(shape[1:]), kernel_init=uniform_init, dtype=wide, name="cells")
-        return dense(self.fitting(x, "cells")).reshape(shape)
+        return dense(self.check_size(x, "cells")).reshape(shape)
 
-    def fitting(self, x: jax.Array, layer: str) -> jax.Array:
-        """x itself; ValueError where the layer's weights are of another size of images."""
+    def check_size(self, x: jax.Array, layer: str) -> jax.Array:
+        """Returns x; raises ValueError if the layer's weights are for another image size."""
         if self.has_variable("params", layer):
             kernel = self.get_variable("params", layer)["kernel"]
             cells = kernel.shape[:2] if layer == "local" else kernel.shape[:1]
@@ -240,9 +269,7 @@ class YOLO(nn.Module):
 
 
 def halves_size(layer: Layer) -> bool:
-    """`[H, W] -> [H / 2, W / 2]`: whether a layer does so.
-
-    Source: see YOLO.
+    """Returns whether a layer halves the map.
 
     >>> halves_size(None), halves_size((64, 7, 2)), halves_size((16, 3, 1))
     (True, True, False)
@@ -251,30 +278,48 @@ def halves_size(layer: Layer) -> bool:
 
 
 def split_blocks(layers: tuple[Layer, ...]) -> list[tuple[Layer, ...]]:
-    """`[layer, ...] -> [[layer, ...], ...]`: layers parted before each that halves the map.
+    """Splits layers before each one that halves the map.
 
-    Source: see YOLO.
+    Args:
+        layers: layers of the network.
+
+    Returns:
+        The layers of each block.
 
     >>> split_blocks(((16, 3, 1), None, (32, 3, 1), (32, 3, 2)))
     [((16, 3, 1),), (None, (32, 3, 1)), ((32, 3, 2),)]
     """
-    parts: list[tuple[Layer, ...]] = []
+    blocks: list[tuple[Layer, ...]] = []
     for layer in layers:
-        if halves_size(layer) or not parts:
-            parts.append(())
-        parts[-1] = (*parts[-1], layer)
-    return parts
+        if halves_size(layer) or not blocks:
+            blocks.append(())
+        blocks[-1] = (*blocks[-1], layer)
+    return blocks
 
 
 @final
 class YOLOGrid(nn.Module):
-    """`[B, H, W, C] -> {stage1 ..., grid [B, h, w, 5 P + K], boxes [B, M, 4], scores, labels, valid}`.
+    """YOLO's grid on a backbone, for images of any size.
 
-    YOLO's grid on a `backbone`, of images of any size: on its stage of `stride`, two convolutions
-    3x3 of `width` channels and a 1x1, so that h = H / stride. The channels of a cell, the loss and
-    the fields are YOLO's; places begin in the middle of their cell, at a quarter of the image's sides.
-    `dtype`, `axis_name`, `remat` and `scan` are the backbone's too. Stages that are deeper than
-    `stride` have weights without a use: a backbone that ends there is better.
+    Two 3x3 convolutions and a 1x1 convolution on the stage of stride `stride` predict the grid of H
+    / stride rows. Channels, loss and the other fields are those of `YOLO`. Initial boxes lie in the
+    middle of their cell and have a quarter of the image's sides. Deeper stages of the backbone have
+    parameters without use; a backbone that ends at `stride` is better.
+
+    Attributes:
+        backbone: any backbone with a stage of that stride; it gets `dtype`, `axis_name`, `remat`
+            and `scan`.
+        stride: stride of the cells.
+        width: channels of the 3x3 convolutions.
+
+    Args:
+        image: images [B, H, W, C].
+        targets: may hold `size` [B, 2], the size of each image on the canvas.
+        train: use batch statistics and skip the detections.
+
+    Returns:
+        `stage1` ..., `grid` [B, h, w, 5 P + K], and in evaluation `boxes` [B, M, 4], `scores`,
+        `labels` and `valid` [B, M].
 
     Source: Redmon et al. 2016, You Only Look Once, sections 2 and 2.1, whose dense layers are
     convolutions here, as in Redmon & Farhadi 2017, YOLO9000, section 2.
@@ -292,9 +337,9 @@ class YOLOGrid(nn.Module):
     boxes: int = 2
     stride: int = 32
     width: int = 256
-    threshold: float = 0.001
-    overlap: float = 0.5
-    detections: int = 100
+    score_thresh: float = 0.001
+    nms_thresh: float = 0.5
+    detections_per_img: int = 100
     norm: str | None = "batch"
     remat: bool = False
     scan: bool = False
@@ -317,7 +362,7 @@ class YOLOGrid(nn.Module):
         outputs = select_stages(self.backbone(image, train=train))
         if not self.num_classes:
             return outputs
-        x = self.of_stride(outputs, image)
+        x = self.find_stage(outputs, image)
         for name in ("head_0", "head_1"):
             x = ConvNorm(
                 self.width,
@@ -339,16 +384,18 @@ class YOLOGrid(nn.Module):
         )(x)
         return outputs if train else outputs | add_detections(self, grid, image, targets=targets)
 
-    def of_stride(self, outputs: Mapping[str, jax.Array], image: jax.Array) -> jax.Array:
-        """The stage of `stride`; ValueError that tells those there are."""
-        axis = 1 if image.shape[1] >= image.shape[2] else 2  # which rounding tells the least about
+    def find_stage(self, outputs: Mapping[str, jax.Array], image: jax.Array) -> jax.Array:
+        """Returns the stage of the given stride; raises ValueError if there is none."""
+        axis = (
+            1 if image.shape[1] >= image.shape[2] else 2
+        )  # the longer side has the smaller rounding error
         strides = {
             2 ** round(math.log2(image.shape[axis] / x.shape[axis])): x for x in outputs.values()
         }
         if self.stride not in strides:
             raise ValueError(
-                f"stride {self.stride} is none of the backbone's, which are "
-                f"{', '.join(map(str, sorted(strides)))}"
+                f"expected a stride of the backbone ({', '.join(map(str, sorted(strides)))}), "
+                f"got {self.stride}"
             )
         return strides[self.stride]
 
@@ -379,7 +426,7 @@ VARIANTS = {  # fields of YOLO, and of YOLOGrid; parameters
         backbone="resnet18",
         card=dict(
             module=YOLOGrid,
-            preprocessing=dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+            preprocessing=IMAGENET_NORM,
         ),
     ),
 }

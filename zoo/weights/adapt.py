@@ -73,8 +73,8 @@ def from_json(value: Any) -> Any:
     """What model_file.plain made of a backbone to a name or a Module; ValueError for what is none."""
     if isinstance(value, str | None):
         return value
-    told = value if isinstance(value, dict) else {}
-    name, fields = told.get("name"), told.get("fields")
+    inferred = value if isinstance(value, dict) else {}
+    name, fields = inferred.get("name"), inferred.get("fields")
     if not name or not isinstance(fields, dict):
         raise ValueError(f"the file's card has a backbone {value!s:.80}: expected name and fields")
     return create_model(name, **{key: to_tuples(each) for key, each in fields.items()})
@@ -149,8 +149,8 @@ def adapt_to_fields(
     channels = infer_count(tensors, probe, SENTINEL_CHANNELS, axes=(-2,))
     image = (*image[:-1], channels.pop()) if len(channels) == 1 else image
     card, _ = variant_card(name)
-    told = card["told"](tensors, model=model) if "told" in card else {}
-    return tensors, own | told, image
+    inferred = card["infer_fields"](tensors, model=model) if "infer_fields" in card else {}
+    return tensors, own | inferred, image
 
 
 def adapt_scanned(

@@ -21,7 +21,7 @@ FEW = dict(
     rpn_pre_nms_top_n=(20, 20),
     rpn_post_nms_top_n=(10, 10),
     box_batch_size_per_image=8,
-    detections=5,
+    box_detections_per_img=5,
 )
 SEEN = dict(mean=(0.5,) * 3, std=(0.25,) * 3, size=(64, 96), sides=(60, 90))
 
@@ -65,7 +65,7 @@ def test_cells(cells, monkeypatch):
     assert run.train.classes == ("rbc", "wbc") and len(run.evaluate["val"]) == 2
     assert run.preprocessing.size == (48, 64) and run.model.num_classes == 2
     backbone = run.model.backbone.clone(depths=(1,))
-    small = run.model.clone(backbone=backbone, sizes=run.model.sizes[:2], **FEW)
+    small = run.model.clone(backbone=backbone, anchor_sizes=run.model.anchor_sizes[:2], **FEW)
     two_steps(run._replace(model=small))
 
 

@@ -117,7 +117,9 @@ def test_fast_rcnn(blocks):
     there = example["proposals"][example["proposal_valid"]]
     np.testing.assert_array_equal(there, selective_search(example["image"], SearchParameters()))
     proposals_move_with_pixels(example)
-    two_steps(run._replace(model=run.model.clone(hidden=8, box_batch_size_per_image=8, pool=2)))
+    two_steps(
+        run._replace(model=run.model.clone(hidden=8, box_batch_size_per_image=8, roi_pool_size=2))
+    )
 
 
 def proposals_move_with_pixels(before):
