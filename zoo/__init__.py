@@ -1,4 +1,4 @@
-"""Vision models as pure functions of (variables, images); see `python -m zoo list`."""
+"""Vision models as pure functions of (variables, image); see `python -m zoo list`."""
 
 from zoo.fold import fold_batchnorm
 from zoo.registry import create_model, list_models, model_card

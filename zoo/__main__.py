@@ -1,4 +1,4 @@
-"""python -m zoo list | show NAME | predict NAME IMAGE ... --weights W | convert NAME SOURCE OUT"""
+"""Entry point of `python -m zoo`: list, show, predict and convert."""
 
 import argparse
 import sys
@@ -14,44 +14,45 @@ from zoo.weights.publishers import SOURCES
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a wrong command, as for any other mistake, instead of argparse's usage."""
+    """A parser that reports a wrong command in one line."""
 
     def error(self, message: str) -> NoReturn:
+        """Exits with 2 and one line."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def create_parser() -> Parser:
-    """The command line."""
-    whole = Parser(prog="python -m zoo", description="The models of the zoo.")
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    every = commands.add_parser(
+    """Creates the parser of the command line."""
+    parser = Parser(prog="python -m zoo", description="The models of the zoo.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    list_command = commands.add_parser(
         "list",
         help="a table of the models, with parameters, multiply-adds and input size",
         epilog="example: python -m zoo list 'lenet*' --task classification",
     )
-    every.add_argument(
+    list_command.add_argument(
         "pattern",
         nargs="?",
         default="*",
         metavar="PATTERN",
         help="names to list, * for any letters, quoted against the shell (all of them)",
     )
-    every.add_argument(
+    list_command.add_argument(
         "--task", metavar="TASK", help=f"only models of one task: {', '.join(TASKS)}"
     )
-    one = commands.add_parser(
+    show_command = commands.add_parser(
         "show",
         help="all that the card of one model says",
         epilog="example: python -m zoo show lenet5",
     )
-    one.add_argument("name", metavar="NAME", help="a name that list prints")
+    show_command.add_argument("name", metavar="NAME", help="a name that list prints")
     add_predict(commands)
     add_convert(commands)
-    return whole
+    return parser
 
 
 def add_convert(commands: Any) -> None:
-    """The command `convert_weights`."""
+    """Adds the command `convert` to the parser."""
     command = commands.add_parser(
         "convert",
         help="weights of any kind to a safetensors file",
@@ -73,7 +74,7 @@ def add_convert(commands: Any) -> None:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """A command to its exit code; ValueError or OSError of one line for a user's mistake."""
+    """Runs a command and returns its exit code."""
     if arguments.command == "predict":
         return predict(arguments)
     if arguments.command == "convert":
@@ -95,10 +96,17 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Arguments to an exit code: 0, or 2 after one line that says what is wrong."""
-    given = create_parser().parse_args(arguments)
+    """Runs the command line.
+
+    Args:
+        arguments: words of the command line.
+
+    Returns:
+        0, or 2 after one line that describes the mistake.
+    """
+    parsed = create_parser().parse_args(arguments)
     try:
-        return run_command(given)
+        return run_command(parsed)
     except (ValueError, OSError) as error:
         print(f"python -m zoo: {error}", file=sys.stderr)
         return 2

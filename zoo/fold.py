@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolutions before it: fewer operations, the same outputs."""
+"""Folding of BatchNorm into the preceding convolutions."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from zoo.layers.norm import EPSILON
 
 
 def fold_fields(model: nn.Module) -> nn.Module:
-    """The module with norm "folded" for "batch", in its own field and in those of a backbone."""
+    """Sets norm "folded" instead of "batch" on a module and its backbone."""
     changes = {}
     for field in dataclasses.fields(model):
         value = getattr(model, field.name)
@@ -23,30 +23,30 @@ def fold_fields(model: nn.Module) -> nn.Module:
 
 
 def scale_and_shift(params: Mapping[str, Any], stats: Mapping[str, Any]) -> tuple[Any, Any]:
-    """A BatchNorm's weights and running statistics `[C]` to the a and b of a x + b, `[C]` each."""
-    epsilon = 0.0 if "scale" in stats else EPSILON  # a frozen one has all in its statistics
+    """Returns a [C] and b [C] of a BatchNorm written as a x + b."""
+    epsilon = 0.0 if "scale" in stats else EPSILON  # a frozen norm includes epsilon in its variance
     params = {**params, **stats}
     slope = params.get("scale", 1.0) / jnp.sqrt(stats["var"] + epsilon)
     return slope, params.get("bias", 0.0) - stats["mean"] * slope
 
 
 def fold_weights(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Weights of a module, and the running statistics below it, to weights without the latter.
+    """Folds the running statistics below a module into its weights.
 
-    A `norm` beside a `conv` goes into the convolution's kernel `[..., C]` and bias; one that
-    stands alone, before its convolution, stays as a scale and a bias.
+    A `norm` next to a `conv` goes into the kernel [..., C] and bias of the convolution. A norm that
+    precedes its convolution remains as a scale and a bias.
     """
     if "var" in stats:
         slope, shift = scale_and_shift(params, stats)
         return {"scale": slope, "bias": shift}
-    folded = {name: fold_weights(params.get(name, {}), below) for name, below in stats.items()}
+    folded = {name: fold_weights(params.get(name, {}), child) for name, child in stats.items()}
     if "conv" in params and "var" in stats.get("norm", {}):
         slope, shift = (folded["norm"][word] for word in ("scale", "bias"))
         del folded["norm"]
         kernel, bias = params["conv"]["kernel"], params["conv"].get("bias", 0.0)
-        *blocks, width = slope.shape  # of a scanned stage, which has a leading axis
-        across = (*blocks, *(1,) * (kernel.ndim - slope.ndim), width)
-        folded["conv"] = {"kernel": kernel * slope.reshape(across), "bias": bias * slope + shift}
+        *blocks, width = slope.shape  # scanned stages have a leading axis
+        broadcast = (*blocks, *(1,) * (kernel.ndim - slope.ndim), width)
+        folded["conv"] = {"kernel": kernel * slope.reshape(broadcast), "bias": bias * slope + shift}
         params = {name: value for name, value in params.items() if name != "norm"}
     return {**params, **folded}
 
@@ -54,11 +54,18 @@ def fold_weights(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[st
 def fold_batchnorm(
     model: nn.Module, variables: Mapping[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A model and its variables to the same without BatchNorm: equal outputs in evaluation.
+    """Returns an equivalent model without BatchNorm, for evaluation.
 
-    The model is of the same class, its field norm "folded" instead of "batch"; the variables have
-    no batch_stats. A model without BatchNorm comes back as it is. Pure: nothing is changed in
-    place. ValueError where there are statistics but no field norm="batch" that could be folded.
+    Args:
+        model: the module. The new one has norm "folded" instead of "batch".
+        variables: its variables; they are not modified.
+
+    Returns:
+        The folded module and its variables, without `batch_stats`. A model without BatchNorm is
+        returned unchanged.
+
+    Raises:
+        ValueError: if there are statistics but no field norm="batch".
 
     Source: Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference, section 3.2, equation 14.
@@ -75,6 +82,11 @@ def fold_batchnorm(
         return model, dict(variables)
     folded = fold_fields(model)
     if folded == model:
-        raise ValueError(f"{type(model).__name__} has batch_stats, but no field norm='batch'")
-    kept = {name: value for name, value in variables.items() if name != "batch_stats"}
-    return folded, {**kept, "params": fold_weights(variables["params"], variables["batch_stats"])}
+        raise ValueError(
+            f"expected the field norm='batch', got {type(model).__name__} with batch_stats but without it"
+        )
+    other_stats = {name: value for name, value in variables.items() if name != "batch_stats"}
+    return folded, {
+        **other_stats,
+        "params": fold_weights(variables["params"], variables["batch_stats"]),
+    }

@@ -1,4 +1,4 @@
-"""One way to look a name up in a table, and one sentence for a name that is not there."""
+"""Lookup of names in tables, with suggestions for unknown names."""
 
 import difflib
 from collections.abc import Mapping
@@ -6,7 +6,18 @@ from typing import Any
 
 
 def lookup(table: Mapping[str, Any], name: str, *, kind: str) -> Any:
-    """`table[name]`; a ValueError that offers the nearest names where `table` lacks it.
+    """Returns `table[name]`, or raises a ValueError that suggests the nearest names.
+
+    Args:
+        table: the table.
+        name: the name.
+        kind: what the names denote, for the message.
+
+    Returns:
+        The entry.
+
+    Raises:
+        ValueError: if the name is unknown.
 
     >>> lookup({"relu": 1, "tanh": 2}, "tanh", kind="activation")
     2
@@ -16,6 +27,10 @@ def lookup(table: Mapping[str, Any], name: str, *, kind: str) -> Any:
     """
     if isinstance(name, str) and name in table:
         return table[name]
-    near = difflib.get_close_matches(str(name), table, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"expected {', '.join(sorted(table))}"
+    matches = difflib.get_close_matches(str(name), table, n=3, cutoff=0.5)
+    hint = (
+        f"did you mean {' or '.join(matches)}?"
+        if matches
+        else f"expected {', '.join(sorted(table))}"
+    )
     raise ValueError(f"unknown {kind} {name!r}: {hint}")

@@ -1,4 +1,4 @@
-"""Images and clips as files and data sets hold them to what a model takes: the one place."""
+"""Preprocessing of images and clips: resize, center crop, normalize, and placement of clips."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,16 +10,22 @@ from zoo.lookup import lookup
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET_NORM = dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
-EPSILON = 1e-6  # what a quotient of floats may fall short of a whole number
+EPSILON = 1e-6  # tolerance for quotients that should be whole numbers
 
 
 class Preprocessing(NamedTuple):
-    """What a model was trained on: pixels in [0, 1] less `mean`, over `std`, both per channel.
+    """The preprocessing that a model was trained with.
 
-    `size` is (height, width) in pixels, `crop` the part of the resized short side that is kept.
-    Of a detector `size` is that of the canvas (see zoo.canvas), onto which the whole picture is
-    stretched, or with `sides` (short, long) fitted, its shape kept. Of a video model `frames` is how
-    many a clip has, every `stride`-th of the video's; of images 0.
+    Attributes:
+        mean: mean per channel, subtracted from pixels in [0, 1].
+        std: standard deviation per channel.
+        size: height and width of the model's input in pixels; for detectors the padded canvas.
+        crop: fraction of the resized short side that the center crop keeps.
+        interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
+        sides: detectors: (short, long) sides to which images are resized with their aspect ratio
+            kept; None stretches them to `size` (see `zoo.canvas`).
+        frames: video models: frames per clip; 0 for images.
+        stride: video models: distance of the frames of a clip in frames of the video.
 
     Source: the evaluation protocol of torchvision and timm.
 
@@ -38,11 +44,17 @@ class Preprocessing(NamedTuple):
 
 
 def with_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:
-    """The preprocessing of images of another number of channels, C to `channels`.
+    """Adapts mean and standard deviation to another number of channels.
 
-    Mean and deviation of a single channel are the mean of the C: gray is seen as the average
-    color. Those of several are the C's, over and over, as the first kernel's channels are that
-    zoo.load_model makes of C others.
+    A single channel gets the mean of all. Several channels repeat the old ones, as `zoo.load_model`
+    does for the first kernel.
+
+    Args:
+        preprocessing: the preprocessing.
+        channels: number of channels.
+
+    Returns:
+        The adapted preprocessing.
 
     >>> rgb = Preprocessing((0.3, 0.4, 0.5), (0.1, 0.2, 0.3), (32, 32))
     >>> with_channels(rgb, 4).mean, round(with_channels(rgb, 1).std[0], 6)
@@ -51,16 +63,22 @@ def with_channels(preprocessing: Preprocessing, channels: int) -> Preprocessing:
     if channels == len(preprocessing.mean):
         return preprocessing
 
-    def over(values: tuple[float, ...]) -> tuple[float, ...]:
+    def adapt(values: tuple[float, ...]) -> tuple[float, ...]:
         if channels == 1:
             return (sum(values) / len(values),)
         return tuple(values[channel % len(values)] for channel in range(channels))
 
-    return preprocessing._replace(mean=over(preprocessing.mean), std=over(preprocessing.std))
+    return preprocessing._replace(mean=adapt(preprocessing.mean), std=adapt(preprocessing.std))
 
 
 def uncropped_size(preprocessing: Preprocessing) -> tuple[int, int, int]:
-    """-> (height, width, channels) of the images that `preprocess` crops but need not resize.
+    """Returns the (height, width, channels) of images that are cropped but not resized.
+
+    Args:
+        preprocessing: the preprocessing.
+
+    Returns:
+        The shape.
 
     >>> uncropped_size(Preprocessing((0.5,), (0.5,), size=(224, 224), crop=0.875))
     (256, 256, 1)
@@ -70,10 +88,16 @@ def uncropped_size(preprocessing: Preprocessing) -> tuple[int, int, int]:
 
 
 def resized_size(image_size: Sequence[int], preprocessing: Preprocessing) -> tuple[int, int]:
-    """(height, width) of an image to those at which `size` is `crop` of its short side or less.
+    """Returns the size of an image after resizing and before the center crop.
 
-    Source: torchvision's Resize as its evaluation presets use it; the long side is rounded down
-    as there.
+    Args:
+        image_size: height and width of the image.
+        preprocessing: the preprocessing.
+
+    Returns:
+        Height and width such that `size` is the fraction `crop` of the short side or less.
+
+    Source: torchvision's Resize in its evaluation presets, which also rounds the long side down.
 
     >>> resized_size((64, 128), Preprocessing((0.5,), (0.5,), size=(28, 28), crop=0.875))
     (32, 64)
@@ -87,7 +111,14 @@ def resized_size(image_size: Sequence[int], preprocessing: Preprocessing) -> tup
 
 
 def center_offset(image_size: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
-    """Where in an image of (height, width) its middle of `size` begins: (top, left).
+    """Returns (top, left) of a center crop.
+
+    Args:
+        image_size: height and width of the image.
+        size: height and width of the crop.
+
+    Returns:
+        The offset.
 
     >>> center_offset((256, 341), (224, 224))
     (16, 58)
@@ -100,13 +131,20 @@ JAX_METHODS = {
     "bilinear": "linear",
     "bicubic": "cubic",
     "lanczos": "lanczos3",
-}  # jax's names; antialiased all but the first
+}  # all but the first are antialiased
 
 
 def resize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """`[B, ..., H, W, C] -> [B, ..., h, w, C]`, keeping the aspect, so that `size` is `crop` of it or less.
+    """Resizes images to the size before the center crop, keeping the aspect ratio.
 
-    Source: torchvision's Resize (antialiased) as its evaluation presets use it.
+    Args:
+        image: images [B, ..., H, W, C].
+        preprocessing: the preprocessing.
+
+    Returns:
+        Images [B, ..., h, w, C].
+
+    Source: torchvision's antialiased Resize in its evaluation presets.
 
     >>> small = Preprocessing((0.5,), (0.5,), size=(28, 28), crop=0.875)
     >>> resize(jnp.zeros((1, 64, 128, 1)), small).shape
@@ -121,11 +159,21 @@ def resize(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
 
 
 def preprocess(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """`[B, H, W, C] -> [B, h, w, C]` float32, resized, cropped in the center and normalized.
+    """Resizes, center-crops and normalizes images or clips.
 
-    Where `preprocessing` has frames, clips `[B, T, H, W, C]` too; how many there are, and which of a
-    video they are, is not looked at. `image` is uint8, or float in [0, 1]. Pure and jit-able; an image that has the size is not
-    resized. A ValueError tells of a wrong rank, kind of number or number of channels.
+    It is pure and can be jitted. An image that already has the size is not resized. The number of
+    frames of a clip is not checked.
+
+    Args:
+        image: images [B, H, W, C] of uint8, or floats in [0, 1]; clips [B, T, H, W, C] if the
+            preprocessing has frames.
+        preprocessing: the preprocessing.
+
+    Returns:
+        Images [B, h, w, C] or clips, float32.
+
+    Raises:
+        ValueError: if rank, dtype or number of channels is wrong.
 
     Source: torchvision's evaluation presets (Resize, CenterCrop, Normalize).
 
@@ -134,10 +182,10 @@ def preprocess(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     [[[[2.0], [2.0]], [[2.0], [2.0]]]]
     """
     channels = len(preprocessing.mean)
-    ranks = (4, 5) if preprocessing.frames else (4,)  # what is made of a clip may be one image
+    ranks = (4, 5) if preprocessing.frames else (4,)  # a model of clips may take single frames
     if image.ndim not in ranks or image.shape[-1] != channels:
-        what, axes = ("clips", "B, T") if preprocessing.frames else ("images", "B")
-        raise ValueError(f"expected {what} [{axes}, H, W, {channels}], got shape {image.shape}")
+        kind, axes = ("clips", "B, T") if preprocessing.frames else ("images", "B")
+        raise ValueError(f"expected {kind} [{axes}, H, W, {channels}], got shape {image.shape}")
     if image.dtype == jnp.uint8:
         image = image.astype(jnp.float32) / 255
     elif not jnp.issubdtype(image.dtype, jnp.floating):
@@ -146,9 +194,9 @@ def preprocess(image: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     height, width = preprocessing.size
     top, left = center_offset(image.shape[-3:-1], preprocessing.size)
     image = image[..., top : top + height, left : left + width, :]
-    across = (1,) * (image.ndim - 1) + (channels,)
-    mean = jnp.asarray(preprocessing.mean, jnp.float32).reshape(across)
-    std = jnp.asarray(preprocessing.std, jnp.float32).reshape(across)
+    broadcast = (1,) * (image.ndim - 1) + (channels,)
+    mean = jnp.asarray(preprocessing.mean, jnp.float32).reshape(broadcast)
+    std = jnp.asarray(preprocessing.std, jnp.float32).reshape(broadcast)
     return (image - mean) / std
 
 

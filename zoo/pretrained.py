@@ -1,16 +1,16 @@
-"""Weights that others publish, by variant: data alone, which cards print and zoo.weights reads."""
+"""Addresses, accuracies and preprocessing of published weights, by variant."""
 
 from typing import Any
 
-ADDRESSES = {  # of the files below, most of whose names end in the start of their sha256
+ADDRESSES = {  # most file names below end in the start of their sha256
     "torchvision": "https://download.pytorch.org/models/",
     "akamaster": "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/",
     "pytorchvideo": "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/",
 }
 
-# Each file, its top-1 accuracy on ImageNet's validation set in % as torchvision measured it (of
-# segmenters, the mean IoU, of detectors COCO's box AP), and what of the preprocessing is not SEEN: pixels of the resized short
-# side and of the crop, say.
+# File; accuracy in % as measured by torchvision (top-1 on ImageNet's validation set, mean IoU of
+# segmenters, COCO's box AP of detectors); and the preprocessing that differs from IMAGENET_NORM,
+# such as the resized short side and the crop in pixels.
 IMAGENET_NORM = dict(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
@@ -19,11 +19,11 @@ IMAGENET_NORM = dict(
     interpolation="bilinear",
 )
 V2_PREPROCESSING = dict(short=232)
-SEGMENTATION_PREPROCESSING = dict(short=520, side=520)  # segmenters see all of the resized image
+SEGMENTATION_PREPROCESSING = dict(short=520, side=520)  # without a crop
 DETECTION_PREPROCESSING = dict(
     short=800, side=(800, 1344), sides=(800, 1333)
-)  # shape kept, on a canvas
-VIDEO_PREPROCESSING = dict(  # torchvision's of Kinetics, at 15 frames a second
+)  # aspect ratio kept, padded
+VIDEO_PREPROCESSING = dict(  # torchvision's for Kinetics, at 15 frames a second
     mean=(0.43216, 0.394666, 0.37645),
     std=(0.22803, 0.22145, 0.216989),
     short=128,
@@ -34,7 +34,7 @@ VIDEO_PREPROCESSING = dict(  # torchvision's of Kinetics, at 15 frames a second
 
 
 def swag_preprocessing(side: int) -> dict:
-    """Preprocessing of the weights that were trained on Instagram's images first: no margin."""
+    """Returns the preprocessing of weights that were pre-trained on Instagram images: no crop margin."""
     return dict(short=side, side=side, interpolation="bicubic")
 
 
@@ -136,8 +136,8 @@ TORCHVISION: dict[str, dict[str, tuple[Any, ...]]] = {
     },
 }
 
-# Repositories of timm's on the hub: trained on ImageNet's 1,000 classes, and free to use. Which
-# there are is what timm 1.0.31 says in its pretrained_cfgs.
+# Repositories of timm on the hub, trained on ImageNet's 1,000 classes and free to use, as listed in
+# the pretrained_cfgs of timm 1.0.31.
 TIMM = {
     "densenet121": ("densenet121.ra_in1k",),
     "mobilenet_v1": ("mobilenetv1_100.ra4_e3600_r224_in1k",),
@@ -206,7 +206,7 @@ AKAMASTER = {  # trained on CIFAR-10
     "resnet1202": "resnet1202-f3b1deed.th",
 }
 
-PYTORCHVIDEO = {  # trained on Kinetics-400; their names have no sum
+PYTORCHVIDEO = {  # trained on Kinetics-400; the file names contain no hash
     "slow_r50": "SLOW_8x8_R50.pyth",
     "slowfast_r50": "SLOWFAST_8x8_R50.pyth",
     "slowfast_r101": "SLOWFAST_8x8_R101.pyth",
@@ -216,7 +216,7 @@ CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 
-# Pascal VOC's in its own order, which is that of FCN's and torchvision's published weights.
+# Pascal VOC's classes in its order, which FCN's and torchvision's published weights use.
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
     "cow", "dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa",
@@ -224,7 +224,7 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 
-# COCO's objects by their numbers, from 1, in torchvision's weights; ten numbers were never given.
+# COCO's classes by their ids from 1 in torchvision's weights; ten ids are unused.
 COCO_CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
     "traffic light", "fire hydrant", "N/A", "stop sign", "parking meter", "bench", "bird", "cat",
@@ -241,15 +241,15 @@ COCO_CLASSES = (
 
 
 def published_sources(name: str) -> tuple[str, ...]:
-    """Name of a variant to the sources of its weights, as zoo.load_model takes them.
+    """Returns the sources of a variant's published weights, as `zoo.load_model` takes them.
 
     >>> published_sources("resnet18")[:2]
     ('torchvision://IMAGENET1K_V1', 'hf://timm/resnet18.a1_in1k')
     """
-    found = [f"torchvision://{tag}" for tag in TORCHVISION.get(name, {})]
-    found += [f"hf://timm/{repository}" for repository in TIMM.get(name, ())]
+    sources = [f"torchvision://{tag}" for tag in TORCHVISION.get(name, {})]
+    sources += [f"hf://timm/{repository}" for repository in TIMM.get(name, ())]
     if name in AKAMASTER:
-        found.append(ADDRESSES["akamaster"] + AKAMASTER[name])
+        sources.append(ADDRESSES["akamaster"] + AKAMASTER[name])
     if name in PYTORCHVIDEO:
-        found.append(ADDRESSES["pytorchvideo"] + PYTORCHVIDEO[name])
-    return tuple(found)
+        sources.append(ADDRESSES["pytorchvideo"] + PYTORCHVIDEO[name])
+    return tuple(sources)

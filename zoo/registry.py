@@ -1,4 +1,4 @@
-"""Names to models: the one table of families, and what a card says of each variant."""
+"""The table of model families, and functions that look up names in it."""
 
 import dataclasses
 import fnmatch
@@ -64,22 +64,26 @@ FAMILIES = {
 TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
 
 
-MODEL_FIELDS = ("backbone", "spatial", "temporal")  # fields that hold models
+MODEL_FIELDS = ("backbone", "spatial", "temporal")  # fields that contain models
 
 
 class ModelCard(NamedTuple):
-    """The facts of a variant.
+    """The facts about a variant; counts and shapes come from tracing the model itself.
 
-    `parameters` counts the weights, `macs` the multiply-adds of convolutions and dense layers for
-    one image of `input` (height, width, channels), or clip (frames before them); `features` is
-    {stage: (stride, channels)}, `frame_strides` of clips {stage: frames of the clip for one of the
-    map}; `pathways` of models that have some {pathway: its share of `macs`, in multiply-adds};
-    `weights` are sources of published weights, as load_model takes them. `batchnorms` are {"folded":
-    how many fold_batchnorm puts into the convolution before, "affine": how many it leaves as a
-    scale and a bias}.
-
-    Source: parameters, macs, strides, channels and batchnorms are measured on the model itself, weights are those of
-    zoo.pretrained, the rest is its family's CARD.
+    Attributes:
+        name: name of the variant.
+        task: learning problem.
+        parameters: number of parameters.
+        macs: multiply-adds of convolutions and dense layers for one input.
+        input: (height, width, channels) of an image, with the frames first for clips.
+        features: (stride, channels) of each stage.
+        frame_strides: stride of each stage along time, for clips.
+        pathways: multiply-adds of each pathway, for models with pathways.
+        preprocessing: the default preprocessing.
+        paper: the paper.
+        reported: published accuracy.
+        weights: sources of published weights, as `load_model` takes them.
+        batchnorms: numbers of BatchNorms that `fold_batchnorm` folds and that it leaves as affine.
     """
 
     name: str
@@ -98,7 +102,7 @@ class ModelCard(NamedTuple):
 
 
 def variant_card(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Name to (its family's CARD with the row's own entries over it, the row's fields)."""
+    """Returns the family's CARD with the variant's own entries, and the variant's fields."""
     rows = {row: family for family in FAMILIES.values() for row in family.VARIANTS}
     family = lookup(rows, name, kind="model")
     fields = dict(family.VARIANTS[name])
@@ -106,33 +110,42 @@ def variant_card(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def create_model(name: str, **fields: Any) -> nn.Module:
-    """Name of a variant, and fields over the variant's own, to a flax.linen Module.
+    """Creates the module of a variant.
 
-    `num_classes=0` leaves the head out; a `backbone` that is a name is looked up here too (so are
-    `spatial` and `temporal`), and over one the defaults are what the family's CARD calls "backbone_defaults". A model has the channels of the images that it is initialized with, so that `in_channels` is none of
-    its fields. An unknown name or field raises ValueError with the nearest ones.
+    The number of input channels is that of the image at initialization, so `in_channels` is not a
+    field.
 
-    Source: the VARIANTS at the foot of each family's file.
+    Args:
+        name: name of the variant.
+        **fields: fields that replace the variant's. `num_classes=0` removes the head. `backbone`,
+            `spatial` and `temporal` may be variant names; with a backbone, defaults come from
+            `CARD["backbone_defaults"]`.
+
+    Returns:
+        A flax.linen module.
+
+    Raises:
+        ValueError: if a name or field is unknown; the message suggests the nearest ones.
 
     >>> create_model("lenet5_modern", num_classes=7).num_classes
     7
     """
-    card, own = variant_card(name)
+    card, row_fields = variant_card(name)
     module = card["module"]
     defaults = card.get("backbone_defaults", {}) if fields.get("backbone") is not None else {}
-    fields = {**own, **defaults, **fields}
-    known = {field.name: field for field in dataclasses.fields(module)}
-    known = {key: known[key] for key in known if key not in ("parent", "name")}
-    if "in_channels" in fields and "in_channels" not in known:
+    fields = {**row_fields, **defaults, **fields}
+    valid_fields = {field.name: field for field in dataclasses.fields(module)}
+    valid_fields = {key: valid_fields[key] for key in valid_fields if key not in ("parent", "name")}
+    if "in_channels" in fields and "in_channels" not in valid_fields:
         raise ValueError(
-            f"in_channels is no field of {name}: a model takes the channels of the images that it "
-            "is initialized with; model_card and load_model have in_channels"
+            f"{name} has no field in_channels: a model takes the channels of the image that it is "
+            "initialized with; pass in_channels to model_card or load_model"
         )
     for field in fields:
-        lookup(known, field, kind=f"field of {name}")
+        lookup(valid_fields, field, kind=f"field of {name}")
     classes = fields.get("num_classes", 0)
     if not isinstance(classes, int) or classes < 0:
-        raise ValueError(f"num_classes is a whole number, 0 for no head, got {classes!r}")
+        raise ValueError(f"expected num_classes to be an int of at least 0, got {classes!r}")
     for field in MODEL_FIELDS:
         if isinstance(fields.get(field), str):
             fields[field] = create_model(fields[field], num_classes=0)
@@ -140,9 +153,16 @@ def create_model(name: str, **fields: Any) -> nn.Module:
 
 
 def nearest_variant(module: nn.Module) -> tuple[str, dict[str, Any]]:
-    """A Module to (the variant that is nearest to it, the fields in which it differs from that).
+    """Returns the variant that is nearest to a module, and the fields that differ.
 
-    ValueError where no variant is of its class.
+    Args:
+        module: a module of a family.
+
+    Returns:
+        Name of the variant and the differing fields.
+
+    Raises:
+        ValueError: if the module belongs to no family.
 
     >>> nearest_variant(create_model("lenet5_modern", num_classes=0))
     ('lenet5_modern', {'num_classes': 0})
@@ -154,9 +174,9 @@ def nearest_variant(module: nn.Module) -> tuple[str, dict[str, Any]]:
     fields = [field for field in fields if field not in ("parent", "name")]
 
     def difference(name: str) -> dict[str, Any]:
-        own = create_model(name)
+        default = create_model(name)
         values = {field: getattr(module, field) for field in fields}
-        return {field: value for field, value in values.items() if getattr(own, field) != value}
+        return {field: value for field, value in values.items() if getattr(default, field) != value}
 
     differences = {name: difference(name) for name in names}
     nearest = min(names, key=lambda name: len(differences[name]))
@@ -164,9 +184,17 @@ def nearest_variant(module: nn.Module) -> tuple[str, dict[str, Any]]:
 
 
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
-    """Shell pattern, and a task, to the sorted names of the variants that match both.
+    """Lists the names of variants.
 
-    Source: the VARIANTS at the foot of each family's file.
+    Args:
+        pattern: shell pattern, for example "resnet*".
+        task: only variants of this task.
+
+    Returns:
+        Sorted names.
+
+    Raises:
+        ValueError: if the task is unknown.
 
     >>> list_models("lenet*")
     ['lenet5', 'lenet5_modern']
@@ -185,10 +213,17 @@ def input_spec(
     in_channels: int | None = None,
     backbone: str | nn.Module | None = None,
 ) -> tuple[tuple[int, ...], Preprocessing]:
-    """Name of a variant to its images' shape and preprocessing; nothing is traced.
+    """Returns input shape and preprocessing of a variant without tracing it.
 
-    Those of another size or number of channels than the variant's where these are given; where the
-    family's CARD has "backbone_defaults", those of a `backbone`, uncropped, a variant or nearest to one.
+    Args:
+        name: name of the variant.
+        image_size: side, or (height, width), instead of the variant's.
+        in_channels: number of channels instead of the variant's.
+        backbone: a variant name or module. If the family accepts a backbone, its input size and
+            preprocessing are used with crop=1.0.
+
+    Returns:
+        Shape of one image or clip, and the preprocessing.
 
     >>> shape, preprocessing = input_spec("resnet18", image_size=64, in_channels=1)
     >>> shape, preprocessing.size, [round(value, 3) for value in preprocessing.mean]
@@ -196,13 +231,13 @@ def input_spec(
     """
     card, _ = variant_card(name)
     if backbone is None or "backbone_defaults" not in card:
-        pass  # a family of pictures of its own, whatever it stands on
+        pass  # the family defines its input, whatever the backbone
     elif isinstance(backbone, str):
-        under, _ = variant_card(backbone)
+        backbone_card, _ = variant_card(backbone)
         card = {
             **card,
-            "input": under["input"],
-            "preprocessing": {**under["preprocessing"], "crop": 1.0},
+            "input": backbone_card["input"],
+            "preprocessing": {**backbone_card["preprocessing"], "crop": 1.0},
         }
     else:
         return input_spec(
@@ -211,30 +246,36 @@ def input_spec(
             in_channels=in_channels,
             backbone=nearest_variant(backbone)[0],
         )
-    *before, height, width, channels = card["input"]
+    *frame_axis, height, width, channels = card["input"]
     if image_size is not None:
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    frames = before[0] if before else 0
+    frames = frame_axis[0] if frame_axis else 0
     preprocessing = Preprocessing(
         **{"size": (height, width), "frames": frames, **card["preprocessing"]}
     )
     if in_channels is not None:
         if not isinstance(in_channels, int) or in_channels < 1:
-            raise ValueError(f"in_channels is a whole number from 1, got {in_channels!r}")
+            raise ValueError(
+                f"expected in_channels to be an int of at least 1, got {in_channels!r}"
+            )
         channels = in_channels
         preprocessing = with_channels(preprocessing, channels)
-    return (*before, height, width, channels), preprocessing
+    return (*frame_axis, height, width, channels), preprocessing
 
 
 def model_card(name: str, *, in_channels: int | None = None, **fields: Any) -> ModelCard:
-    """Name of a variant, and fields over the variant's own, to its card.
+    """Returns the card of a variant by tracing it; nothing is computed.
 
-    Nothing is computed: shapes are traced. A field image_size is the card's input too; over a
-    `backbone` that is given the images are the backbone's; `in_channels`, the images' channels, is
-    of the input alone. An unknown name or field raises
-    ValueError.
+    Args:
+        name: name of the variant.
+        in_channels: number of input channels.
+        **fields: fields that replace the variant's; `image_size` and `backbone` change the input.
 
-    Source: see ModelCard.
+    Returns:
+        The card.
+
+    Raises:
+        ValueError: if a name or field is unknown.
 
     >>> card = model_card("lenet5_modern")
     >>> card.parameters, card.features["stage2"]

@@ -48,7 +48,9 @@ CASES = {
 }
 
 
-def five_steps(layout: parallel.Layout, case: str, *, accumulate: int = 1) -> dict[str, np.ndarray]:
+def five_steps(
+    layout: parallel.Layout, case: str, *, accumulation_steps: int = 1
+) -> dict[str, np.ndarray]:
     """Layout -> {"loss": [5], "gradient_norm": [5], "params/...": ..., "batch_stats/...": ...}."""
     task = reconstruction(loss="squared", augment=augment.images(partial(augment.shift, pixels=2)))
     model = zoo.create_model("conv_autoencoder", widths=(8, 16), act=CASES[case]["act"])
@@ -60,7 +62,7 @@ def five_steps(layout: parallel.Layout, case: str, *, accumulate: int = 1) -> di
     places = parallel.state_shardings(layout, jax.eval_shape(start, *arguments))
     state = jax.jit(start, out_shardings=places)(*arguments)
     train = parallel.compile_train(
-        layout, partial(step.train_step, **parts, accumulation_steps=accumulate), places
+        layout, partial(step.train_step, **parts, accumulation_steps=accumulation_steps), places
     )
     results: dict[str, list] = {"loss": [], "gradient_norm": []}
     for batch in parallel.prefetch_to_device(layout, batches):

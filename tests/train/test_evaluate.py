@@ -100,7 +100,7 @@ def test_wrong_labels_cost_little_and_come_first(tmp_path):
     )
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["test/accuracy"] > 0.95
-    judged = ["evaluate", "mlp", "--weights", str(run), *source, "--part", "train"]
+    judged = ["evaluate", "mlp", "--weights", str(run), *source, "--split", "train"]
     assert main([*judged, "--workdir", str(tmp_path / "judged")]) == 0
     told = csv.DictReader((tmp_path / "judged" / "mistakes.csv").read_text().splitlines())
     first = [row["example"] for row in told][: len(moved)]
@@ -110,7 +110,7 @@ def test_wrong_labels_cost_little_and_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--part", "tset"], "test"),
+        (["--split", "tset"], "test"),
         (["--weights", "no.safetensors"], "no.safetensors"),
         (["--crops", "10"], "crop"),
     ],
@@ -150,7 +150,7 @@ def test_a_segmenter_on_scenes(tmp_path, capsys):
     file = tmp_path / "model.safetensors"
     zoo.save_model("unet_same", file, model, variables, extra={"classes": list(source.classes)})
     words = ["evaluate", "unet_same", "--weights", str(file), "--source", "digit_scenes"]
-    words += ["--part", "val", "--size", "64", "64", "1", "--flips", "--workdir", str(tmp_path)]
+    words += ["--split", "val", "--size", "64", "64", "1", "--flips", "--workdir", str(tmp_path)]
     assert main(words) == 0
     told = json.loads((tmp_path / "evaluation.json").read_text())
     assert told["images"] == 100 and told["flips"] and 0 <= told["mean_iou"] < 0.2
@@ -190,7 +190,7 @@ def test_a_detector_on_scenes(tmp_path, capsys, monkeypatch):
     model, extra = Everywhere(), {"classes": CLASSES}
     zoo.save_model("every", file, model, {"params": {"side": side}}, extra=extra)
     words = ["evaluate", "every", "--weights", str(file), "--source", "digit_scenes"]
-    words += ["--part", "val", "--workdir", str(tmp_path)]
+    words += ["--split", "val", "--workdir", str(tmp_path)]
     assert main(words) == 0
     source = open_boxes("digit_scenes", canvas=Canvas((64, 64)), channels=1)["val"]
     examples = [source[i] for i in range(100)]

@@ -6,7 +6,7 @@ import sys
 FAULTS = """
 import resource
 import numpy as np
-from train.memory import keep_memory
+from train.malloc import keep_freed_memory
 kept = {call}
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -27,7 +27,7 @@ def page_faults(call: str) -> tuple[int, int]:
 
 def test_a_block_asked_for_again_is_there():
     _, before = page_faults("False")
-    kept, after = page_faults("keep_memory()")
+    kept, after = page_faults("keep_freed_memory()")
     if kept:
         assert before > 100 * max(after, 1)
     else:

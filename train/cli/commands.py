@@ -114,7 +114,7 @@ def evaluate(
     weights' publisher does; of segmenters accuracy, IoU and Dice, images as large as they are; of
     detectors average precision, images on the canvas that the weights tell. Leaves evaluation.json,
     classes.csv, predictions.png, and confusion.png or precision_recall.png, in the workdir; of images'
-    classifiers mistakes.csv: what is wrong, least likely label first (--part train: wrong labels).
+    classifiers mistakes.csv: what is wrong, least likely label first (--split train: wrong labels).
 
     Args:
         name: a name of `python -m zoo list`

@@ -30,7 +30,7 @@ def recipe(
     Ours: 99.17 % of the 360 test digits (seed 0; 98.33, 98.89, 99.44 with seeds 1 to 3), 40 epochs,
     16 s in all on 2 cores. With 13 training labels of the 1,257 (1 %) changed at random 99.17 and
     98.61 % (seeds 0 and 1; 99.17 and 98.61 today without), and 13 and 12 of them are among the 13
-    least likely ones of `evaluate lenet5_modern --part train`, whose mistakes.csv begins with these.
+    least likely ones of `evaluate lenet5_modern --split train`, whose mistakes.csv begins with these.
     """
     card = zoo.model_card(model)
     data = open_source(source, size=card.input, seed=seed)

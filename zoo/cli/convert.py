@@ -1,4 +1,4 @@
-"""Weights of any readable kind to a safetensors file: ours, or named as a publisher names them."""
+"""The command `python -m zoo convert`."""
 
 import pathlib
 
@@ -16,11 +16,11 @@ FLAX_ZOO = (
     "input",
     "preprocessing",
     "checkpoint",
-)  # of a card; not what is extra
+)  # entries of a card that are not extra
 
 
 def file_summary(action: str, path: str | pathlib.Path, counts: tuple[int, int], size: int) -> str:
-    """A line on a file of so many tensors, numbers and bytes."""
+    """Formats a line about the tensors, numbers and bytes of a file."""
     tensors, numbers = counts
     return f"{action} {path}: {tensors:,} tensors, {numbers:,} numbers, {size:,} bytes"
 
@@ -28,17 +28,30 @@ def file_summary(action: str, path: str | pathlib.Path, counts: tuple[int, int],
 def convert_weights(
     name: str, source: str, out: str | pathlib.Path, *, to: str | None = None, force: bool = False
 ) -> list[str]:
-    """Loads a variant from what load_model takes and writes it to `out` -> lines on both files.
+    """Converts weights to our format or to a publisher's.
 
-    Ours has a card, which load_model needs no more than; `to` "torchvision" say, its publisher's
-    names and layout and no card, "darknet" a .weights file. A file that is there is left unless
-    `force`: FileExistsError. No file is begun before all tensors are accounted for.
+    Our format has a card, so `load_model` needs no more. No file is written before all tensors are
+    accounted for.
+
+    Args:
+        name: name of the variant.
+        source: weights, as `zoo.load_model` takes them.
+        out: the file to write.
+        to: None for our format, a publisher ("torchvision", ...) for its names and layouts without
+            a card, or "darknet" for a .weights file.
+        force: overwrite an existing file.
+
+    Returns:
+        Lines about both files.
+
+    Raises:
+        FileExistsError: if the file exists and `force` is not set.
     """
     out = pathlib.Path(out)
     if out.exists() and not force:
-        raise FileExistsError(f"{out} is there already: --force writes over it")
+        raise FileExistsError(f"{out} already exists; use --force to overwrite it")
     if out.is_dir() or not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{out} is no place for a file: expected one in a folder there is")
+        raise FileNotFoundError(f"expected an output file in an existing folder, got {out}")
     loaded = open_model(name, source)
     lines = [
         file_summary("read", source, loaded.tensor_counts, find_file(source, name).stat().st_size)
@@ -50,8 +63,8 @@ def convert_weights(
         save_model(loaded.name, out, loaded.model, unflatten_variables(tensors), extra=extra)
     elif to == "darknet":
         beside = loaded.card.get("checkpoint")
-        seen = beside.get("seen") if isinstance(beside, dict) else 0
-        darknet.write_darknet(out, tensors, loaded.model, images_seen=seen)
+        images_seen = beside.get("seen") if isinstance(beside, dict) else 0
+        darknet.write_darknet(out, tensors, loaded.model, images_seen=images_seen)
     else:
         tensors = export_tensors(name, tensors, source=to)
         safetensors.write_safetensors(out, tensors, None)

@@ -1,4 +1,4 @@
-"""python -m zoo predict: classes of images, of their pixels, or of the objects in them."""
+"""The command `python -m zoo predict`."""
 
 import argparse
 import pathlib
@@ -35,7 +35,7 @@ WEIGHTS_HELP = (
 
 
 def add_predict(commands: Any) -> None:
-    """The command `predict`."""
+    """Adds the command `predict` to the parser."""
     command = commands.add_parser(
         "predict",
         help="the most probable classes of images by name, of their pixels as a mask, or of "
@@ -43,12 +43,12 @@ def add_predict(commands: Any) -> None:
         usage="%(prog)s [-h] NAME IMAGE [IMAGE ...] --weights W [--classes FILE] [--top N] "
         "[--output FOLDER] [--tile N] [--flips] [--size N] [--threshold S] [--json FILE]",
         description="Prints a block of class names and probabilities for each image. Where the "
-        "model segments, writes IMAGE_mask.png, whose values are the classes, and "
+        "model segments, writes IMAGE_mask.png with class indices and "
         "IMAGE_overlay.jpg, and prints the share of each class. Where it detects, writes "
         "IMAGE_boxes.jpg, of a video VIDEO_boxes.mp4, and prints the score, name and box of each "
-        "object. Where it is a model of clips, takes videos: the classes' mean over a few clips, and "
-        "VIDEO_strip.jpg, frames with the classes below. An image that cannot be read is told in a line, the others are still predicted, "
-        "and the exit code is 2.",
+        "object. Models of clips take videos: the mean over a few clips is printed and "
+        "VIDEO_strip.jpg shows frames and classes. A file that cannot be read is reported in one "
+        "line, the others are still predicted, and the exit code is 2.",
         epilog="example: python -m zoo predict resnet50 cat.jpg dog.png "
         "--weights torchvision://IMAGENET1K_V2",
     )
@@ -77,7 +77,7 @@ def add_predict(commands: Any) -> None:
 
 
 def add_task_options(command: Any) -> None:
-    """Its options for segmenters alone and for detectors alone."""
+    """Adds the options of segmenters and detectors."""
     masks = command.add_argument_group("segmentation")
     masks.add_argument(
         "--tile",
@@ -104,7 +104,7 @@ def add_task_options(command: Any) -> None:
         "--threshold",
         type=float,
         metavar="S",
-        help=f"score from 0 to 1 of which a detection has to have as much ({DEFAULT_THRESHOLD})",
+        help=f"minimum score of a detection, from 0 to 1 ({DEFAULT_THRESHOLD})",
     )
     boxes.add_argument(
         "--json",
@@ -126,7 +126,7 @@ TASKS = ("classification", "segmentation", "detection", "video")
 def open_predictor(
     name: str | None, arguments: argparse.Namespace
 ) -> Classifier | Segmenter | Detector:
-    """The model of the weights; ValueError for options that are another task's."""
+    """Loads the model of the weights; raises ValueError for options of other tasks."""
     loaded = open_model(name, arguments.weights)
     task = variant_card(loaded.name)[0]["task"]
     for option, tasks in OPTIONS.items():
@@ -149,14 +149,14 @@ def open_predictor(
 
 
 def classify_image(model: Classifier, file: str, arguments: argparse.Namespace) -> list[str]:
-    """An image to the lines of its most probable classes."""
+    """Classifies an image and returns the lines to print."""
     image = image_io.read_image(file, model.preprocessing)
     probabilities = np.asarray(model.apply(image[None]))
     return format_top_k(probabilities, model.classes, 5 if arguments.top is None else arguments.top)
 
 
 def write_mask(model: Segmenter, file: str, stem: pathlib.Path) -> list[str]:
-    """An image to the lines of its classes' shares, and to STEM_mask.png and STEM_overlay.jpg."""
+    """Segments an image, writes STEM_mask.png and STEM_overlay.jpg, and returns the lines to print."""
     image = image_io.open_image(file, "L" if model.channels == 1 else "RGB", lambda image: image)
     if model.resize is None:
         mask = segment(model, image, finish=argmax_classes)[..., 0]
@@ -166,54 +166,61 @@ def write_mask(model: Segmenter, file: str, stem: pathlib.Path) -> list[str]:
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
         mask = image_io.resize_probabilities(segment(model, small), image.shape[:2])
-    found = class_shares(mask, model.classes)
-    drawn = image_io.draw_overlay(image, mask, model.palette, found)
+    entries = class_shares(mask, model.classes)
+    overlay_size = image_io.draw_overlay(image, mask, model.palette, entries)
     files = [stem.with_name(f"{stem.name}_{end}") for end in ("mask.png", "overlay.jpg")]
     image_io.write_image(image_io.colorize_mask(mask, model.palette), files[0])
-    image_io.write_image(drawn, files[1])
-    lines = [f"  {100 * share:6.2f} %  {name}" for _, share, name in found]
+    image_io.write_image(overlay_size, files[1])
+    lines = [f"  {100 * share:6.2f} %  {name}" for _, share, name in entries]
     return [f"  {', '.join(map(str, files))}", *lines]
 
 
 def expand_inputs(words: Sequence[str], endings: Sequence[str]) -> list[str]:
-    """Files and folders to files: of a folder those that end so, by name."""
+    """Expands folders to the files with the given suffixes, sorted by name."""
     files = []
     for word in words:
         folder = pathlib.Path(word)
         if not folder.is_dir():
             files.append(word)
             continue
-        inside = [
+        folder_files = [
             str(path)
             for path in sorted(folder.iterdir())
             if path.suffix.lower() in endings and not path.name.startswith(".")
         ]
-        if not inside:
+        if not folder_files:
             raise ValueError(f"folder {word} has no file that ends in {', '.join(endings)}")
-        files += inside
+        files += folder_files
     return files
 
 
 def output_stems(files: Sequence[str], folder: pathlib.Path) -> list[pathlib.Path]:
-    """Images to what the names of their files begin with, no two of which are one.
+    """Returns a unique output path stem for each file.
+
+    Args:
+        files: input files.
+        folder: output folder.
+
+    Returns:
+        The stems.
 
     >>> [stem.name for stem in output_stems(["a/1.png", "b/1.jpg", "2.png"], pathlib.Path("."))]
     ['1', '1_2', '2']
     """
-    taken: dict[str, pathlib.Path] = {}
+    used: dict[str, pathlib.Path] = {}
     for file in files:
         stem = pathlib.Path(file).stem
         names = [stem, *(f"{stem}_{number}" for number in range(2, len(files) + 2))]
-        name = next(name for name in names if name not in taken)
-        taken[name] = folder / name
-    return list(taken.values())
+        name = next(name for name in names if name not in used)
+        used[name] = folder / name
+    return list(used.values())
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Prints a block for each image; 2 if one of them could not be read."""
+    """Runs the command; returns 2 if a file could not be read."""
     if arguments.top is not None and arguments.top < 1:
-        raise ValueError(f"--top is a number of classes from 1, got {arguments.top}")
-    image_io.import_pillow()  # before the weights, which may be a download
+        raise ValueError(f"expected --top of at least 1, got {arguments.top}")
+    image_io.import_pillow()  # fail before the weights are downloaded
     name, words = split_name_and_files(arguments.words)
     expand_inputs(words, image_io.IMAGE_SUFFIXES + video_io.VIDEO_SUFFIXES)
     model = open_predictor(name, arguments)

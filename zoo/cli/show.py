@@ -1,4 +1,4 @@
-"""Cards of models as text."""
+"""The commands `python -m zoo list` and `show`."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ from zoo.registry import ModelCard
 
 
 def join_dims(shape: Sequence[int]) -> str:
-    """(32, 32, 1) to "32x32x1"."""
+    """Formats (32, 32, 1) as 32x32x1."""
     return "x".join(map(str, shape))
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words to lines of aligned columns, numbers to the right."""
+    """Formats rows as aligned columns, with numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -22,7 +22,7 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_listing(cards: Sequence[ModelCard]) -> str:
-    """Cards to the table that `list` prints."""
+    """Formats the table that `list` prints."""
     head = ("name", "task", "parameters", "multiply-adds", "input")
     rows = [
         (card.name, card.task, f"{card.parameters:,}", f"{card.macs:,}", join_dims(card.input))
@@ -32,48 +32,48 @@ def format_listing(cards: Sequence[ModelCard]) -> str:
 
 
 def format_resizing(card: ModelCard) -> list[tuple[str, str]]:
-    """How images come to the model's size: (word, value) of each line."""
-    seen = card.preprocessing
+    """Returns (label, value) lines about the resizing of images."""
+    preprocessing = card.preprocessing
     if card.task != "detection":
-        crop = f"{seen.crop:g} of the short side"
-        frames = [("frames", f"{seen.frames}, every {seen.stride} of the video")]
+        crop = f"{preprocessing.crop:g} of the short side"
+        frames = [("frames", f"{preprocessing.frames}, every {preprocessing.stride} of the video")]
         return [
-            *(frames if seen.frames else []),
-            ("resize", f"{join_dims(seen.size)} {seen.interpolation}"),
+            *(frames if preprocessing.frames else []),
+            ("resize", f"{join_dims(preprocessing.size)} {preprocessing.interpolation}"),
             ("crop", crop),
         ]
-    how = (
+    method = (
         "stretched onto it"
-        if seen.sides is None
-        else "sides to {} and {} at most".format(*seen.sides)
+        if preprocessing.sides is None
+        else "sides to {} and {} at most".format(*preprocessing.sides)
     )
-    return [("canvas", f"{join_dims(seen.size)}, {how}")]
+    return [("canvas", f"{join_dims(preprocessing.size)}, {method}")]
 
 
 def format_stage(card: ModelCard, stage: str) -> str:
-    """A stage's stride and channels in words."""
+    """Formats stride and channels of a stage."""
     stride, channels = card.features[stage]
-    along = f" and {card.frame_strides[stage]} frames" if card.frame_strides else ""
-    return f"{stage} stride {stride}{along}, {channels} channels"
+    frame_stride = f" and {card.frame_strides[stage]} frames" if card.frame_strides else ""
+    return f"{stage} stride {stride}{frame_stride}, {channels} channels"
 
 
 def pathway_rows(card: ModelCard) -> list[tuple[str, str]]:
-    """The line on its pathways' multiply-adds, where it has some."""
+    """Returns the lines about the multiply-adds of pathways, if any."""
     shares = [f"{path} {100 * n / card.macs:.1f} %" for path, n in card.pathways.items()]
     return [("pathways", ", ".join(shares) + " of the multiply-adds")] if shares else []
 
 
 def format_card(card: ModelCard) -> str:
-    """A card to the lines that `show` prints."""
+    """Formats the card that `show` prints."""
     preprocessing = card.preprocessing
-    what = "clip" if len(card.input) == 4 else "image"
+    kind = "clip" if len(card.input) == 4 else "image"
     rows = [
         ("name", card.name),
         ("task", card.task),
         ("paper", card.paper),
         ("reported", card.reported or "-"),
         ("parameters", f"{card.parameters:,}"),
-        ("multiply-adds", f"{card.macs:,} for one {what} of {join_dims(card.input)}"),
+        ("multiply-adds", f"{card.macs:,} for one {kind} of {join_dims(card.input)}"),
         *pathway_rows(card),
         ("features", "; ".join(format_stage(card, stage) for stage in card.features) or "-"),
         (

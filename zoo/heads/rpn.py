@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import flax.linen as nn
 import jax
@@ -286,7 +286,13 @@ def rpn_targets(
         pixel_offset=config.pixel_offset,
     )
     inside = {"inside_size": sizes} if config.inside_only else {}
-    samples = jax.vmap(sample)(keys, boxes=targets["boxes"], valid=targets["box_valid"], **inside)
+
+    def sample_image(key: jax.Array, **image: Any) -> dict[str, jax.Array]:
+        return sample(key, **image)
+
+    samples = jax.vmap(sample_image)(
+        keys, boxes=targets["boxes"], valid=targets["box_valid"], **inside
+    )
     rows = samples.pop("indices")
     samples["logits"] = jnp.take_along_axis(logits, rows, 1)
     samples["deltas"] = jnp.take_along_axis(deltas, rows[..., None], 1)

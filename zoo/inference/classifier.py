@@ -1,4 +1,4 @@
-"""A classifier out of a weights file, and the names of what it tells apart."""
+"""Classification with a weight file, and class names."""
 
 import functools
 import json
@@ -16,10 +16,10 @@ from zoo.weights.adapt import LoadedModel, unflatten_variables
 from zoo.weights.cache import fetch
 from zoo.weights.model_file import loaded_preprocessing, open_model
 
-# One name a line, in the order of the 1,000 classes; of torch's hub, for its own examples.
+# One name per line in the order of the 1,000 classes, from the examples of torch's hub.
 IMAGENET_NAMES_URL = "https://raw.githubusercontent.com/pytorch/hub/master/imagenet_classes.txt"
-MAX_NAMES_BYTES = 1 << 24  # bytes of a file of names
-# What published weights of so many classes tell apart.
+MAX_NAMES_BYTES = 1 << 24
+# Class names of published weights, by task and number of classes.
 PUBLISHED_CLASSES = {
     ("segmentation", len(VOC_CLASSES)): VOC_CLASSES,
     ("detection", len(COCO_CLASSES)): COCO_CLASSES,
@@ -27,9 +27,15 @@ PUBLISHED_CLASSES = {
 
 
 class Classifier(NamedTuple):
-    """`apply` takes uint8 [1, h, w, C], or a clip [1, T, h, w, C], of the size of `preprocessing`, to probabilities [K].
+    """A classifier with weights.
 
-    `classes` are their K names, and `note` says why they are none, or is empty.
+    Attributes:
+        name: name of the variant.
+        apply: function from an image [1, h, w, C] or clip [1, T, h, w, C] of uint8, in the size of
+            the preprocessing, to probabilities [K].
+        preprocessing: the preprocessing.
+        classes: K class names.
+        note: why the classes have no names, or empty.
     """
 
     name: str
@@ -40,7 +46,13 @@ class Classifier(NamedTuple):
 
 
 def split_name_and_files(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """What the command line gives, to (the model's name or None, the images).
+    """Splits the words of the command line into the model's name, or None, and the files.
+
+    Args:
+        words: words of the command line.
+
+    Returns:
+        Name and files.
 
     >>> split_name_and_files(["lenet5", "a.png", "b.png"]), split_name_and_files(["a.png"])
     (('lenet5', ['a.png', 'b.png']), (None, ['a.png']))
@@ -50,26 +62,37 @@ def split_name_and_files(words: Sequence[str]) -> tuple[str | None, list[str]]:
     is_image = first not in list_models() and (path.exists() or path.suffix)
     name, files = (None, list(words)) if is_image else (first, list(words[1:]))
     if name is not None:
-        variant_card(name)  # ValueError with the nearest names
+        variant_card(name)  # raises a ValueError that suggests the nearest names
     if not files:
-        raise ValueError(f"no image: expected python -m zoo predict {name} IMAGE ...")
+        raise ValueError(f"expected images: python -m zoo predict {name} IMAGE ..., got none")
     return name, files
 
 
 def order_by_index(table: dict[int, Any]) -> list[Any]:
-    """{0: a, 1: b} to [a, b]; ValueError where a number is missing."""
+    """Converts {0: a, 1: b} to [a, b]; raises ValueError if an index is missing."""
     if sorted(table) != list(range(len(table))):
-        raise ValueError(f"its classes are not numbered from 0 to {len(table) - 1}")
+        raise ValueError(f"expected classes numbered from 0 to {len(table) - 1}")
     return [table[index] for index in range(len(table))]
 
 
 def parse_class_names(content: Any) -> list[str]:
-    """JSON of any usual form to the names of the classes in order; ValueError for others.
+    """Parses the usual JSON forms of class names.
+
+    Args:
+        content: parsed JSON: a list of names, or an object of indices and names.
+
+    Returns:
+        Names in order.
+
+    Raises:
+        ValueError: for other forms.
 
     >>> parse_class_names({"1": ["n01443537", "goldfish"], "0": ["n01440764", "tench"]})
     ['tench', 'goldfish']
-    >>> parse_class_names([{"index": 0, "wnid": "n01440764", "name": "tench"}]), parse_class_names({"tench": 0})
-    (['tench'], ['tench'])
+    >>> parse_class_names([{"index": 0, "wnid": "n01440764", "name": "tench"}])
+    ['tench']
+    >>> parse_class_names({"tench": 0})
+    ['tench']
     """
     if (
         isinstance(content, dict)
@@ -86,16 +109,26 @@ def parse_class_names(content: Any) -> list[str]:
     rows: list[Any] = [row.get("name") if isinstance(row, dict) else row for row in content]
     names: list[Any] = [row[-1] if isinstance(row, list) and row else row for row in rows]
     if not all(isinstance(name, str) for name in names):
-        raise ValueError("expected names, or pairs of which the second is one")
+        raise ValueError("expected names, or pairs with a name in second place")
     return names
 
 
 def read_class_names(path: str | pathlib.Path) -> list[str]:
-    """A file of class names, JSON or one a line, to the names; ValueError of one line.
+    r"""Reads a file of class names: JSON, or one name per line.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Names in order.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is empty, too large or of another form.
 
     >>> import tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "classes.txt")
-    >>> _ = path.write_text("cat\\ndog\\n")
+    >>> _ = path.write_text("cat\ndog\n")
     >>> read_class_names(path)
     ['cat', 'dog']
     """
@@ -112,7 +145,7 @@ def read_class_names(path: str | pathlib.Path) -> list[str]:
             return parse_class_names(json.loads(text))
     except (ValueError, RecursionError) as error:
         reason = str(error).split("\n")[0]
-        raise ValueError(f"{path} holds no names of classes: {reason}") from error
+        raise ValueError(f"expected class names in {path}: {reason}") from error
     if not text:
         raise ValueError(f"{path} is empty: expected names of classes, JSON or one a line")
     return [line.strip() for line in text.split("\n")]
@@ -121,29 +154,39 @@ def read_class_names(path: str | pathlib.Path) -> list[str]:
 def resolve_class_names(
     loaded: LoadedModel, source: str, file: str | None
 ) -> tuple[list[str], str]:
-    """A model of K classes to their names, and a note where these are but numbers.
+    """Returns the class names of a model, and a note if there are none.
 
-    They are those of `file` if it is given, else of the card that training wrote, else what the
-    weights' publisher trained on (Pascal VOC's 21 of published weights that segment, COCO's 90 of
-    those that detect), else ImageNet's for a thousand.
+    The names come from `file`, else from the card that training wrote, else from the publisher's
+    data set (Pascal VOC for segmenters, COCO for detectors), else from ImageNet for 1,000 classes.
+
+    Args:
+        loaded: the loaded model.
+        source: its source.
+        file: a file of class names.
+
+    Returns:
+        Names and note.
+
+    Raises:
+        ValueError: if the number of names is wrong.
     """
     count, note = getattr(loaded.model, "num_classes", 0), ""
     names: Any = loaded.card.get("classes")
-    where = f"the card of {source}"
+    origin = f"the card of {source}"
     if file is not None:
-        names, where = read_class_names(file), file
+        names, origin = read_class_names(file), file
     elif names is not None:
         try:
             names = parse_class_names(names)
         except ValueError as error:
-            raise ValueError(f"{where} has classes that are none: {error}") from error
+            raise ValueError(f"invalid class names in {origin}: {error}") from error
     elif source.startswith(ADDRESSES["akamaster"]):
         names = list(CIFAR10_CLASSES)
     elif "://" in source and (variant_card(loaded.name)[0]["task"], count) in PUBLISHED_CLASSES:
         names = list(PUBLISHED_CLASSES[variant_card(loaded.name)[0]["task"], count])
     elif count == 1000:
         try:
-            names, where = (
+            names, origin = (
                 read_class_names(fetch(IMAGENET_NAMES_URL, limit=MAX_NAMES_BYTES)),
                 IMAGENET_NAMES_URL,
             )
@@ -154,15 +197,25 @@ def resolve_class_names(
     if names is None:
         return [f"class {index}" for index in range(count)], note
     if len(names) != count:
-        raise ValueError(f"{where} names {len(names)} classes, where {loaded.name} has {count}")
+        raise ValueError(
+            f"expected {count} class names for {loaded.name}, got {len(names)} in {origin}"
+        )
     return names, note
 
 
 def load_classifier(name: str | None, source: str, *, classes: str | None = None) -> Classifier:
-    """Name of a variant, or None for the file's own, and its weights to what tells classes apart.
+    """Loads a classifier.
 
-    `source` is what load_model takes, `classes` a file of names. ValueError for a model that does
-    not classify.
+    Args:
+        name: name of the variant; None takes the file's.
+        source: weights, as `zoo.load_model` takes them.
+        classes: a file of class names.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        ValueError: if the model is not a classifier.
     """
     return create_classifier(open_model(name, source), source, classes=classes)
 
@@ -170,37 +223,59 @@ def load_classifier(name: str | None, source: str, *, classes: str | None = None
 def create_classifier(
     loaded: LoadedModel, source: str, *, classes: str | None = None
 ) -> Classifier:
-    """open_classifier of what open_model has opened already."""
+    """Creates a classifier from a loaded model.
+
+    Args:
+        loaded: the loaded model.
+        source: its source, for errors.
+        classes: a file of class names.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        ValueError: if the model is not a classifier.
+    """
     model, channels = loaded.model, loaded.image[-1]
     task = variant_card(loaded.name)[0]["task"]
     labels = task in ("classification", "video")
     if not labels or not getattr(model, "num_classes", 0):
         why = "its weights have no head" if labels else f"its task is {task}"
-        raise ValueError(f"{loaded.name} of {source} tells no classes apart: {why}")
+        raise ValueError(f"{loaded.name} of {source} is not a classifier: {why}")
     if task == "video" and (len(loaded.image) != 4 or channels not in (1, 3)):
         raise ValueError(
-            f"{loaded.name} of {source} sees more than the colors of a clip, which files have: "
-            "give it its maps or its flow in Python"
+            f"{loaded.name} of {source} needs inputs other than RGB frames (flow or maps); "
+            "use it from Python"
         )
     if channels not in (1, 3):
-        raise ValueError(f"{source} is for images of {channels} channels, files have 1 or 3")
+        raise ValueError(
+            f"expected a model of 1 or 3 channels for image files, got {channels} in {source}"
+        )
     names, note = resolve_class_names(loaded, source, classes)
-    seen = loaded_preprocessing(loaded, source)
+    preprocessing = loaded_preprocessing(loaded, source)
     if task == "video":
-        seen = seen._replace(frames=loaded.image[0])
-    cut = seen._replace(crop=1.0)  # images come resized and cut
+        preprocessing = preprocessing._replace(frames=loaded.image[0])
+    normalization = preprocessing._replace(crop=1.0)  # images are already resized and cropped
 
     @jax.jit
     def probabilities(variables: Any, image: jax.Array) -> jax.Array:
-        outputs: Any = model.apply(variables, preprocess(image, cut))
+        outputs: Any = model.apply(variables, preprocess(image, normalization))
         return jax.nn.softmax(outputs["logits"][0])
 
     apply = functools.partial(probabilities, unflatten_variables(loaded.variables))
-    return Classifier(loaded.name, apply, seen, names, note)
+    return Classifier(loaded.name, apply, preprocessing, names, note)
 
 
 def format_top_k(probabilities: np.ndarray, classes: Sequence[str], top: int) -> list[str]:
-    """[K] and K names to a line for each of the `top` largest.
+    """Formats the classes of largest probability, one per line.
+
+    Args:
+        probabilities: probabilities [K].
+        classes: K class names.
+        top: number of lines.
+
+    Returns:
+        The lines.
 
     >>> format_top_k(np.array([0.25, 0.75]), ["cat", "dog"], 5)
     ['   75.00 %  dog', '   25.00 %  cat']

@@ -1,4 +1,4 @@
-"""A detector out of a weights file, and boxes in pictures of any size."""
+"""Detection with a weight file, on images of any size."""
 
 import functools
 import pathlib
@@ -14,15 +14,21 @@ from zoo.media.colormap import box_colormap
 from zoo.weights.adapt import LoadedModel, unflatten_variables
 from zoo.weights.model_file import loaded_preprocessing
 
-DEFAULT_THRESHOLD = 0.3  # score of a detection that is shown, where none is said
+DEFAULT_THRESHOLD = 0.3  # minimum score of a detection that is shown
 
 
 class Detector(NamedTuple):
-    """`apply` takes canvases [1, H, W, C] uint8 and sizes [1, 2] of the pictures on them to outputs.
+    """A detector with weights.
 
-    `canvas` is that of a picture that is wider than high; `classes` are the names of its K,
-    `palette` [K, 3] their colors, and `note` says why they have no names, or is empty. What
-    scores less than `threshold` is left out.
+    Attributes:
+        name: name of the variant.
+        apply: function from a padded image [1, H, W, C] of uint8 and its size [1, 2] to outputs.
+        canvas: canvas of an image that is wider than high.
+        channels: channels of the input.
+        threshold: minimum score.
+        classes: K class names.
+        palette: colors [K, 3].
+        note: why the classes have no names, or empty.
     """
 
     name: str
@@ -36,7 +42,7 @@ class Detector(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """Boxes [n, 4] in the picture's own pixels, their scores [n] and labels [n], the best first."""
+    """Boxes [n, 4] in pixels of the original image, scores [n] and labels [n], best first."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -46,34 +52,47 @@ class Detections(NamedTuple):
 def create_detector(
     loaded: LoadedModel, source: str, *, classes: str | None = None, threshold: float | None = None
 ) -> Detector:
-    """What open_model has opened of `source`, which detects, to a Detector.
+    """Creates a detector from a loaded model.
 
-    `classes` is a file of names, `threshold` a score from 0 to 1. ValueError for one of these that
-    cannot be, and for a model of no use.
+    Args:
+        loaded: the loaded model.
+        source: its source, for errors.
+        classes: a file of class names.
+        threshold: minimum score from 0 to 1.
+
+    Returns:
+        The detector.
+
+    Raises:
+        ValueError: if an option is invalid or the model has no head.
     """
     model, channels = loaded.model, loaded.image[-1]
     if not getattr(model, "num_classes", 0):
-        raise ValueError(f"{loaded.name} of {source} finds nothing: its weights have no head")
+        raise ValueError(f"expected weights with a head for {loaded.name}, got none in {source}")
     if channels not in (1, 3):
-        raise ValueError(f"{source} is for images of {channels} channels, files have 1 or 3")
-    least = DEFAULT_THRESHOLD if threshold is None else threshold
-    if not 0 <= least <= 1:
-        raise ValueError(f"--threshold is a score from 0 to 1, got {threshold}")
+        raise ValueError(
+            f"expected a model of 1 or 3 channels for image files, got {channels} in {source}"
+        )
+    minimum = DEFAULT_THRESHOLD if threshold is None else threshold
+    if not 0 <= minimum <= 1:
+        raise ValueError(f"expected --threshold from 0 to 1, got {threshold}")
     names, note = resolve_class_names(loaded, source, classes)
-    seen = loaded_preprocessing(loaded, source)
+    preprocessing = loaded_preprocessing(loaded, source)
 
     @jax.jit
     def outputs(variables: Any, image: jax.Array, size: jax.Array) -> dict[str, jax.Array]:
-        whole: Any = model.apply(variables, normalize_canvas(image, size, seen), {"size": size})
-        return {name: whole[name][0] for name in ("boxes", "scores", "labels", "valid")}
+        raw: Any = model.apply(
+            variables, normalize_canvas(image, size, preprocessing), {"size": size}
+        )
+        return {name: raw[name][0] for name in ("boxes", "scores", "labels", "valid")}
 
-    canvas = create_canvas(seen)
+    canvas = create_canvas(preprocessing)
     return Detector(
         name=loaded.name,
         apply=functools.partial(outputs, unflatten_variables(loaded.variables)),
         canvas=canvas,
         channels=channels,
-        threshold=least,
+        threshold=minimum,
         classes=["".join(c if c.isprintable() else " " for c in name) for name in names],
         palette=box_colormap(len(names)),
         note=note,
@@ -81,27 +100,45 @@ def create_detector(
 
 
 def detect(model: Detector, image: np.ndarray) -> Detections:
-    """uint8 [h, w, C], of any size -> what is found in it, from the threshold on.
+    """Detects objects in an image.
 
-    Compiled once for pictures that are wider than high and once for the others; where pictures are
-    stretched, or the canvas is square, once for all. ValueError for one that does not fit.
+    The model is compiled once for landscape and once for portrait images; once for all if images
+    are stretched or the canvas is square.
+
+    Args:
+        model: the detector.
+        image: image [h, w, C] of uint8.
+
+    Returns:
+        Detections with at least the threshold's score.
+
+    Raises:
+        ValueError: if the image does not fit the canvas.
     """
     canvas = model.canvas
     if canvas.fit != "stretch" and image.shape[0] > image.shape[1]:
         canvas = canvas._replace(size=canvas.size[::-1])
     pixels, _, size, scale = letterbox(image, canvas)
-    whole = {k: np.asarray(v) for k, v in model.apply(pixels[None], size[None]).items()}
-    boxes = whole["boxes"].astype(np.float32) / scale[[1, 0, 1, 0]]
+    outputs = {k: np.asarray(v) for k, v in model.apply(pixels[None], size[None]).items()}
+    boxes = outputs["boxes"].astype(np.float32) / scale[[1, 0, 1, 0]]
     boxes = np.clip(boxes, 0, np.array([*image.shape[1::-1]] * 2, np.float32))
-    scores = whole["scores"].astype(np.float32)
-    kept = whole["valid"] & (scores >= model.threshold) & np.isfinite(boxes).all(-1)
-    return Detections(boxes[kept], scores[kept], whole["labels"][kept].astype(int))
+    scores = outputs["scores"].astype(np.float32)
+    is_shown = outputs["valid"] & (scores >= model.threshold) & np.isfinite(boxes).all(-1)
+    return Detections(boxes[is_shown], scores[is_shown], outputs["labels"][is_shown].astype(int))
 
 
 def format_detections(detections: Detections, classes: Sequence[str]) -> list[str]:
-    """What is found, one line for each: score, name and box, in whole pixels.
+    """Formats detections, one per line: score, name and box in whole pixels.
 
-    >>> format_detections(Detections(np.array([[0, 2.6, 9, 30]]), np.array([0.5]), np.array([1])), ["cat", "dog"])
+    Args:
+        detections: the detections.
+        classes: class names.
+
+    Returns:
+        The lines.
+
+    >>> box = Detections(np.array([[0, 2.6, 9, 30]]), np.array([0.5]), np.array([1]))
+    >>> format_detections(box, ["cat", "dog"])
     ['   50.00 %  dog  0, 3 to 9, 30']
     """
     return [
@@ -111,7 +148,13 @@ def format_detections(detections: Detections, classes: Sequence[str]) -> list[st
 
 
 def coco_image_ids(files: Sequence[str]) -> list[int | str]:
-    """Files -> how COCO calls them: the numbers that they are named by, else the files as given.
+    """Returns COCO image ids: the numbers in the file names if unique, else the files as given.
+
+    Args:
+        files: image files.
+
+    Returns:
+        The ids.
 
     >>> coco_image_ids(["a/000139.jpg", "000285.jpg"]), coco_image_ids(["a/1.jpg", "b/1.jpg"])
     ([139, 285], ['a/1.jpg', 'b/1.jpg'])
@@ -123,14 +166,23 @@ def coco_image_ids(files: Sequence[str]) -> list[int | str]:
 
 
 def coco_results(detections: Detections, image_id: int | str) -> list[dict[str, Any]]:
-    """What is found -> rows of COCO's results format; categories are 1 to K.
+    """Converts detections to rows of COCO's results format, with categories from 1.
+
+    Args:
+        detections: the detections.
+        image_id: id of the image.
+
+    Returns:
+        The rows.
 
     >>> box = Detections(np.array([[1.0, 2.0, 4.0, 8.0]]), np.array([0.5]), np.array([0]))
     >>> coco_results(box, 7)
     [{'image_id': 7, 'category_id': 1, 'bbox': [1.0, 2.0, 3.0, 6.0], 'score': 0.5}]
     """
     rows = []
-    for (x0, y0, x1, y1), score, label in zip(*(part.tolist() for part in detections), strict=True):
+    for (x0, y0, x1, y1), score, label in zip(
+        *(array.tolist() for array in detections), strict=True
+    ):
         sides = [round(side, 3) for side in (x0, y0, x1 - x0, y1 - y0)]
         rows.append(
             dict(image_id=image_id, category_id=label + 1, bbox=sides, score=round(score, 5))

@@ -1,4 +1,4 @@
-"""A segmenter out of a weights file, and masks of images of any size."""
+"""Segmentation with a weight file, on images of any size."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,14 +15,23 @@ from zoo.preprocess import Preprocessing, preprocess
 from zoo.weights.adapt import LoadedModel, unflatten_variables
 from zoo.weights.model_file import loaded_preprocessing
 
-MAX_CLASSES = 255  # classes: a mask has a byte a pixel, and 255 is for ignored ones
+MAX_CLASSES = 255  # a mask has one byte per pixel, and 255 means ignored
 
 
 class Segmenter(NamedTuple):
-    """`predict` takes uint8 [B, *window, C] to probabilities, `margin` less on every side.
+    """A segmenter with weights.
 
-    `resize` says how large the model wants images, None as they are. `classes` are the names of
-    its K, `palette` [256, 3] their colors, and `note` says why they have no names, or is empty.
+    Attributes:
+        name: name of the variant.
+        predict: function from tiles [B, *window, C] of uint8 to probabilities, smaller by `margin`
+            on every side.
+        window: height and width of a tile.
+        margin: rows and columns that valid convolutions remove.
+        resize: preprocessing that resizes images; None keeps their size.
+        channels: channels of the input.
+        classes: K class names.
+        palette: colors [256, 3].
+        note: why the classes have no names, or empty.
     """
 
     name: str
@@ -37,21 +46,21 @@ class Segmenter(NamedTuple):
 
 
 def card_palette(rows: Any, count: int, *, source: str) -> np.ndarray:
-    """A card's "palette", or None, to [256, 3] uint8: Pascal VOC's where it tells none."""
+    """Returns the colors [256, 3] of a card's palette, else Pascal VOC's."""
     palette = voc_colormap(256)
     if rows is not None:
         try:
-            own = np.asarray(rows)
-            if own.shape != (count, 3) or own.dtype.kind not in "iu":
+            colors = np.asarray(rows)
+            if colors.shape != (count, 3) or colors.dtype.kind not in "iu":
                 raise ValueError("of another shape")
-            if own.min() < 0 or own.max() > 255:
+            if colors.min() < 0 or colors.max() > 255:
                 raise ValueError("out of 0 to 255")
         except ValueError as error:
             raise ValueError(
-                f"the card of {source} has a palette that is none: expected {count} rows of red, "
-                f"green, blue from 0 to 255, got {rows!r:.80}"
+                f"invalid palette in the card of {source}: expected {count} rows of red, green, blue "
+                f"from 0 to 255, got {rows!r:.80}"
             ) from error
-        palette[:count] = own
+        palette[:count] = colors
     return palette
 
 
@@ -64,12 +73,22 @@ def create_segmenter(
     flips: bool = False,
     short: int | None = None,
 ) -> Segmenter:
-    """What open_model has opened of `source`, which segments, to a Segmenter.
+    """Creates a segmenter from a loaded model.
 
-    `classes` is a file of names, `tile` the side of its windows (the size of the preprocessing),
-    `flips` averages over mirror images, `short` is the short side that images are resized to: of
-    published weights their publisher's if not given, of others none. ValueError for one of these
-    that is out of range, and for a model of no use.
+    Args:
+        loaded: the loaded model.
+        source: its source.
+        classes: a file of class names.
+        tile: side of the tiles; the preprocessing's size if not given.
+        flips: average over mirror images.
+        short: short side to which images are resized; the publisher's for published weights if not
+            given, else images keep their size.
+
+    Returns:
+        The segmenter.
+
+    Raises:
+        ValueError: if an option is invalid or the model is not a segmenter.
     """
     model, channels = loaded.model, loaded.image[-1]
     count = getattr(model, "num_classes", 0)
@@ -78,33 +97,39 @@ def create_segmenter(
             f"{loaded.name} of {source} has {count} classes: expected 2 to {MAX_CLASSES}"
         )
     if channels not in (1, 3):
-        raise ValueError(f"{source} is for images of {channels} channels, files have 1 or 3")
+        raise ValueError(
+            f"expected a model of 1 or 3 channels for image files, got {channels} in {source}"
+        )
     for option, value in (("--tile", tile), ("--size", short)):
         if value is not None and value < 1:
-            raise ValueError(f"{option} is a number of pixels from 1, got {value}")
+            raise ValueError(f"expected {option} to be at least 1 pixel, got {value}")
     names, note = resolve_class_names(loaded, source, classes)
-    seen = loaded_preprocessing(loaded, source)
-    window = seen.size if tile is None else (tile, tile)
-    resize = seen if "://" in source else None
+    preprocessing = loaded_preprocessing(loaded, source)
+    window = preprocessing.size if tile is None else (tile, tile)
+    resize = preprocessing if "://" in source else None
     if short is not None:
-        resize = seen._replace(size=(short, short), crop=1.0)
+        resize = preprocessing._replace(size=(short, short), crop=1.0)
 
     @jax.jit
     def probabilities(variables: Any, image: jax.Array) -> jax.Array:
-        outputs: Any = model.apply(variables, preprocess(image, cut))
+        outputs: Any = model.apply(variables, preprocess(image, normalization))
         return jax.nn.softmax(outputs["logits"].astype(jnp.float32))
 
-    cut = seen._replace(size=window, crop=1.0)  # images come resized and cut
+    normalization = preprocessing._replace(
+        size=window, crop=1.0
+    )  # images are already resized and cropped
     variables = unflatten_variables(loaded.variables)
     example = jax.ShapeDtypeStruct((1, *window, channels), jnp.uint8)
     try:
-        given = jax.eval_shape(probabilities, variables, example).shape
+        output_shape = jax.eval_shape(probabilities, variables, example).shape
     except (TypeError, ZeroDivisionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{loaded.name} does not take tiles of {window}: {reason}") from error
-    if min(given) < 1:
-        raise ValueError(f"{loaded.name} gives nothing for tiles of {window}: say a larger --tile")
-    margin = (window[0] - given[1]) // 2, (window[1] - given[2]) // 2
+    if min(output_shape) < 1:
+        raise ValueError(
+            f"expected larger tiles than {window} for {loaded.name}; use a larger --tile"
+        )
+    margin = (window[0] - output_shape[1]) // 2, (window[1] - output_shape[2]) // 2
     predict = functools.partial(probabilities, variables)
     return Segmenter(
         name=loaded.name,
@@ -122,14 +147,22 @@ def create_segmenter(
 def segment(
     model: Segmenter, image: np.ndarray, *, finish: Callable = lambda rows: rows
 ) -> np.ndarray:
-    """uint8 [H, W, C] -> what `finish` makes of probabilities [1, n, w, K], as [H, W, K].
+    """Segments an image in tiles.
 
-    In windows that overlap by half; of a model that takes its margin, in tiles whose middles
-    touch or overlap a little. `finish` is applied part by part: `argmax_classes` keeps memory at a byte a pixel.
+    Windows overlap by half. Models with a margin use tiles whose centers touch or overlap a little.
+
+    Args:
+        model: the segmenter.
+        image: image [H, W, C] of uint8.
+        finish: function applied to rows of probabilities [1, n, w, K]; `argmax_classes` limits
+            memory to one byte per pixel.
+
+    Returns:
+        Results [H, W, K].
     """
     if max(model.margin) > 0:
-        # From tile to tile whole pixels of the deepest map, of five poolings at most: else what a
-        # U-Net says of a pixel depends on where in its tile it lies.
+        # The stride is a multiple of the deepest map's stride (five poolings at most); otherwise the
+        # prediction of a U-Net would depend on the position of a pixel in its tile.
         inner = [w - 2 * m for w, m in zip(model.window, model.margin, strict=True)]
         stride = inner[0] - inner[0] % 32 or inner[0], inner[1] - inner[1] % 32 or inner[1]
         return tiling.overlap_tile(
@@ -146,7 +179,13 @@ def segment(
 
 
 def argmax_classes(rows: np.ndarray) -> np.ndarray:
-    """[..., K] -> [..., 1] uint8, the place of the largest.
+    """Returns the index of the largest value [..., 1] as uint8.
+
+    Args:
+        rows: probabilities [..., K].
+
+    Returns:
+        Class indices.
 
     >>> argmax_classes(np.array([[0.2, 0.7, 0.1]])).tolist()
     [[1]]
@@ -155,9 +194,14 @@ def argmax_classes(rows: np.ndarray) -> np.ndarray:
 
 
 def class_shares(mask: np.ndarray, classes: Sequence[str]) -> list[tuple[int, float, str]]:
-    """[H, W] and K names -> (class, its share of the pixels, its name), the largest first.
+    """Returns (class, share of the pixels, name) of the classes in a mask, largest first.
 
-    Classes that are nowhere are left out.
+    Args:
+        mask: class indices [H, W].
+        classes: K class names.
+
+    Returns:
+        The classes that occur.
 
     >>> class_shares(np.array([[1, 1, 0]]), ["sky", "road", "car"])
     [(1, 0.6666666666666666, 'road'), (0, 0.3333333333333333, 'sky')]

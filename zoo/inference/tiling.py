@@ -1,9 +1,9 @@
-"""Dense prediction over images of any size, in pieces of one size: memory is the piece's.
+"""Dense prediction on images of any size in tiles of one size.
 
-`predict` takes [B, h, w, C] to something for each pixel, [B, h', w', K]: logits, probabilities, or
-classes where nothing is averaged. Hand in a compiled one that takes its variables as an argument,
-`functools.partial(jax.jit(f), variables)`: it is called with one shape alone, and so is compiled
-once whatever the images. These stay in the host's memory, and so do the results.
+`predict` maps [B, h, w, C] to values per pixel [B, h', w', K]: logits, probabilities, or classes if
+nothing is averaged. Pass a compiled function that takes its variables as an argument,
+`functools.partial(jax.jit(f), variables)`: it is called with one shape alone and so is compiled
+once. Images and results stay in host memory; device memory is that of a batch of tiles.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,27 +17,33 @@ Predict = Callable[[Any], Any]
 
 
 def to_pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """A number for both axes, or one for each, to (along the rows, along the columns)."""
+    """Returns (rows, columns) of a number for both axes or of a pair."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def check_image(image: Any) -> np.ndarray:
-    """[B, H, W, C] -> the same in the host's memory; ValueError where it has no pixels."""
+    """Returns an image batch [B, H, W, C] in host memory; raises ValueError if it has no pixels."""
     image = np.asarray(image)
     if image.ndim != 4 or not image.size:
-        raise ValueError(f"expected images [B, H, W, C] with pixels in them, got {image.shape}")
+        raise ValueError(f"expected non-empty images [B, H, W, C], got {image.shape}")
     return image
 
 
 def average_flips(predict: Predict, image: Any) -> Any:
-    """`[B, H, W, C] -> [B, h, w, K]`: the mean of what `predict` says of the image, of it mirrored
-    left to right, upside down and both, each turned back.
+    """Averages predictions over the image and its mirror images.
 
-    Of logits where predict gives logits, of probabilities where it ends in a softmax: the mean of
-    probabilities lets no single view outvote the others. Takes four times as long; outside of jit
-    predict is compiled once. Logits smaller than the image must be centered in it.
+    The average is over logits if `predict` returns logits, and over probabilities if it ends in a
+    softmax, so that no view outvotes the others. It takes four times as long; outside of jit
+    `predict` is compiled once. Outputs smaller than the image must be centered.
 
-    Source: test-time augmentation as in Ciresan et al. 2012; `average_rotations` has the turned ones too.
+    Args:
+        predict: function [B, H, W, C] -> [B, h, w, K].
+        image: images [B, H, W, C].
+
+    Returns:
+        Predictions [B, h, w, K].
+
+    Source: Test-time augmentation as in Ciresan et al. 2012.
 
     >>> average_flips(lambda image: image, jnp.arange(6.0).reshape(1, 2, 3, 1))[0, ..., 0].tolist()
     [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
@@ -49,14 +55,22 @@ def average_flips(predict: Predict, image: Any) -> Any:
 
 
 def average_rotations(predict: Predict, image: Any) -> Any:
-    """`[B, H, W, C] -> [B, h, w, K]`: `average_flips` of the image and of it turned by a quarter.
+    """Averages predictions over the eight symmetries of a square.
 
-    These eight are all that a square has: for pictures that have no up and no down, as slices under
-    the microscope. Of an image that is not square predict is compiled twice. Else as `average_flips`.
+    It suits images without orientation, such as microscope slices. For images that are not square
+    `predict` is compiled twice.
+
+    Args:
+        predict: see `average_flips`.
+        image: images [B, H, W, C].
+
+    Returns:
+        Predictions [B, h, w, K].
 
     Source: Ciresan et al. 2012; the rotated versions of Ronneberger et al. 2015, section 4.
 
-    >>> average_rotations(lambda image: image, jnp.arange(6.0).reshape(1, 2, 3, 1))[0, ..., 0].tolist()
+    >>> image = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    >>> average_rotations(lambda image: image, image)[0, ..., 0].tolist()
     [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     """
     swapped = average_flips(predict, jnp.swapaxes(image, 1, 2))
@@ -72,15 +86,25 @@ def overlap_tile(
     stride: int | tuple[int, int] | None = None,
     batch_size: int = 1,
 ) -> np.ndarray:
-    """`[B, H, W, C] -> [B, H, W, K]`: tiles whose middles cover the image, mirrored at its borders.
+    """Predicts in tiles whose centers cover the image, mirrored at its borders.
 
-    A tile of `tile` pixels a side loses `margin` on each side: that is what valid convolutions
-    take from it; of a model that gives more, the rest is cut off. With the margin of the model's
-    receptive field this equals the model on the whole mirrored image, provided that it is one
-    function at every place of a tile: after pooling by 16 in all, `stride`, from tile to tile
-    (tile - 2 margin), is to be a multiple of 16. `batch_size` tiles are predicted at a time.
-    Errors: ValueError for a tile that is all margin, a stride beyond what a tile gives, and a
-    predict that gives less.
+    With the margin of the model's receptive field this equals the model on the complete mirrored
+    image, provided that the model is translation invariant on the tile: after pooling by 16 in all,
+    `stride` (tile - 2 margin) must be a multiple of 16.
+
+    Args:
+        predict: function [B, h, w, C] -> [B, h', w', K]; larger outputs are cropped.
+        image: images [B, H, W, C].
+        tile: side of a tile, or (height, width).
+        margin: pixels that a tile loses on each side, as valid convolutions do.
+        stride: distance of the tiles; tile - 2 margin if not given.
+        batch_size: tiles that are predicted at once.
+
+    Returns:
+        Predictions [B, H, W, K].
+
+    Raises:
+        ValueError: if the tile has no center, the stride exceeds it, or outputs are too small.
 
     Source: Ronneberger et al. 2015, figure 2.
 
@@ -95,8 +119,8 @@ def overlap_tile(
     step = inner if stride is None else to_pair(stride)
     if min(margin) < 0 or any(not 1 <= s <= n for s, n in zip(step, inner, strict=True)):
         raise ValueError(
-            f"tile {tile} less twice the margin {margin} leaves {inner}: expected at least one "
-            f"pixel, and a stride from 1 to it, got {step}"
+            f"expected a tile {tile} larger than twice the margin {margin}, and a stride from 1 to "
+            f"{inner}, got {step}"
         )
     image = check_image(image)
     height, width = image.shape[1:3]
@@ -104,14 +128,14 @@ def overlap_tile(
     corners = [(top, left) for top in tops for left in lefts]
     starts = [(top - margin[0], left - margin[1]) for top, left in corners]
     pieces = predict_tiles(predict, image, starts, tile, batch_size)
-    whole = np.empty((0,))
+    result = np.empty((0,))
     for number, (top, left) in enumerate(corners):
         piece = center_of_tile(next(pieces), inner)
         if number == 0:
-            whole = np.empty((*image.shape[:3], piece.shape[-1]), piece.dtype)
-        place = whole[:, top : top + inner[0], left : left + inner[1]]
-        place[:] = piece[:, : place.shape[1], : place.shape[2]]
-    return whole
+            result = np.empty((*image.shape[:3], piece.shape[-1]), piece.dtype)
+        corner = result[:, top : top + inner[0], left : left + inner[1]]
+        corner[:] = piece[:, : corner.shape[1], : corner.shape[2]]
+    return result
 
 
 def sliding_window(
@@ -124,19 +148,29 @@ def sliding_window(
     batch_size: int = 1,
     finish: Callable[[np.ndarray], np.ndarray] = lambda rows: rows,
 ) -> np.ndarray:
-    """`[B, H, W, C] -> [B, H, W, K]`: the weighted mean of the windows that see a pixel.
+    """Averages the predictions of overlapping windows.
 
-    The last window of a row, and of a column, is shifted to lie within the image. An image that is
-    smaller than the window is mirrored up to it. `blend` weighs a window's pixels: "gaussian" those
-    in its middle most, which see most around them, "uniform" all alike. What is averaged is what
-    predict gives, see `average_flips`. `finish` takes rows [B, n, W, K] that no further window changes to
-    what is kept of them, so that the sums are of a window's height, not of the image's: an argmax
-    for a mask. `batch_size` windows are predicted at a time.
-    Errors: ValueError for a stride beyond the window, another blend, and a predict whose output is
-    smaller than the window.
+    The last window of a row or column is shifted into the image. An image smaller than the window
+    is mirrored.
 
-    Source: Isensee et al. 2021, nnU-Net, the Gaussian of an eighth of the window; the evaluation
-    by sliding window of Chen et al. 2018 and others is uniform.
+    Args:
+        predict: function [B, h, w, C] -> [B, h, w, K].
+        image: images [B, H, W, C].
+        window: side of a window, or (height, width).
+        stride: distance of the windows.
+        blend: "gaussian" weights the center of a window most, "uniform" weights all pixels equally.
+        batch_size: windows that are predicted at once.
+        finish: function applied to completed rows [B, n, W, K], so that sums have the height of a
+            window: for example an argmax.
+
+    Returns:
+        Predictions [B, H, W, K].
+
+    Raises:
+        ValueError: if stride or blend is invalid, or outputs are too small.
+
+    Source: Isensee et al. 2021, nnU-Net, the Gaussian of an eighth of the window; the evaluation by
+    sliding window of Chen et al. 2018 and others is uniform.
 
     >>> image = np.arange(60.0, dtype=np.float32).reshape(1, 6, 10, 1)
     >>> np.abs(sliding_window(lambda x: x, image, window=4, stride=3) - image).max() < 1e-5
@@ -144,39 +178,49 @@ def sliding_window(
     """
     window, stride = to_pair(window), to_pair(stride)
     if any(not 1 <= s <= n for s, n in zip(stride, window, strict=True)):
-        raise ValueError(f"a stride is from 1 to the window {window}, got {stride}")
+        raise ValueError(f"expected a stride from 1 to the window {window}, got {stride}")
     weights = blend_weights(window, blend)
     image = check_image(image)
     height, width = image.shape[1:3]
     tops, lefts = (
-        tile_positions(length, each, step)
-        for length, each, step in zip((height, width), window, stride, strict=True)
+        tile_positions(length, prediction, step)
+        for length, prediction, step in zip((height, width), window, stride, strict=True)
     )
     corners = [(top, left) for top in tops for left in lefts]
     pieces = predict_tiles(predict, image, corners, window, batch_size)
-    before = max(0, -tops[0]), max(0, -lefts[0])  # mirrored pixels of an image that is smaller
-    columns = slice(before[1], before[1] + width)
+    mirrored = max(0, -tops[0]), max(0, -lefts[0])  # mirrored rows and columns of a small image
+    columns = slice(mirrored[1], mirrored[1] + width)
     sums = mass = np.zeros((1, window[0], max(width, window[1]), 1), np.float32)
-    kept = []
-    for top, below in zip(tops, [*tops[1:], None], strict=True):
+    results = []
+    for top, next_top in zip(tops, [*tops[1:], None], strict=True):
         for left in lefts:
             piece = center_of_tile(next(pieces), window)
-            if not kept and left == lefts[0]:
+            if not results and left == lefts[0]:
                 sums = np.zeros((len(image), *mass.shape[1:3], piece.shape[-1]), np.float32)
-            place = slice(left + before[1], left + before[1] + window[1])
-            sums[:, :, place] += weights * piece
-            mass[:, :, place] += weights
-        done = window[0] if below is None else below - top
-        rows = slice(before[0], min(done, before[0] + height))
-        kept.append(finish(sums[:, rows, columns] / mass[:, rows, columns]))
-        for each in (sums, mass):
-            each[:, : window[0] - done] = each[:, done:]
-            each[:, window[0] - done :] = 0
-    return np.concatenate(kept, 1)
+            corner = slice(left + mirrored[1], left + mirrored[1] + window[1])
+            sums[:, :, corner] += weights * piece
+            mass[:, :, corner] += weights
+        done = window[0] if next_top is None else next_top - top
+        rows = slice(mirrored[0], min(done, mirrored[0] + height))
+        results.append(finish(sums[:, rows, columns] / mass[:, rows, columns]))
+        for prediction in (sums, mass):
+            prediction[:, : window[0] - done] = prediction[:, done:]
+            prediction[:, window[0] - done :] = 0
+    return np.concatenate(results, 1)
 
 
 def tile_positions(length: int, window: int, stride: int) -> list[int]:
-    """Where along `length` windows begin, the last at the border: before 0 where it is shorter.
+    """Returns the starts of windows along an axis, the last one at the border.
+
+    A negative start means that the axis is shorter than the window.
+
+    Args:
+        length: length of the axis.
+        window: length of a window.
+        stride: distance of the windows.
+
+    Returns:
+        The starts.
 
     >>> tile_positions(10, 4, 3), tile_positions(11, 4, 3), tile_positions(2, 4, 3)
     ([0, 3, 6], [0, 3, 6, 7], [-1])
@@ -186,9 +230,9 @@ def tile_positions(length: int, window: int, stride: int) -> list[int]:
 
 
 def blend_weights(window: Corner, blend: str) -> np.ndarray:
-    """-> [h, w, 1] float32, the weight of each pixel of a window; none is 0."""
+    """Returns the weight of each pixel of a window [h, w, 1] float32; none is 0."""
     if blend not in ("gaussian", "uniform"):
-        raise ValueError(f"blend is 'gaussian' or 'uniform', got {blend!r}")
+        raise ValueError(f"expected blend 'gaussian' or 'uniform', got {blend!r}")
     if blend == "uniform":
         return np.ones((*window, 1), np.float32)
     rows, columns = (
@@ -200,23 +244,20 @@ def blend_weights(window: Corner, blend: str) -> np.ndarray:
 def predict_tiles(
     predict: Predict, image: np.ndarray, corners: list[Corner], size: Corner, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """[B, H, W, C] and where pieces begin -> what `predict` says of each, [B, h, w, K] in turn.
-
-    The last batch repeats its last piece, to be of the size of the others.
-    """
+    """Yields the prediction of each tile; the last batch is padded by repetition."""
     if batch_size < 1:
-        raise ValueError(f"batch_size is how many pieces are predicted at once, got {batch_size}")
+        raise ValueError(f"expected a batch_size of at least 1, got {batch_size}")
     for start in range(0, len(corners), batch_size):
-        some = corners[start : start + batch_size]
-        full = some + some[-1:] * (batch_size - len(some))
+        batch = corners[start : start + batch_size]
+        full = batch + batch[-1:] * (batch_size - len(batch))
         answers = np.asarray(
-            predict(np.concatenate([extract_tile(image, each, size) for each in full]))
+            predict(np.concatenate([extract_tile(image, prediction, size) for prediction in full]))
         )
-        yield from np.split(answers, batch_size)[: len(some)]
+        yield from np.split(answers, batch_size)[: len(batch)]
 
 
 def extract_tile(image: np.ndarray, corner: Corner, size: Corner) -> np.ndarray:
-    """[B, H, W, C] -> [B, *size, C] from a corner on, which may be anywhere: mirrored outside."""
+    """Extracts a tile [B, *size, C] from any corner, mirrored outside of the image."""
     rows, columns = (
         reflect_index(np.arange(first, first + side), length)
         for first, side, length in zip(corner, size, image.shape[1:3], strict=True)
@@ -224,18 +265,25 @@ def extract_tile(image: np.ndarray, corner: Corner, size: Corner) -> np.ndarray:
     return image[:, rows[:, None], columns]
 
 
-def reflect_index(place: np.ndarray, length: int) -> np.ndarray:
-    """Whole numbers to those from 0 to length - 1 that they are mirrored to, as by numpy.pad.
+def reflect_index(index: np.ndarray, length: int) -> np.ndarray:
+    """Reflects indices into 0 ... length - 1, like numpy.pad.
+
+    Args:
+        index: indices.
+        length: length of the axis.
+
+    Returns:
+        Reflected indices.
 
     >>> reflect_index(np.arange(-3, 6), 3).tolist()
     [1, 2, 1, 0, 1, 2, 1, 0, 1]
     """
     last = max(length - 1, 1)
-    return np.minimum(last - np.abs(place % (2 * last) - last), length - 1)
+    return np.minimum(last - np.abs(index % (2 * last) - last), length - 1)
 
 
 def center_of_tile(piece: np.ndarray, size: Corner) -> np.ndarray:
-    """[B, h, w, K] -> its middle [B, *size, K]; ValueError where it is smaller."""
+    """Returns the center [B, *size, K] of a prediction; raises ValueError if it is too small."""
     beyond = piece.shape[1] - size[0], piece.shape[2] - size[1]
     if piece.ndim != 4 or min(beyond) < 0:
         raise ValueError(f"expected predictions [B, h, w, K] of {size} or more, got {piece.shape}")

@@ -1,4 +1,4 @@
-"""Classes of video files: clips out of them, their mean scores, and a strip of what was seen."""
+"""Video classification: clips of a file, their mean scores, and a strip of frames."""
 
 import pathlib
 
@@ -6,42 +6,57 @@ import numpy as np
 
 from zoo.inference.classifier import Classifier, format_top_k
 from zoo.media import image_io, video_io
-from zoo.preprocess import Preprocessing, center_offset
+from zoo.preprocess import Preprocessing, center_offset, clip_starts, frame_indices
 
-DEFAULT_CLIPS = 3  # of a file
+DEFAULT_CLIPS = 3  # clips per file
 
 
 def clip_indices(
     count: int, preprocessing: Preprocessing, clips: int = DEFAULT_CLIPS
 ) -> list[list[int]]:
-    """Frames of a file to those of each clip, `frames` by `stride` apart: evenly placed, whole ones.
+    """Returns the frames of evenly placed clips; see `zoo.preprocess.clip_starts`.
 
-    A file that is too short for one has its last frame repeated; of a single clip it is the middle.
+    Past the end of a short video its last frame repeats.
+
+    Args:
+        count: number of frames of the video.
+        preprocessing: its `frames` and `stride` are used.
+        clips: number of clips.
+
+    Returns:
+        Frame indices of each clip.
 
     >>> clip_indices(10, Preprocessing((0.5,), (0.5,), (8, 8), frames=3, stride=2), 2)
     [[0, 2, 4], [5, 7, 9]]
     >>> clip_indices(4, Preprocessing((0.5,), (0.5,), (8, 8), frames=3, stride=2), 2)
-    [[0, 2, 3]]
+    [[0, 2, 3], [0, 2, 3]]
     """
-    span = (preprocessing.frames - 1) * preprocessing.stride + 1
-    free = max(0, count - span)
-    places = [free // 2] if clips == 1 else np.linspace(0, free, clips).round().astype(int).tolist()
-    starts = sorted(set(places))
-    steps = range(0, span, preprocessing.stride)
-    return [[min(start + step, count - 1) for step in steps] for start in starts]
+    frames, stride = preprocessing.frames, preprocessing.stride
+    starts = clip_starts(count, frames=frames, stride=stride, clips=clips)
+    return [frame_indices(start, count, frames=frames, stride=stride) for start in starts]
 
 
 def read_clips(file: str, preprocessing: Preprocessing) -> np.ndarray:
-    """A video file to uint8 [n, T, h, w, C], as `preprocessing` resizes and cuts; see read_frames.
+    """Reads the clips of a video file, resized and cropped.
 
-    Every frame is decoded once, and but those that the clips hold are kept, small.
+    Each frame is decoded once, and only the small frames of the clips are kept.
+
+    Args:
+        file: the video.
+        preprocessing: the preprocessing.
+
+    Returns:
+        Clips [n, T, h, w, C] of uint8.
+
+    Raises:
+        ValueError: if the file cannot be read.
     """
-    found = video_io.index_frames(file)
-    clips = clip_indices(found.count, preprocessing)
-    wanted = sorted({index for clip in clips for index in clip})
-    seen = {}
-    frames = video_io.read_frames(file, wanted, frame_index=found)
-    for index, frame in zip(wanted, frames, strict=True):
+    frame_index = video_io.index_frames(file)
+    clips = clip_indices(frame_index.count, preprocessing)
+    indices = sorted({index for clip in clips for index in clip})
+    small_frames = {}
+    frames = video_io.read_frames(file, indices, frame_index=frame_index)
+    for index, frame in zip(indices, frames, strict=True):
         frame = image_io.to_gray(frame) if len(preprocessing.mean) == 1 else frame
         try:
             small = image_io.resize_image(frame, preprocessing)
@@ -49,14 +64,21 @@ def read_clips(file: str, preprocessing: Preprocessing) -> np.ndarray:
             raise ValueError(f"{file}: {error}") from error
         top, left = center_offset(small.shape[:2], preprocessing.size)
         height, width = preprocessing.size
-        seen[index] = small[top : top + height, left : left + width]
-    return np.stack([np.stack([seen[index] for index in clip]) for clip in clips])
+        small_frames[index] = small[top : top + height, left : left + width]
+    return np.stack([np.stack([small_frames[index] for index in clip]) for clip in clips])
 
 
 def classify_video(model: Classifier, file: str, stem: pathlib.Path, top: int) -> list[str]:
-    """A video file to the lines of its most probable classes, and to STEM_strip.jpg.
+    """Classifies a video by the mean over its clips, and writes a strip of the middle clip.
 
-    The probabilities are the mean over clips that are evenly placed; the strip is the middle one.
+    Args:
+        model: the classifier.
+        file: the video.
+        stem: start of the output path; the strip is STEM_strip.jpg.
+        top: number of classes.
+
+    Returns:
+        The lines to print.
     """
     clips = read_clips(file, model.preprocessing)
     probabilities = np.mean([np.asarray(model.apply(clip[None])) for clip in clips], 0)

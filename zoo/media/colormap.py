@@ -1,21 +1,30 @@
-"""Colors of classes in masks."""
+"""Colors of classes."""
 
 import numpy as np
 
 
 def voc_colormap(classes: int) -> np.ndarray:
-    """Number of classes -> [K, 3] uint8, red, green and blue of each; at most 256.
+    """Returns the colors [K, 3] uint8 of Pascal VOC's masks; at most 256.
 
-    Class 0 is black, and 255, the value of ignored pixels, a pale gray-yellow: the same whatever K.
+    Class 0 is black and 255, the ignored label, is a pale yellow.
 
-    Source: the color map of Pascal VOC's development kit (VOClabelcolormap.m): the bits of the
-    class, three by three, are the bits of the colors from the highest down.
+    Args:
+        classes: number of classes.
+
+    Returns:
+        Colors as red, green, blue.
+
+    Raises:
+        ValueError: if there are more than 256 classes.
+
+    Source: Pascal VOC's development kit (VOClabelcolormap.m): the bits of the class, three at a
+    time, become the bits of the colors from the highest down.
 
     >>> voc_colormap(4).tolist()
     [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     """
     if not 0 <= classes <= 256:
-        raise ValueError(f"a palette has 0 to 256 colors; got {classes}")
+        raise ValueError(f"expected 0 to 256 classes, got {classes}")
     numbers = np.arange(classes)
     colors = np.zeros((classes, 3), np.uint8)
     for place in range(8):
@@ -26,10 +35,15 @@ def voc_colormap(classes: int) -> np.ndarray:
 
 
 def box_colormap(classes: int) -> np.ndarray:
-    """Number of classes -> [K, 3] uint8, the colors of boxes, which recur from the 255th on.
+    """Returns colors [K, 3] uint8 for boxes: `voc_colormap` from class 1, blended with white.
 
-    Those of `voc_colormap` from 1 on, where classes of Pascal VOC's masks begin, each a quarter of the
-    way to white, for thin lines on dark pictures.
+    The colors repeat from the 255th class on.
+
+    Args:
+        classes: number of classes.
+
+    Returns:
+        Colors as red, green, blue.
 
     >>> box_colormap(2).tolist()
     [[162, 66, 66], [66, 162, 66]]

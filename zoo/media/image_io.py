@@ -1,4 +1,4 @@
-"""Image files to arrays, and masks to files: the one place that has Pillow."""
+"""Reading, writing and drawing of images. Only this package imports Pillow."""
 
 import os
 import pathlib
@@ -12,26 +12,22 @@ from zoo.lookup import lookup
 from zoo.preprocess import Preprocessing, center_offset, resized_size
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # of files of these, in folders
-MAX_IMAGE_PIXELS = (
-    89_478_485  # pixels, Pillow's own bound against decompression bombs: 256 MiB of RGB
-)
-MAX_JPEG_SIDE = 65_500  # pixels of a side
-MIN_OVERLAY_SIDE = (
-    384  # pixels: an overlay of less is enlarged, so that its legend can be read beside it
-)
-OVERLAY_ALPHA = 112  # of 255, of a class's color over the image; at its borders all
-MAX_LEGEND_ENTRIES = 48  # lines of a legend
-MAX_LABEL_LENGTH = 32  # letters of a name in it, and beside a box
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MAX_IMAGE_PIXELS = 89_478_485  # Pillow's bound against decompression bombs: 256 MiB of RGB
+MAX_JPEG_SIDE = 65_500  # pixels
+MIN_OVERLAY_SIDE = 384  # pixels; smaller overlays are enlarged so that the legend is readable
+OVERLAY_ALPHA = 112  # of 255; borders of classes are opaque
+MAX_LEGEND_ENTRIES = 48
+MAX_LABEL_LENGTH = 32  # characters of a name in a legend and at a box
 STRIP_FRAMES, STRIP_HEIGHT = (
     8,
     160,
 )  # frames of a strip, and pixels of their height, or as many as a model sees
-BRIGHT_LUMA = 140  # of 255, of a color on which words are black
+BRIGHT_LUMA = 140  # of 255; on brighter colors text is black
 
 
 def import_pillow() -> tuple[Any, Any]:
-    """Pillow's Image and ImageOps; ValueError where it is not installed."""
+    """Imports Pillow's Image and ImageOps; raises ValueError if Pillow is not installed."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
@@ -42,9 +38,9 @@ def import_pillow() -> tuple[Any, Any]:
 
 
 def convert_mode(image: Any, mode: str) -> Any:
-    """The image in `mode` "L" or "RGB": 16 bits become 8, transparent pixels white."""
+    """Converts a Pillow image to mode "L" or "RGB": 16 bits become 8, transparency becomes white."""
     Image, _ = import_pillow()
-    if image.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion clips at 255
+    if image.mode.startswith("I"):  # Pillow's own conversion of 16-bit gray clips at 255
         values = np.asarray(image).clip(0, 65535)
         image = Image.fromarray(np.round(values / 257).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
@@ -92,67 +88,79 @@ def draft_and_resize(image: Any, preprocessing: Preprocessing) -> Any:
 
 
 def read_image(file: str, preprocessing: Preprocessing) -> np.ndarray:
-    """An image file to uint8 [h, w, C], as `preprocessing` resizes and cuts it; see `open_image`.
+    """Reads an image file, resized and center-cropped by a preprocessing; see `open_image`.
 
-    Resized here, so that photographs of any shape are of one for the model.
+    Args:
+        file: the file.
+        preprocessing: the preprocessing.
+
+    Returns:
+        Image [h, w, C] of uint8.
     """
     size, mode = preprocessing.size, "L" if len(preprocessing.mean) == 1 else "RGB"
 
     def read(image: Any) -> Any:
-        whole = draft_and_resize(image, preprocessing)
-        top, left = center_offset((whole.height, whole.width), size)
-        return whole.crop((left, top, left + size[1], top + size[0]))
+        resized = draft_and_resize(image, preprocessing)
+        top, left = center_offset((resized.height, resized.width), size)
+        return resized.crop((left, top, left + size[1], top + size[0]))
 
     return open_image(file, mode, read)
 
 
 def resize_image(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """uint8 [H, W, C] -> uint8 [h, w, C], resized as `preprocessing` does, and not cut."""
-    whole = draft_and_resize(to_pillow(image), preprocessing)
-    return np.asarray(whole).reshape(whole.height, whole.width, -1)
+    """Resizes an image [H, W, C] of uint8 as a preprocessing does before its center crop."""
+    resized = draft_and_resize(to_pillow(image), preprocessing)
+    return np.asarray(resized).reshape(resized.height, resized.width, -1)
 
 
 def to_pillow(image: np.ndarray) -> Any:
-    """uint8 [H, W, 1 or 3] -> Pillow's image."""
+    """Converts an image [H, W, 1 or 3] of uint8 to a Pillow image."""
     Image, _ = import_pillow()
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def to_gray(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] -> [H, W, 1]."""
+    """Converts an image [H, W, 3] of uint8 to gray [H, W, 1]."""
     return np.asarray(convert_mode(to_pillow(image), "L"))[..., None]
 
 
 def resize_probabilities(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[h, w, K] -> [*size] uint8: the largest class after each was resized bilinearly.
+    """Returns the class of largest bilinearly resized probability per pixel.
 
-    One class after the other, so that no more than two of that size are in memory.
+    It processes one class after the other, so at most two maps of that size are in memory.
+
+    Args:
+        probabilities: probabilities [h, w, K].
+        size: target size.
+
+    Returns:
+        Class indices of uint8.
     """
     Image, _ = import_pillow()
-    most, mask = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
+    largest, mask = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
     for number in range(probabilities.shape[-1]):
         layer = Image.fromarray(np.ascontiguousarray(probabilities[..., number], np.float32))
         layer = np.asarray(layer.resize(size[::-1], Image.Resampling.BILINEAR))
-        larger = layer > most
+        larger = layer > largest
         mask[larger] = number
-        most[larger] = layer[larger]
+        largest[larger] = layer[larger]
     return mask
 
 
 def colorize_mask(mask: np.ndarray, palette: np.ndarray) -> Any:
-    """[H, W] uint8, palette [256, 3] -> Pillow's image of mode "P", whose values are the mask's."""
+    """Returns a Pillow image of mode "P" whose values are the mask's."""
     Image, _ = import_pillow()
     image = Image.fromarray(mask)  # mode "L"
-    image.putpalette(palette.astype(np.uint8).tobytes())  # and now "P"
+    image.putpalette(palette.astype(np.uint8).tobytes())  # mode "P"
     return image
 
 
 def mask_borders(mask: np.ndarray) -> np.ndarray:
-    """[H, W] -> [H, W] bool: pixels beside one of another class."""
+    """Returns the pixels [H, W] that touch a pixel of another class."""
     edge = np.zeros(mask.shape, bool)
-    down, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
-    edge[1:] |= down
-    edge[:-1] |= down
+    below, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
+    edge[1:] |= below
+    edge[:-1] |= below
     edge[:, 1:] |= right
     edge[:, :-1] |= right
     return edge
@@ -164,9 +172,18 @@ def draw_overlay(
     palette: np.ndarray,
     entries: Sequence[tuple[int, float, str]],
 ) -> Any:
-    """uint8 [H, W, C], [H, W], [256, 3], (class, share, name) ... -> Pillow's image with a legend below.
+    """Draws a mask over an image, with a legend below.
 
-    Classes whose color is black are left as they are, so that a background does not darken.
+    Classes with a black color, such as the background, are not drawn.
+
+    Args:
+        image: image [H, W, C] of uint8.
+        mask: class indices [H, W].
+        palette: colors [256, 3].
+        entries: (class, share, name) of the legend.
+
+    Returns:
+        A Pillow image.
     """
     Image, _ = import_pillow()
     factor = max(1, round(MIN_OVERLAY_SIDE / max(mask.shape)))
@@ -177,12 +194,14 @@ def draw_overlay(
     opacity = np.where(mask_borders(mask), 255, OVERLAY_ALPHA).astype(np.uint8)
     black = np.all(palette == 0, axis=-1)
     opacity[black[mask]] = 0
-    seen = colorize_mask(mask, palette).convert("RGB")
-    return draw_legend(Image.composite(seen, picture, Image.fromarray(opacity)), palette, entries)
+    is_colored = colorize_mask(mask, palette).convert("RGB")
+    return draw_legend(
+        Image.composite(is_colored, picture, Image.fromarray(opacity)), palette, entries
+    )
 
 
 def draw_legend(image: Any, palette: np.ndarray, entries: Sequence[tuple[int, float, str]]) -> Any:
-    """Pillow's image, palette [256, 3], (class, share, name) ... -> the image on white over a legend."""
+    """Adds a legend below a Pillow image."""
     Image, _ = import_pillow()
     from PIL import ImageDraw, ImageFont
 
@@ -203,11 +222,11 @@ def draw_legend(image: Any, palette: np.ndarray, entries: Sequence[tuple[int, fl
     canvas = Image.new("RGB", (width, image.height + int(1.6 * em * lines) + em), "white")
     canvas.paste(image, ((width - image.width) // 2, 0))
     draw = ImageDraw.Draw(canvas)
-    for place, (number, words) in enumerate(rows):
-        left = em + cell * (place // lines)
-        top = image.height + int(0.7 * em) + int(1.6 * em * (place % lines))
+    for row, (number, words) in enumerate(rows):
+        left = em + cell * (row // lines)
+        top = image.height + int(0.7 * em) + int(1.6 * em * (row % lines))
         color = tuple(palette[number].tolist())
-        hollow = not any(color)  # as black is drawn over the image
+        hollow = not any(color)  # black classes are not drawn over the image
         box = (left, top, left + em, top + em)
         draw.rectangle(box, fill="white" if hollow else color, outline="gray")
         draw.text((left + 1.5 * em, top + em / 2), words, "black", font=font, anchor="lm")
@@ -224,7 +243,17 @@ def draw_boxes(
     colors: np.ndarray,
     captions: Sequence[str],
 ) -> Any:
-    """uint8 [H, W, C], [n, 4], [n, 3], n words -> Pillow's image with boxes, the first on top."""
+    """Draws boxes with captions, the first one on top.
+
+    Args:
+        image: image [H, W, C] of uint8.
+        boxes: boxes [n, 4] in pixels.
+        colors: colors [n, 3].
+        captions: n captions.
+
+    Returns:
+        A Pillow image.
+    """
     Image, _ = import_pillow()
     from PIL import ImageDraw, ImageFont
 
@@ -245,18 +274,26 @@ def draw_boxes(
         top = y0 - high if y0 >= high else y0  # above the box where there is room
         draw.rectangle((left, top, left + wide, top + high), fill=color)
         dark = np.mean(color) > BRIGHT_LUMA
-        place = (left + em / 4, top + high / 2)
-        draw.text(place, text, "black" if dark else "white", font=font, anchor="lm")
+        position = (left + em / 4, top + high / 2)
+        draw.text(position, text, "black" if dark else "white", font=font, anchor="lm")
     return picture
 
 
 def draw_strip(clip: np.ndarray, lines: Sequence[str]) -> Any:
-    """uint8 [T, h, w, C] and lines of words -> Pillow's image: frames side by side over the lines."""
+    """Draws frames of a clip side by side, over lines of text.
+
+    Args:
+        clip: frames [T, h, w, C] of uint8.
+        lines: lines of text.
+
+    Returns:
+        A Pillow image.
+    """
     Image, _ = import_pillow()
     from PIL import ImageDraw, ImageFont
 
-    kept = clip[np.linspace(0, len(clip) - 1, min(STRIP_FRAMES, len(clip))).round().astype(int)]
-    row = to_pillow(np.concatenate(list(kept), 1))
+    frames = clip[np.linspace(0, len(clip) - 1, min(STRIP_FRAMES, len(clip))).round().astype(int)]
+    row = to_pillow(np.concatenate(list(frames), 1))
     factor = max(1, round(STRIP_HEIGHT / row.height))
     row = row.resize((row.width * factor, row.height * factor), Image.Resampling.NEAREST)
     em = max(14, row.height // 10)
@@ -272,11 +309,19 @@ def draw_strip(clip: np.ndarray, lines: Sequence[str]) -> Any:
 
 
 def write_image(image: Any, path: pathlib.Path) -> None:
-    """Pillow's image to a PNG or JPEG file, whole or not at all; ValueError if JPEG is too small."""
+    """Writes a Pillow image to a PNG or JPEG file, atomically.
+
+    Args:
+        image: the image.
+        path: the file.
+
+    Raises:
+        ValueError: if the image is too large for a JPEG.
+    """
     temporary = path.with_name(f".{path.name}")
     jpeg = path.suffix == ".jpg"
     if jpeg and max(image.size) > MAX_JPEG_SIDE:
-        raise ValueError(f"{path}: {image.width} x {image.height} pixels are too many for a JPEG")
+        raise ValueError(f"{path}: {image.width} x {image.height} pixels exceed the limits of JPEG")
     try:
         image.save(temporary, **(dict(format="JPEG", quality=92) if jpeg else dict(format="PNG")))
         temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Video files frame by frame: the one place that has PyAV."""
+"""Reading and writing of videos. Only this module imports PyAV."""
 
 import contextlib
 import pathlib
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
-TIME_BASE = Fraction(1, 90_000)  # of a second, of the times of frames that are written
+TIME_BASE = Fraction(1, 90_000)  # seconds per tick of written files
 
 
 def is_video(file: str) -> bool:
-    """Whether a file is called as videos are.
+    """Returns whether a file has the suffix of a video.
 
     >>> is_video("a/B.MP4"), is_video("a.png")
     (True, False)
@@ -22,7 +22,7 @@ def is_video(file: str) -> bool:
 
 
 def import_pyav() -> Any:
-    """PyAV; ValueError where it is not installed."""
+    """Imports PyAV; raises ValueError if it is not installed."""
     try:
         import av
     except ImportError as error:
@@ -34,7 +34,7 @@ def import_pyav() -> Any:
 
 @contextlib.contextmanager
 def av_errors(file: str) -> Iterator[None]:
-    """Whatever PyAV says of a file becomes a ValueError of one line."""
+    """Turns PyAV's errors about a file into a ValueError of one line."""
     av = import_pyav()
     try:
         yield
@@ -47,9 +47,9 @@ def av_errors(file: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_video(file: str) -> Iterator[tuple[Any, Any]]:
-    """A video file -> its container and its first video stream; ValueError in one line without one."""
+    """Yields the container and the first video stream of a file."""
     if not pathlib.Path(file).is_file():
-        raise ValueError(f"no file {file}: expected a video")
+        raise ValueError(f"no file {file}; expected a video")
     with av_errors(file), import_pyav().open(file) as container:
         if not container.streams.video:
             raise ValueError(f"{file}: there is no video in it")
@@ -57,16 +57,22 @@ def open_video(file: str) -> Iterator[tuple[Any, Any]]:
 
 
 def rotate_upright(frame: Any) -> np.ndarray:
-    """A decoded frame -> [h, w, 3] uint8, turned as the file says."""
-    turns = round(frame.rotation / 90)  # against the clock
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+    """Converts a decoded frame to [h, w, 3] uint8, rotated as the file's metadata requires."""
+    quarter_turns = round(frame.rotation / 90)  # counterclockwise
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
 
 
 def iter_frames(file: str) -> Iterator[tuple[np.ndarray, float]]:
-    """A video file -> its frames, uint8 [h, w, 3], and the second that each begins at.
+    """Yields the frames of a video with their times in seconds, one at a time.
 
-    One at a time. Upright as the file says. ValueError in one line where it cannot be read or has
-    none.
+    Args:
+        file: the video.
+
+    Yields:
+        Frame [h, w, 3] of uint8, rotated upright, and its time.
+
+    Raises:
+        ValueError: if the file cannot be read or has no frame.
     """
     with open_video(file) as (container, stream):
         stream.thread_type = "AUTO"
@@ -78,10 +84,13 @@ def iter_frames(file: str) -> Iterator[tuple[np.ndarray, float]]:
 
 
 class FrameIndex(NamedTuple):
-    """How many frames a file has, its mean rate in frames a second, and where they lie.
+    """Number and positions of the frames of a file.
 
-    times [N]: the ticks of the frames, ascending; None where a container does not tell them (AVI).
-    keys: the ticks at which decoding can begin.
+    Attributes:
+        count: number of frames.
+        rate: mean frames per second.
+        times: ticks of the frames in ascending order [N]; None if the container has none (AVI).
+        keys: ticks of the key frames.
     """
 
     count: int
@@ -91,9 +100,16 @@ class FrameIndex(NamedTuple):
 
 
 def index_frames(file: str) -> FrameIndex:
-    """What a video file holds; reads its packets and decodes nothing.
+    """Indexes the frames of a video by reading its packets, without decoding.
 
-    ValueError in one line where it cannot be read or has no frame.
+    Args:
+        file: the video.
+
+    Returns:
+        The index.
+
+    Raises:
+        ValueError: if the file cannot be read or has no frame.
     """
     with open_video(file) as (container, stream):
         packets = [
@@ -104,7 +120,7 @@ def index_frames(file: str) -> FrameIndex:
         rate, form = float(stream.average_rate or 25), container.format.name
     if not packets:
         raise ValueError(f"{file}: there is no frame in it")
-    # AVI has no times of presentation: those that the decoder guesses come in any order.
+    # AVI has no presentation times; those that the decoder guesses are not in order.
     if form == "avi" or any(pts is None for pts, _ in packets):
         return FrameIndex(len(packets), rate, None, np.zeros(0, np.int64))
     times = np.unique([pts for pts, _ in packets])
@@ -116,35 +132,44 @@ def index_frames(file: str) -> FrameIndex:
 def read_frames(
     file: str, indices: Sequence[int], *, frame_index: FrameIndex | None = None
 ) -> Iterator[np.ndarray]:
-    """The frames [h, w, 3] uint8 of a video file at ascending indices, one at a time.
+    """Yields the frames of a video at ascending indices, one at a time.
 
-    Index n is the n-th frame that decoding the whole file gives, whatever the times between frames.
-    Jumps to the key frame before each, where the file tells times, and else decodes from the start;
-    one frame is held at a time. `frame_index` saves the survey. An index may come again. A file that
-    ends before its packets have said so gives its last frame for what is missing.
+    Index n is the n-th frame of decoding the complete file, whatever the times between frames. The
+    function seeks to the key frame before each index if the file has times, and decodes from the
+    start otherwise. An index may repeat. If a file ends before its packets claim, its last frame
+    replaces the missing ones.
 
-    ValueError in one line: no such frame, no frame at all, what cannot be decoded.
+    Args:
+        file: the video.
+        indices: frame indices in ascending order.
+        frame_index: the result of `index_frames`, if available.
+
+    Yields:
+        Frames [h, w, 3] of uint8.
+
+    Raises:
+        ValueError: if an index does not exist or a frame cannot be decoded.
     """
-    found = frame_index or index_frames(file)
-    wanted = [int(index) for index in indices]
-    if wanted != sorted(wanted):
-        raise ValueError(f"{file}: frames are read in ascending order; got {wanted!s:.80}")
-    if wanted and not 0 <= wanted[0] <= wanted[-1] < found.count:
-        raise ValueError(f"{file}: it has {found.count} frames, so none is {wanted!s:.80}")
+    entries = frame_index or index_frames(file)
+    targets = [int(index) for index in indices]
+    if targets != sorted(targets):
+        raise ValueError(f"{file}: frames are read in ascending order; got {targets!s:.80}")
+    if targets and not 0 <= targets[0] <= targets[-1] < entries.count:
+        raise ValueError(f"{file}: it has {entries.count} frames, so none is {targets!s:.80}")
     done = 0
-    if found.times is not None:
+    if entries.times is not None:
         with open_video(file) as (container, stream):
-            for frame in seek_frames(container, stream, wanted, found.times, found.keys):
+            for frame in seek_frames(container, stream, targets, entries.times, entries.keys):
                 yield rotate_upright(frame)
                 done += 1
-    if done < len(wanted):
-        yield from decode_frames(file, wanted[done:])
+    if done < len(targets):
+        yield from decode_frames(file, targets[done:])
 
 
 def seek_frames(
     container: Any, stream: Any, indices: Sequence[int], times: np.ndarray, keys: np.ndarray
 ) -> Iterator[Any]:
-    """The frames at `indices`; ends early where decoding does not give a frame of the time expected."""
+    """Yields the frames at `indices`; ends early if decoding does not give the expected time."""
     at, frame, stream_of = -1, None, container.decode(stream)
     for index in indices:
         before = keys[keys <= times[index]]
@@ -161,7 +186,7 @@ def seek_frames(
 
 
 def decode_frames(file: str, indices: Sequence[int]) -> Iterator[np.ndarray]:
-    """The frames at `indices`, by decoding all before them."""
+    """Yields the frames at `indices` by decoding all frames before them."""
     done, frame = 0, None
     with open_video(file) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
@@ -178,9 +203,16 @@ def decode_frames(file: str, indices: Sequence[int]) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def video_writer(path: pathlib.Path) -> Iterator[Any]:
-    """-> write(frame [h, w, 3] uint8, second): an H.264 MP4 file, whole or not at all.
+    """Yields a function write(frame, seconds) that writes an H.264 MP4 file, atomically.
 
-    Frames are of one size, of which an odd last row or column is left out, as H.264 wants it.
+    Frames [h, w, 3] of uint8 have one size; an odd last row or column is dropped, as H.264
+    requires.
+
+    Args:
+        path: the file.
+
+    Yields:
+        The function.
     """
     av = import_pyav()
     temporary = path.with_name(f".{path.name}")
@@ -197,7 +229,7 @@ def video_writer(path: pathlib.Path) -> Iterator[Any]:
                 if last < 0:
                     stream.height, stream.width = height, width
                 frame = av.VideoFrame.from_ndarray(pixels[:height, :width].copy(), format="rgb24")
-                last = max(last + 1, round(second / TIME_BASE))  # times rise
+                last = max(last + 1, round(second / TIME_BASE))  # times must increase
                 frame.pts, frame.time_base = last, TIME_BASE
                 container.mux(stream.encode(frame))
 

@@ -1,4 +1,4 @@
-"""Tensors of a file to the variables of a model: every one accounted for, some made to fit."""
+"""Fits the tensors of a weight file to a model, and accounts for every tensor."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,78 +14,82 @@ from zoo.registry import MODEL_FIELDS, create_model, variant_card
 from zoo.weights.formats import darknet
 from zoo.weights.publishers import rename_tensors
 
-# Numbers of classes and of channels that are no other side of any model, nor divide one.
+# Sentinel sizes: no other dimension of any model equals one of them or is divisible by it.
 SENTINEL_CLASSES, SENTINEL_CHANNELS = 7919, 7907
 
-SIZE_FIELDS = ("num_classes", "image_size")  # fields that a file's weights are fitted to
+SIZE_FIELDS = ("num_classes", "image_size")  # fields to which weights can be adapted
 
 
 def flatten_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """{"params": {"c1": {"kernel": a}}} to {"params/c1/kernel": a}."""
+    """Flattens {"params": {"c1": {"kernel": a}}} to {"params/c1/kernel": a}."""
     return traverse_util.flatten_dict(dict(variables), sep="/")
 
 
 def unflatten_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """flatten the other way."""
+    """Reverses `flatten_variables`."""
     return traverse_util.unflatten_dict(dict(variables), sep="/")
 
 
 def trace_shapes(model: nn.Module, image: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
-    """The variables that a model has for images of a shape, by path; nothing is computed."""
+    """Returns the shapes of a model's variables by path, without computing anything."""
     example = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     return flatten_variables(jax.eval_shape(model.init, jax.random.key(0), example))
 
 
 def has_same_shape(array: Any, expected: Any) -> bool:
-    """Whether shapes agree, and both are floats or neither is."""
-    floats = [jnp.issubdtype(each.dtype, jnp.floating) for each in (array, expected)]
+    """Returns whether two arrays agree in shape and in being floating point."""
+    floats = [jnp.issubdtype(dtype.dtype, jnp.floating) for dtype in (array, expected)]
     return array.shape == expected.shape and floats[0] == floats[1]
 
 
 def check_tensors(tensors: Mapping[str, Any], expected: Mapping[str, Any], *, where: str) -> None:
-    """One ValueError that lists every unused, missing and misshapen tensor, if there are any."""
+    """Raises one ValueError that lists every unused, missing and misshapen tensor."""
 
-    def say(array: Any) -> str:
+    def describe(array: Any) -> str:
         return f"{array.dtype}{list(array.shape)}"
 
     faults = {
         "unused": sorted(tensors.keys() - expected.keys()),
         "missing": sorted(expected.keys() - tensors.keys()),
         "misshapen": [
-            f"{path} ({say(tensors[path])} for {say(expected[path])})"
+            f"{path} ({describe(tensors[path])} for {describe(expected[path])})"
             for path in sorted(tensors.keys() & expected.keys())
             if not has_same_shape(tensors[path], expected[path])
         ],
     }
     if any(faults.values()):
         lists = [f"{fault}: {', '.join(paths)}" for fault, paths in faults.items() if paths]
-        raise ValueError(f"the tensors do not fit {where}; {'; '.join(lists)}")
+        raise ValueError(f"the tensors do not fit {where}: {'; '.join(lists)}")
 
 
 def to_tuples(value: Any) -> Any:
-    """What `plain` made, with lists as the tuples that fields are; ValueError for an object."""
+    """Converts the lists of a card's field to tuples; raises ValueError for an object."""
     if type(value) is dict:
-        raise ValueError(f"the file's card has a field {value!s:.80}: expected no object")
+        raise ValueError(f"expected a number, word or list in the file's card, got {value!s:.80}")
     return tuple(to_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def from_json(value: Any) -> Any:
-    """What model_file.plain made of a backbone to a name or a Module; ValueError for what is none."""
+    """Converts the JSON of a backbone to a name or a module; raises ValueError if it is invalid."""
     if isinstance(value, str | None):
         return value
     inferred = value if isinstance(value, dict) else {}
     name, fields = inferred.get("name"), inferred.get("fields")
     if not name or not isinstance(fields, dict):
-        raise ValueError(f"the file's card has a backbone {value!s:.80}: expected name and fields")
+        raise ValueError(
+            f"expected a backbone with name and fields in the file's card, got {value!s:.80}"
+        )
     return create_model(name, **{key: to_tuples(each) for key, each in fields.items()})
 
 
 def infer_config(name: str, card: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """A file's card to (fields, input); ValueError where they are of no use."""
+    """Returns fields and input shape of a file's card; raises ValueError if they are invalid."""
     fields, image = card.get("fields", {}), card.get("input", variant_card(name)[0]["input"])
     sizes = isinstance(image, list | tuple) and all(type(n) is int and n > 0 for n in image)
     if not isinstance(fields, dict) or not sizes or len(image) < 3:
-        raise ValueError(f"the file's card has fields {fields!r:.80} and input {image!r:.80}")
+        raise ValueError(
+            f"expected fields and input in the file's card, got {fields!r:.80} and {image!r:.80}"
+        )
     own = {
         key: (from_json if key in MODEL_FIELDS else to_tuples)(each) for key, each in fields.items()
     }
@@ -95,17 +99,17 @@ def infer_config(name: str, card: Mapping[str, Any]) -> tuple[dict[str, Any], tu
 def init_parameters(
     model: nn.Module, image: tuple[int, ...], paths: list[str]
 ) -> dict[str, jax.Array]:
-    """Fresh values, from key 0, of the variables at some paths."""
+    """Initializes the variables at some paths from key 0."""
 
-    def some(key: jax.Array) -> dict[str, jax.Array]:
+    def select(key: jax.Array) -> dict[str, jax.Array]:
         values = flatten_variables(model.init(key, jnp.zeros((1, *image))))
         return {path: values[path] for path in paths}
 
-    return jax.jit(some)(jax.random.key(0))
+    return jax.jit(select)(jax.random.key(0))
 
 
 def trace_or_explain(model: nn.Module, image: tuple[int, ...], *, where: str) -> dict[str, Any]:
-    """shapes, with whatever flax makes of impossible fields as a ValueError."""
+    """Calls `trace_shapes` and turns flax's errors about invalid fields into a ValueError."""
     try:
         return trace_shapes(model, image)
     except (TypeError, AttributeError, OverflowError, ZeroDivisionError) as error:
@@ -115,33 +119,41 @@ def trace_or_explain(model: nn.Module, image: tuple[int, ...], *, where: str) ->
 def infer_count(
     tensors: Mapping[str, Any], probe: Mapping[str, Any], odd: int, *, axes: tuple[int, ...]
 ) -> set[int]:
-    """How many there are in `tensors` of what the probe has an odd number of, along these axes."""
-    found = set()
+    """Infers a size (classes or channels) from the axes in which the probe has the sentinel size."""
+    counts = set()
     for path, expected in probe.items():
         for axis in axes:
             shape = expected.shape
             if len(shape) < -axis or shape[axis] % odd or path not in tensors:
                 continue
-            times = shape[axis] // odd  # a dense layer reads every pixel's channels
+            times = shape[axis] // odd  # the input of a dense layer is a multiple of the channels
             if tensors[path].ndim == len(shape) and tensors[path].shape[axis] % times == 0:
-                found.add(tensors[path].shape[axis] // times)
-    return found - {0}
+                counts.add(tensors[path].shape[axis] // times)
+    return counts - {0}
 
 
 def adapt_to_fields(
     name: str, tensors: Mapping[str, Any], fields: Mapping[str, Any], image: tuple[int, ...]
 ) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]:
-    """Tensors of a file without our card, to (arrays by path, the fields and the input that their
-    shapes tell).
+    """Infers fields and input from the tensors of a file without our card.
 
-    What grows with the number of classes, or of channels, is found by a model that has an odd
-    number of them.
+    Sizes that grow with the number of classes or channels are located by a probe model with
+    sentinel sizes.
+
+    Args:
+        name: name of the variant.
+        tensors: tensors of the file.
+        fields: fields that the caller has set.
+        image: input shape of the variant.
+
+    Returns:
+        Arrays by path, fields and input shape.
     """
     model = create_model(name, **fields)
     try:
         odd = model.clone(num_classes=SENTINEL_CLASSES)
         probe = trace_or_explain(odd, (*image[:-1], SENTINEL_CHANNELS), where=name)
-    except (TypeError, ValueError):  # no such field, or not for any number
+    except (TypeError, ValueError):  # the field does not exist or does not take the sentinel
         return rename_tensors(name, tensors, trace_or_explain(model, image, where=name)), {}, image
     tensors = rename_tensors(name, tensors, probe)
     classes = infer_count(tensors, probe, SENTINEL_CLASSES, axes=(-1,)) or {0}
@@ -161,7 +173,7 @@ def adapt_scanned(
     *,
     source: str,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """darknet's one row of numbers to (arrays by path, the fields that their count tells)."""
+    """Splits darknet's flat array into arrays by path and infers the number of classes."""
     ((how, row),) = tensors.items()
     others = {key: value for key, value in fields.items() if key != "num_classes"}
     model = create_model(name, **others)
@@ -179,12 +191,21 @@ def adapt_scanned(
 
 
 def adapt_in_channels(kernel: np.ndarray, old: int, new: int) -> np.ndarray:
-    """`[..., times * old, O] -> [..., times * new, O]`: a first kernel, for other channels.
+    """Adapts the first kernel to another number of input channels.
 
-    A single channel gets the sum of all, so that gray is seen as color whose channels are equal.
-    Several get the old ones, over and over, by old / new: the outputs keep their size.
+    A single channel gets the sum over the channels, so a gray image acts like a color image with
+    equal channels. Several channels repeat the old ones, scaled by old / new, so the outputs keep
+    their size.
 
-    Source: timm's adapt_input_conv, which has it for three channels.
+    Args:
+        kernel: kernel [..., times * old, O].
+        old: number of channels of the kernel.
+        new: new number of channels.
+
+    Returns:
+        Kernel [..., times * new, O].
+
+    Source: timm's adapt_input_conv, which handles three channels.
 
     >>> adapt_in_channels(np.array([[1.0], [2.0], [6.0]]), 3, 1).tolist()
     [[9.0]]
@@ -206,32 +227,49 @@ def refit_in_channels(
     new: Mapping[str, Any],
     sides: tuple[int, int],
 ) -> tuple[dict[str, Any], str]:
-    """Tensors of shapes `old` to (those of shapes `new`, a line that says what was done).
+    """Adapts tensors to a model that differs in its input channels alone.
 
-    The shapes differ in the channels of the images alone, of which there are and shall be `infer_count`;
-    ValueError where more than one kernel does.
+    Args:
+        tensors: arrays by path.
+        old: shapes of the file's model.
+        new: shapes of the new model.
+        sides: old and new number of channels.
+
+    Returns:
+        Arrays of the new shapes and a note about the change.
+
+    Raises:
+        ValueError: if more than one kernel depends on the channels.
     """
-    before, after = sides
+    old_channels, new_channels = sides
     changed = [path for path in new if path in old and new[path].shape != old[path].shape]
     for path in changed:
-        shape, other = old[path].shape, new[path].shape
-        alike = shape[:-2] == other[:-2] and shape[-1] == other[-1]
-        if len(changed) > 1 or not alike or not path.endswith("kernel"):
+        shape, changed_axis = old[path].shape, new[path].shape
+        same_rest = shape[:-2] == changed_axis[:-2] and shape[-1] == changed_axis[-1]
+        if len(changed) > 1 or not same_rest or not path.endswith("kernel"):
             raise ValueError(
-                f"in_channels={after}: weights for {before} are not made to fit, where more than "
+                f"in_channels={new_channels}: weights for {old_channels} are not made to fit, where more than "
                 f"the first kernel depends on them ({', '.join(changed)})"
             )
-    made = {path: adapt_in_channels(tensors[path], before, after) for path in changed}
-    how = "the sum" if after == 1 else "copies"
-    note = f"{', '.join(changed)} for in_channels={after} out of {how} of the file's {before}"
-    return {**tensors, **made}, note
+    adapted = {
+        path: adapt_in_channels(tensors[path], old_channels, new_channels) for path in changed
+    }
+    how = "the sum" if new_channels == 1 else "copies"
+    note = f"{', '.join(changed)} for in_channels={new_channels} out of {how} of the file's {old_channels}"
+    return {**tensors, **adapted}, note
 
 
 class LoadedModel(NamedTuple):
-    """A model and its variables by path.
+    """A model with variables from a file.
 
-    `image` is the shape of its images, `notes` are lines on what was made anew, `card` is what the
-    file says, and `tensor_counts` how many tensors were in it, and how many numbers in these.
+    Attributes:
+        name: name of the variant.
+        model: the module.
+        variables: arrays by path.
+        image: shape of an input image.
+        notes: lines about what was initialized or adapted.
+        card: the card of the file.
+        tensor_counts: number of tensors and of numbers in the file.
     """
 
     name: str
@@ -252,44 +290,55 @@ def adapt_weights(
     in_channels: int | None = None,
     source: str,
 ) -> LoadedModel:
-    """Tensors and card of a file to a variant that has all of them; see zoo.load_model.
+    """Fits the tensors and card of a file to a variant; see `zoo.load_model`.
 
-    `source` is the file's name, for the errors.
+    Args:
+        name: name of the variant.
+        tensors: tensors of the file.
+        card: card of the file.
+        fields: fields that the caller has set.
+        in_channels: number of input channels; None takes the file's.
+        source: name of the file, for errors.
+
+    Returns:
+        The loaded model.
     """
-    held = len(tensors), sum(tensor.size for tensor in tensors.values())
-    own, image = infer_config(name, card)
+    counts = len(tensors), sum(tensor.size for tensor in tensors.values())
+    file_fields, image = infer_config(name, card)
     if darknet.is_row(tensors):
-        tensors, own = adapt_scanned(name, tensors, fields, image, source=source)
+        tensors, file_fields = adapt_scanned(name, tensors, fields, image, source=source)
     elif "fields" not in card:
-        tensors, own, image = adapt_to_fields(name, tensors, fields, image)
-    wished = create_model(name, **{**own, **fields})
-    scan = getattr(wished, "scan", False)
-    model = wished.clone(scan=False) if scan else wished  # files hold block by block
-    saved = create_model(name, **own)
+        tensors, file_fields, image = adapt_to_fields(name, tensors, fields, image)
+    requested = create_model(name, **{**file_fields, **fields})
+    scan = getattr(requested, "scan", False)
+    model = requested.clone(scan=False) if scan else requested  # files store unrolled blocks
+    saved = create_model(name, **file_fields)
     sizes = {key: getattr(saved, key) for key in SIZE_FIELDS if hasattr(saved, key)}
-    before = model.clone(**sizes)  # differs from the model in nothing but what is fitted
+    file_model = model.clone(**sizes)  # differs from the model in the adapted sizes alone
     wanted = (*image[:-1], in_channels or image[-1])
-    where = f"{source}: {own | dict(fields)!s:.200} make no {name}"
+    where = f"{source}: {file_fields | dict(fields)!s:.200} make no {name}"
     expected = trace_or_explain(model, wanted, where=where)
     where = f"{model.__class__.__name__} of {source}"
-    same = before == model and image == wanted
-    old = expected if same else trace_or_explain(before, image, where=where)
+    same = file_model == model and image == wanted
+    old = expected if same else trace_or_explain(file_model, image, where=where)
     check_tensors(tensors, old, where=where)
 
     notes = []
     if image != wanted:
-        new = expected if before == model else trace_or_explain(before, wanted, where=where)
+        new = expected if file_model == model else trace_or_explain(file_model, wanted, where=where)
         tensors, note = refit_in_channels(tensors, old, new, (image[-1], wanted[-1]))
         notes.append(note)
-    if before != model and "refit" in (family := variant_card(name)[0]):
-        tensors = family["refit"](tensors, old=before, new=model)
-    kept = [
+    if file_model != model and "refit" in (family := variant_card(name)[0]):
+        tensors = family["refit"](tensors, old=file_model, new=model)
+    variables_kept = [
         path
         for path in expected
         if path in tensors and has_same_shape(tensors[path], expected[path])
     ]
-    fresh = sorted(expected.keys() - set(kept))
-    variables = {path: jnp.asarray(tensors[path].astype(expected[path].dtype)) for path in kept}
+    fresh = sorted(expected.keys() - set(variables_kept))
+    variables = {
+        path: jnp.asarray(tensors[path].astype(expected[path].dtype)) for path in variables_kept
+    }
     if fresh:
         variables |= init_parameters(model, wanted, fresh)
         notes.append(
@@ -298,4 +347,4 @@ def adapt_weights(
         )
     if scan:
         variables = flatten_variables(stack_blocks(unflatten_variables(variables)))
-    return LoadedModel(name, wished, variables, wanted, notes, card, held)
+    return LoadedModel(name, requested, variables, wanted, notes, card, counts)

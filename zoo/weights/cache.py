@@ -1,4 +1,4 @@
-"""A cache of downloads: verified, and there whole or not at all."""
+"""A download cache with verified, complete files."""
 
 import contextlib
 import hashlib
@@ -15,29 +15,29 @@ from zoo.weights.readers import describe_format
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes then download a file of their own each
+except ImportError:  # on Windows two processes may both download a file
     fcntl = None
 
-MAX_DOWNLOAD_BYTES = 16 * 2**30  # bytes; ViT-H/14 in float32 takes 2.5e9
+MAX_DOWNLOAD_BYTES = 16 * 2**30  # ViT-H/14 in float32 takes 2.5e9
 HUB_URL = "https://huggingface.co"
-HASHED_URL = re.compile(  # files that are named by the start of their sha256
+HASHED_URL = re.compile(  # file names that contain the start of their sha256
     r"https://(?:download\.pytorch\.org|github\.com/akamaster)/.*-([0-9a-f]{8,64})\.(?:pth|th)$"
 )
 ERROR_PAGE_STARTS = (
     b"<!doctype html",
     b"<html",
     b"version https://git-lfs",
-)  # what servers send instead
+)  # sent by servers instead of a file
 
 
 def hub_url(source: str) -> str:
-    """`hf://ORG/REPO` or `hf://ORG/REPO/FILE` to its https address (FILE: model.safetensors).
+    """Converts `hf://ORG/REPO[/FILE]` to its https address; FILE defaults to model.safetensors.
 
     >>> hub_url("hf://timm/resnet50.a1_in1k")
     'https://huggingface.co/timm/resnet50.a1_in1k/resolve/main/model.safetensors'
     """
-    organization, _, rest = source.removeprefix("hf://").partition("/")
-    repository, _, file = rest.partition("/")
+    organization, _, path = source.removeprefix("hf://").partition("/")
+    repository, _, file = path.partition("/")
     if not organization or not repository:
         raise ValueError(f"expected hf://ORG/REPO or hf://ORG/REPO/FILE, got {source}")
     return f"{HUB_URL}/{organization}/{repository}/resolve/main/{file or 'model.safetensors'}"
@@ -52,14 +52,16 @@ def cache_folder() -> pathlib.Path:
 
 
 def cache_path(url: str, cache: str | os.PathLike | None = None) -> pathlib.Path:
-    """Where a URL's file stands in the cache: CACHE/HOST/PATH, so that a person can put it there.
+    """Returns the path of a URL's file in the cache: CACHE/HOST/PATH.
+
+    A user can place a file there by hand.
 
     >>> cache_path("https://download.pytorch.org/models/resnet50-11ad3fa6.pth", "cache").as_posix()
     'cache/download.pytorch.org/models/resnet50-11ad3fa6.pth'
     """
     parts = urllib.parse.urlsplit(url)
     words = [parts.netloc.rpartition("@")[2], *urllib.parse.unquote(parts.path).split("/")]
-    if parts.query:  # which may be long, and no name of a file
+    if parts.query:  # it may be long and contain characters that a file name cannot
         words[-1] += "-" + hashlib.sha256(parts.query.encode()).hexdigest()[:8]
     words = [re.sub(r"[^\w.=+@-]", "_", word) for word in words if word not in ("", ".", "..")]
     if parts.scheme not in ("http", "https") or len(words) < 2:
@@ -68,7 +70,7 @@ def cache_path(url: str, cache: str | os.PathLike | None = None) -> pathlib.Path
 
 
 def is_same_file(file: Any, path: pathlib.Path) -> bool:
-    """Whether an open file is still the one that stands at `path`."""
+    """Returns whether an open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
@@ -77,7 +79,7 @@ def is_same_file(file: Any, path: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def exclusive_lock(lock_file: pathlib.Path, message: str) -> Iterator[Any]:
-    """Opens `lock_file`, made if need be, for this process alone; others wait until it is closed."""
+    """Opens a lock file exclusively; other processes wait until it is closed."""
     while True:
         with open(os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
             if fcntl is not None:
@@ -88,46 +90,48 @@ def exclusive_lock(lock_file: pathlib.Path, message: str) -> Iterator[Any]:
                     fcntl.flock(file, fcntl.LOCK_EX)
             if is_same_file(
                 file, lock_file
-            ):  # not renamed or deleted by the process that was waited for
+            ):  # the process that held the lock may have renamed or deleted it
                 yield file
                 return
 
 
 def verify_sha256(file: Any, sha256: str | None) -> None:
-    """ValueError unless the file is what its sha256, or the start of it, says; None says nothing."""
+    """Raises ValueError unless the file's sha256 starts with the given digits; None skips the check."""
     file.seek(0)
     head = file.read(512).lstrip().lower()
     if not head or head.startswith(ERROR_PAGE_STARTS):
-        raise ValueError(f"it is {describe_format(head)}; it is deleted")
+        raise ValueError(f"it is {describe_format(head)}; the file was deleted")
     file.seek(0)
     if sha256 is not None:
         got = hashlib.file_digest(file, "sha256").hexdigest()
         if not got.startswith(sha256.lower()):
-            raise ValueError(f"sha256 expected {sha256}, got {got[: len(sha256)]}; it is deleted")
+            raise ValueError(
+                f"expected sha256 {sha256}, got {got[: len(sha256)]}; the file was deleted"
+            )
 
 
 def download_verified(url: str, path: pathlib.Path, *, sha256: str | None, limit: int) -> None:
-    """Downloads to `path`, by way of a part beside it, which stays where more may come of it."""
-    part = path.with_name(f"{path.name}.part" if fcntl else f"{path.name}.{os.getpid()}.part")
-    with exclusive_lock(part, url) as file:
-        if path.is_file():  # brought by the process that was waited for
-            part.unlink()
+    """Downloads to `path` through a partial file, which stays where a later attempt can continue it."""
+    partial = path.with_name(f"{path.name}.part" if fcntl else f"{path.name}.{os.getpid()}.part")
+    with exclusive_lock(partial, url) as file:
+        if path.is_file():  # downloaded by the process that held the lock
+            partial.unlink()
             return
         try:
-            told = download_with_retries(url, file, path=path, limit=limit)
-            verify_sha256(file, sha256 or told)
+            hub_sha256 = download_with_retries(url, file, path=path, limit=limit)
+            verify_sha256(file, sha256 or hub_sha256)
         except ValueError as error:
-            part.unlink()
+            partial.unlink()
             raise ValueError(f"{url}: {error}") from error
         except FileNotFoundError:
             if not file.seek(0, os.SEEK_END):
-                part.unlink()
+                partial.unlink()
             raise
         file.flush()
         os.fsync(file.fileno())
         if fcntl is None:
             file.close()
-        os.replace(part, path)
+        os.replace(partial, path)
 
 
 def fetch(
@@ -137,24 +141,35 @@ def fetch(
     cache: str | os.PathLike | None = None,
     limit: int = MAX_DOWNLOAD_BYTES,
 ) -> pathlib.Path:
-    """A file's https address, or `hf://ORG/REPO/FILE`, to where it stands in the cache.
+    """Returns the cached file of an address, and downloads it if needed.
 
-    What is in the cache needs no network. Else it is downloaded, with a line of progress on a
-    terminal: a server that stalls or cuts off is asked again for what is missing, in this process
-    or the next, and two processes never disturb each other. `sha256` (all of it, or its first 8
-    digits or more) is checked, as are those that the hub and torch's file names tell; a file that
-    differs is deleted: ValueError, as for one of more than `limit` bytes and for a web page that
-    came instead. FileNotFoundError where the address holds nothing, or cannot be reached: then it
-    says where to put the file. `cache` is FLAX_ZOO_CACHE, or flax-zoo in XDG_CACHE_HOME or
-    ~/.cache.
+    A file in the cache needs no network. A download shows a progress line on a terminal. If the
+    server stalls or disconnects, the rest is requested again, in this process or the next; two
+    processes do not disturb each other.
 
-    Source: RFC 9110, section 14, for ranges.
+    Args:
+        url: `https://...` or `hf://ORG/REPO/FILE`.
+        sha256: the sha256 or at least its first 8 digits. Hashes that the hub or the file name
+            states are checked as well.
+        cache: cache folder; `zoo.files.cache_folder()` if not given.
+        limit: maximum number of bytes.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ValueError: if the file has another hash, exceeds the limit, or is a web page; it is
+            deleted.
+        FileNotFoundError: if the address has no file or cannot be reached; the message names the
+            path where the file can be placed by hand.
+
+    Source: RFC 9110, section 14, for range requests.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as cache:
     ...     path = cache_path("https://example.org/lenet.safetensors", cache)
     ...     path.parent.mkdir()
-    ...     _ = path.write_bytes(b"brought here by hand")
+    ...     _ = path.write_bytes(b"placed by hand")
     ...     fetch("https://example.org/lenet.safetensors", cache=cache) == path
     True
     """

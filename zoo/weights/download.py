@@ -1,4 +1,4 @@
-"""A download that goes on where it was broken off, whoever broke it."""
+"""Downloads that resume where they were interrupted."""
 
 import http.client
 import os
@@ -12,13 +12,11 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-TIMEOUT_SECONDS = 20.0  # seconds that a server may be silent
-MIN_BYTES_PER_SECOND = 1024  # bytes per second; slower, over TIMEOUT, is a stall too
-MAX_ATTEMPTS = 5  # in a row that brought nothing new
-FIRST_PAUSE_SECONDS = 1.0  # seconds before the second attempt, doubled for each later one
-OVERLAP_BYTES = (
-    64 * 2**10
-)  # bytes that a resumed download fetches again, to see that they are the same
+TIMEOUT_SECONDS = 20.0  # longest silence of a server
+MIN_BYTES_PER_SECOND = 1024  # slower over TIMEOUT_SECONDS is a stall
+MAX_ATTEMPTS = 5  # consecutive attempts without new bytes
+FIRST_PAUSE_SECONDS = 1.0  # doubled after each attempt
+OVERLAP_BYTES = 64 * 2**10  # fetched again on resuming, and compared
 CHUNK_BYTES = 2**20
 PERMANENT_STATUSES = (
     401,
@@ -26,21 +24,22 @@ PERMANENT_STATUSES = (
     404,
     410,
     451,
-)  # and nothing changes that; 401 is the hub's word for 404
+)  # not retried; the hub answers 401 instead of 404
 
 
 class DownloadError(Exception):
-    """An attempt that ended early; what came is kept, and another may bring the rest."""
+    """An attempt ended early; the bytes are kept and another attempt may continue."""
 
 
 class Redirect(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, never from https to less, and keeps the sha256 that the hub's tell."""
+    """Follows redirects, never from https to http, and keeps the sha256 that the hub sends."""
 
     sha256: str | None = None
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
+        """Follows a redirect to an encrypted address."""
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise ValueError(f"sends on to {newurl!r:.200}, which is not encrypted")
+            raise ValueError(f"redirects to {newurl!r:.200}, which is not encrypted")
         etag = headers.get("X-Linked-Etag", "").strip('"')
         if re.fullmatch("[0-9a-f]{64}", etag):
             self.sha256 = etag
@@ -48,7 +47,7 @@ class Redirect(urllib.request.HTTPRedirectHandler):
 
 
 def format_progress(name: str, done: int, total: int | None, *, pace: float) -> str:
-    """The line that a terminal shows: how many bytes of how many, and of how many a second.
+    """Formats the progress line of a terminal.
 
     >>> format_progress("vit.pth", 250_000_000, 1_000_000_000, pace=5e6)
     'vit.pth   25 % of 1000.0 MB, 5.0 MB/s'
@@ -60,20 +59,22 @@ def format_progress(name: str, done: int, total: int | None, *, pace: float) -> 
 def request(
     opener: urllib.request.OpenerDirector, url: str, start: int
 ) -> http.client.HTTPResponse:
-    """Sends for the bytes from `start` on; Broken where another attempt may fare better."""
+    """Requests the bytes from `start` on; raises DownloadError if a retry may help."""
     request = urllib.request.Request(url, headers={"User-Agent": "flax-zoo"})
     if start:
         request.add_header("Range", f"bytes={start}-")
     try:
         return opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        said = f"answers {error.code} {error.reason}"
+        status = f"answers {error.code} {error.reason}"
         error.close()
         if error.code in PERMANENT_STATUSES:
-            raise FileNotFoundError(f"{url} {said}: no such file, or not for everybody") from error
+            raise FileNotFoundError(
+                f"{url} {status}: no such file, or not for everybody"
+            ) from error
         if error.code not in (408, 416, 429) and error.code < 500:
-            raise ValueError(said) from error
-        raise DownloadError(said) from error
+            raise ValueError(status) from error
+        raise DownloadError(status) from error
     except http.client.InvalidURL as error:
         raise ValueError(str(error)) from error
     except (OSError, http.client.HTTPException) as error:
@@ -81,7 +82,7 @@ def request(
 
 
 def content_range(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """What an answer's headers promise: (the first byte that comes, bytes of the whole file)."""
+    """Returns the first byte and the total size that the headers state."""
     if answer.status == 206:
         span = re.match(r"bytes (\d+)-\d+/(\d+|\*)$", answer.headers.get("Content-Range", ""))
         if span is None:
@@ -92,7 +93,7 @@ def content_range(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
 
 
 def read_chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
-    """What comes, as it comes; Broken where the server is silent or all but silent."""
+    """Yields the bytes as they arrive; raises DownloadError if the server stalls."""
     since, came = time.monotonic(), 0
     while True:
         try:
@@ -110,13 +111,13 @@ def read_chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def download_once(answer: Any, file: Any, start: int, *, name: str, limit: int) -> None:
-    """Writes the bytes from `start` on, which were asked for, if they agree with those of `file`."""
+    """Writes the bytes from `start` on after comparing the overlap with the file."""
     first, total = content_range(answer)
     if total is not None and total > limit:
         raise ValueError(f"takes {total:,} bytes, more than the limit of {limit:,}")
     if answer.status == 206 and first != start:
         file.truncate(0)
-        raise DownloadError("another part of the file than was asked for")
+        raise DownloadError("the server sent another range than requested")
     file.seek(first)
     overlap = file.read() if first else b""
     if not first:
@@ -144,7 +145,7 @@ def download_once(answer: Any, file: Any, start: int, *, name: str, limit: int) 
 
 
 def download_with_retries(url: str, file: Any, *, path: pathlib.Path, limit: int) -> str | None:
-    """Fills `file`, attempt after attempt, with what `url` holds; the sha256 if the hub tells it."""
+    """Fills `file` from `url` in several attempts; returns the sha256 that the hub states, if any."""
     redirect = Redirect()
     opener = urllib.request.build_opener(redirect)
     failures = 0
@@ -156,7 +157,7 @@ def download_with_retries(url: str, file: Any, *, path: pathlib.Path, limit: int
                 download_once(answer, file, start, name=path.name, limit=limit)
             return redirect.sha256
         except DownloadError as error:
-            if "answers 416" in str(error):  # more is here than there
+            if "answers 416" in str(error):  # the local file is longer than the remote one
                 file.truncate(0)
             came = file.seek(0, os.SEEK_END) > have
             failures = 1 if came else failures + 1
@@ -164,6 +165,6 @@ def download_with_retries(url: str, file: Any, *, path: pathlib.Path, limit: int
             absent = isinstance(cause, socket.gaierror | ConnectionRefusedError) and not have
             if absent or failures >= MAX_ATTEMPTS:
                 raise FileNotFoundError(
-                    f"{url} cannot be fetched ({error}); bring it by other means and put it at {path}"
+                    f"{url} cannot be fetched ({error}); download it by other means and place it at {path}"
                 ) from error
         time.sleep(FIRST_PAUSE_SECONDS * 2 ** (failures - 1))

@@ -1,4 +1,4 @@
-"""Weights of images to weights of clips and of flow: pure functions of variables."""
+"""Conversion of image weights to video and flow weights, as pure functions of variables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,31 +12,43 @@ MODES: dict[str, Any] = dict.fromkeys(("mean", "center"))
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """{"params": {"c1": {"kernel": a}}} to {"params/c1/kernel": a}."""
+    """Flattens {"params": {"c1": {"kernel": a}}} to {"params/c1/kernel": a}."""
     return dict(traverse_util.flatten_dict(dict(variables), sep="/"))
 
 
 def match_shapes(
     variables: Mapping[str, Any], like: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """Both by path, in pairs; ValueError in one line where a path is not of both."""
-    ours, wanted = flatten(variables), flatten(like)
-    odd = sorted(ours.keys() ^ wanted.keys())
+    """Pairs the arrays of two models by path; raises ValueError if their layers differ."""
+    source, target = flatten(variables), flatten(like)
+    odd = sorted(source.keys() ^ target.keys())
     if odd:
-        raise ValueError(f"the models have other layers: {', '.join(odd[:5])} ({len(odd)} in all)")
-    return {path: (ours[path], wanted[path]) for path in ours}
+        raise ValueError(
+            f"expected models with equal layers, got different ones: {', '.join(odd[:5])} ({len(odd)} in all)"
+        )
+    return {path: (source[path], target[path]) for path in source}
 
 
 def inflate(
     variables: Mapping[str, Any], like: Mapping[str, Any], *, mode: str = "mean"
 ) -> dict[str, Any]:
-    """Kernels `[h, w, C, D] -> [t, h, w, C, D]`: variables of a 2-D network to those of a 3-D one.
+    """Converts the variables of a 2-D network to those of a 3-D network.
 
-    `like` are the 3-D network's variables, or their shapes, under the same paths: slow_r50 is called
-    as resnet50 is. "mean" repeats a kernel over the frames, over how many they are, so that a still
-    clip, away from its ends, gives what the image does; "center" puts it on the middle one with zeros
-    beside, so that every frame of any clip does. What has the same shape is kept. ValueError for other
-    layers or shapes: of another number of classes, say, for which the heads are to be left out.
+    Arrays of equal shape are copied. Heads of different sizes must be left out.
+
+    Args:
+        variables: variables of the 2-D network, with kernels [h, w, C, D].
+        like: variables of the 3-D network, or their shapes, under the same paths, with kernels [t,
+            h, w, C, D]. `slow_r50` has the paths of `resnet50`.
+        mode: "mean" repeats a kernel over t frames and divides by t, so a still clip gives the
+            image's outputs away from its ends. "center" puts the kernel on the middle frame and
+            zeros elsewhere, so every frame of any clip does.
+
+    Returns:
+        Variables of the 3-D network.
+
+    Raises:
+        ValueError: if layers or shapes do not match.
 
     Source: Carreira & Zisserman 2017, Quo Vadis, Action Recognition?, section 2.4.1; "center" is
     Girdhar et al. 2018, Detect-and-Track, which compares both.
@@ -47,26 +59,36 @@ def inflate(
     [1.0, 1.0]
     """
     lookup(MODES, mode, kind="way to inflate")
-    made = {}
-    for path, (kernel, wanted) in match_shapes(variables, like).items():
-        if kernel.shape != wanted.shape:
-            if wanted.ndim != 5 or kernel.shape != wanted.shape[1:]:
-                raise ValueError(f"{path} of {kernel.shape} is not inflated to {wanted.shape}")
-            frames = wanted.shape[0]
+    inflated = {}
+    for path, (kernel, target) in match_shapes(variables, like).items():
+        if kernel.shape != target.shape:
+            if target.ndim != 5 or kernel.shape != target.shape[1:]:
+                raise ValueError(f"{path} of {kernel.shape} is not inflated to {target.shape}")
+            frames = target.shape[0]
             middle = jnp.arange(frames) == frames // 2
             share = (
                 middle.astype(kernel.dtype) if mode == "center" else jnp.full(frames, 1 / frames)
             )
             kernel = share.reshape(-1, 1, 1, 1, 1).astype(kernel.dtype) * kernel[None]
-        made[path] = kernel
-    return traverse_util.unflatten_dict(made, sep="/")
+        inflated[path] = kernel
+    return traverse_util.unflatten_dict(inflated, sep="/")
 
 
 def adapt_to_flow(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """First kernel `[h, w, 3, D] -> [h, w, 2 L, D]`: variables for colors to those for flow.
+    """Converts the variables of a color network to those of an optical flow network.
 
-    The mean over the colors, for each of the channels. `like` are the variables of the same model for
-    flow, or their shapes. ValueError where more than one kernel differs, or one in more.
+    The first kernel [h, w, 3, D] becomes [h, w, 2 L, D]: its mean over the colors, for each
+    channel.
+
+    Args:
+        variables: variables of the color network.
+        like: variables of the same model for flow, or their shapes.
+
+    Returns:
+        Variables of the flow network.
+
+    Raises:
+        ValueError: if more than the first kernel differs.
 
     Source: Wang et al. 2015, Towards Good Practices for Very Deep Two-Stream ConvNets, section 2.2;
     Feichtenhofer et al. 2016, twostreamfusion.
@@ -76,16 +98,18 @@ def adapt_to_flow(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict
     >>> adapt_to_flow(color, flow)["params"]["conv1"]["kernel"].ravel().tolist()
     [1.0, 1.0, 1.0, 1.0]
     """
-    made, changed = {}, []
-    for path, (kernel, wanted) in match_shapes(variables, like).items():
-        if kernel.shape != wanted.shape:
+    adapted, changed = {}, []
+    for path, (kernel, target) in match_shapes(variables, like).items():
+        if kernel.shape != target.shape:
             changed.append(path)
-            alike = kernel.shape[:-2] + kernel.shape[-1:] == wanted.shape[:-2] + wanted.shape[-1:]
-            if kernel.ndim != 4 or not alike or len(changed) > 1:
+            same_rest = (
+                kernel.shape[:-2] + kernel.shape[-1:] == target.shape[:-2] + target.shape[-1:]
+            )
+            if kernel.ndim != 4 or not same_rest or len(changed) > 1:
                 raise ValueError(
                     f"{', '.join(changed)}: expected the first kernel alone to have other channels; "
-                    f"got {kernel.shape} for {wanted.shape}"
+                    f"got {kernel.shape} for {target.shape}"
                 )
-            kernel = jnp.broadcast_to(kernel.mean(-2, keepdims=True), wanted.shape)
-        made[path] = kernel
-    return traverse_util.unflatten_dict(made, sep="/")
+            kernel = jnp.broadcast_to(kernel.mean(-2, keepdims=True), target.shape)
+        adapted[path] = kernel
+    return traverse_util.unflatten_dict(adapted, sep="/")

@@ -1,4 +1,4 @@
-"""Models to files and back, every tensor accounted for."""
+"""Saving and loading of models, with an account of every tensor."""
 
 import dataclasses
 import pathlib
@@ -25,16 +25,16 @@ from zoo.weights.formats import safetensors
 from zoo.weights.publishers import fetch_preprocessing, locate_file
 from zoo.weights.readers import read_tensors
 
-PREPROCESSING_FIELDS = Preprocessing._fields  # mean std size crop interpolation sides frames stride
-CLIP_DEFAULTS = dict(frames=0, stride=1)  # not written of images, so that older versions read those
-MAX_SIDE = 1 << 16  # pixels
+PREPROCESSING_FIELDS = Preprocessing._fields
+CLIP_DEFAULTS = dict(frames=0, stride=1)  # omitted for images, which older versions can read
+MAX_SIDE = 1 << 16  # pixels of an image
 
-# Fields that say how a model is computed, not what it is: a file does not keep them.
+# Fields that change how a model is computed, not what it computes; files do not store them.
 RUNTIME_FIELDS = ("axis_name", "dtype", "name", "parent", "remat", "scan")
 
 
 def find_file(source: str | pathlib.Path, name: str | None = None) -> pathlib.Path:
-    """A weights file, the folder of a run, or the address of published weights, to the file."""
+    """Returns the weight file of a path, a run's folder or an address."""
     if "://" in str(source):
         return locate_file(str(source), name=name)
     path = pathlib.Path(source)
@@ -42,32 +42,40 @@ def find_file(source: str | pathlib.Path, name: str | None = None) -> pathlib.Pa
         path = path / "model.safetensors"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{source} holds no model.safetensors: expected a finished run's folder or a file"
+                f"expected the folder of a finished run or a file, got {source} without model.safetensors"
             )
     if not path.is_file():
-        raise FileNotFoundError(f"no file {source}: expected weights or a finished run's folder")
+        raise FileNotFoundError(
+            f"no file {source}; expected a weight file or the folder of a finished run"
+        )
     return path
 
 
 def read_weights(
     source: str | pathlib.Path, name: str | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What find takes, to arrays by name and the file's card (see read_tensors)."""
+    """Reads the arrays by name and the card of a weight file; see `read_tensors`."""
     return read_tensors(find_file(source, name))
 
 
 def read_card(source: str | pathlib.Path, name: str | None = None) -> dict[str, Any]:
-    """A weights file, a run's folder or an address, to the card that save_model wrote: name,
-    fields, input [H, W, C], preprocessing, and what its `extra` added. Of published weights, of
-    `name` for a tag of torchvision's, it says the preprocessing; of other files nothing: {}.
+    """Reads the card that `save_model` wrote: name, fields, input, preprocessing and extras.
+
+    Args:
+        source: a weight file, a run's folder or an address.
+        name: name of the variant, for a tag of torchvision.
+
+    Returns:
+        The card. For published weights it holds the preprocessing alone; for other files it is
+        empty.
     """
-    if "://" in str(source) and (told := fetch_preprocessing(str(source), name=name)):
-        return told
+    if "://" in str(source) and (published := fetch_preprocessing(str(source), name=name)):
+        return published
     return read_weights(source, name)[1]
 
 
 def is_valid_preprocessing(content: Any) -> bool:
-    """Whether a card's "preprocessing" is one: positive sizes, as many deviations as means."""
+    """Returns whether a card's "preprocessing" has positive sizes and as many means as deviations."""
     if not isinstance(content, dict) or not {"mean", "std", "size"} <= set(content) <= set(
         PREPROCESSING_FIELDS
     ):
@@ -78,9 +86,9 @@ def is_valid_preprocessing(content: Any) -> bool:
     if not lists or len(mean) != len(std) or not len(size) == len(sides) == 2:
         return False
     numbers = all(type(value) in (int, float) for value in (*mean, *std, crop))
-    clips = {key: content.get(key, usual) for key, usual in CLIP_DEFAULTS.items()}
+    clips = {key: content.get(key, required) for key, required in CLIP_DEFAULTS.items()}
     if not all(
-        type(clips[key]) is int and clips[key] >= least for key, least in CLIP_DEFAULTS.items()
+        type(clips[key]) is int and clips[key] >= minimum for key, minimum in CLIP_DEFAULTS.items()
     ):
         return False
     return (
@@ -95,19 +103,28 @@ def is_valid_preprocessing(content: Any) -> bool:
 def card_preprocessing(
     name: str, source: str | pathlib.Path, card: Mapping[str, Any] | None = None
 ) -> Preprocessing | None:
-    """What the file's card, else its publisher, says of preprocessing; None where neither does.
+    """Returns the preprocessing in the file's card, else its publisher's, else None.
 
-    `card` spares reading the file where it is at hand. ValueError for strange ones.
+    Args:
+        name: name of the variant.
+        source: a weight file, a run's folder or an address.
+        card: the card, if it has already been read.
+
+    Returns:
+        The preprocessing or None.
+
+    Raises:
+        ValueError: if it is invalid.
     """
     described = fetch_preprocessing(str(source), name=name) if "://" in str(source) else {}
     if card is None:
         card = described or read_weights(source, name)[1]
-    told = {**described, **card}.get("preprocessing")
-    if told is None:
+    content = {**described, **card}.get("preprocessing")
+    if content is None:
         return None
-    if not is_valid_preprocessing(told):
-        raise ValueError(f"{source} tells a preprocessing that is none: {told!r:.200}")
-    fields: dict[str, Any] = {key: to_tuples(value) for key, value in told.items()}
+    if not is_valid_preprocessing(content):
+        raise ValueError(f"invalid preprocessing in {source}: {content!r:.200}")
+    fields: dict[str, Any] = {key: to_tuples(value) for key, value in content.items()}
     return Preprocessing(**fields)
 
 
@@ -118,26 +135,34 @@ def read_preprocessing(
     image_size: int | tuple[int, int] | None = None,
     in_channels: int | None = None,
 ) -> Preprocessing:
-    """Name of a variant and what load_model loads it from, to what its images go through.
+    """Returns the preprocessing of a model that is loaded from a source.
 
-    The file's card tells it, else the publisher, else the variant's own card. `image_size` and
-    `in_channels` are load_model's.
+    It comes from the file's card, else from the publisher, else from the variant's card.
+
+    Args:
+        name: name of the variant.
+        source: the argument of `load_model`.
+        image_size: as in `load_model`.
+        in_channels: as in `load_model`.
+
+    Returns:
+        The preprocessing.
 
     >>> read_preprocessing("resnet18", "torchvision://IMAGENET1K_V1", in_channels=1).size
     (224, 224)
     """
-    shape, own = input_spec(name, image_size=image_size, in_channels=in_channels)
-    told = card_preprocessing(name, source)
-    if told is None:
-        return own
-    told = told if image_size is None else told._replace(size=shape[-3:-1])
-    return told if in_channels is None else with_channels(told, in_channels)
+    shape, default = input_spec(name, image_size=image_size, in_channels=in_channels)
+    stored = card_preprocessing(name, source)
+    if stored is None:
+        return default
+    stored = stored if image_size is None else stored._replace(size=shape[-3:-1])
+    return stored if in_channels is None else with_channels(stored, in_channels)
 
 
 def to_json(value: Any) -> Any:
-    """A field's value as JSON can hold it; ValueError where it cannot.
+    """Converts a field's value to JSON; raises ValueError if that is not possible.
 
-    A backbone is its variant's name, with {"name": ..., "fields": ...} where it has fields of its own.
+    A backbone becomes its variant's name, with {"name": ..., "fields": ...} if fields differ.
     """
     if isinstance(value, nn.Module):
         name, fields = nearest_variant(value)
@@ -147,18 +172,22 @@ def to_json(value: Any) -> Any:
         return [to_json(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ValueError(f"a card cannot hold {value!r}: expected numbers, words and tuples of them")
+    raise ValueError(f"expected numbers, strings and tuples of them in a card, got {value!r}")
 
 
-def is_different(ours: Any, own: Any) -> bool:
-    """Whether a file has to keep a field: backbones are compared as it would hold them."""
-    return to_json(ours) != to_json(own) if isinstance(ours, nn.Module) else ours != own
+def is_different(value: Any, default: Any) -> bool:
+    """Returns whether a field differs from the variant's and must be stored."""
+    return to_json(value) != to_json(default) if isinstance(value, nn.Module) else value != default
 
 
 def preprocessing_to_json(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Preprocessing to what a card says of it."""
-    every = preprocessing._asdict().items()
-    return {key: each for key, each in every if each is not None and each != CLIP_DEFAULTS.get(key)}
+    """Converts a preprocessing to its JSON in a card."""
+    content = preprocessing._asdict().items()
+    return {
+        key: value
+        for key, value in content
+        if value is not None and value != CLIP_DEFAULTS.get(key)
+    }
 
 
 def save_model(
@@ -169,15 +198,24 @@ def save_model(
     *,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the variables of `model`, a variant called `name`, to a safetensors file.
+    """Writes the variables of a model to a safetensors file.
 
-    Keys are the paths; the header's card tells name, fields, input [H, W, C] and preprocessing,
-    so that load_model needs no more. `extra` goes into the card over these, as JSON: the names of
-    the classes, say. A model trained on images of another size or number of channels than its
-    card's gives its "preprocessing" (a Preprocessing) there, and the input follows from it.
-    Equal variables give equal bytes; those of a scanned model are written block by block, as the
-    unrolled one's. Variables that do not fit raise ValueError, and a disk that is full OSError;
-    then the file that was there before is still there.
+    Keys are parameter paths, and the header has a card with name, fields, input and preprocessing,
+    so `load_model` needs no more. Equal variables give equal bytes. Scanned models are written
+    block by block, like unrolled ones. On an error an existing file is unchanged.
+
+    Args:
+        name: name of the variant.
+        path: the file.
+        model: the module.
+        variables: its variables.
+        extra: further JSON entries of the card, such as `classes`. For another image size or number
+            of channels than the variant's, pass `preprocessing` (a `Preprocessing`); the input
+            follows from it.
+
+    Raises:
+        ValueError: if the variables do not fit the model.
+        OSError: if the file cannot be written.
 
     Source: the format is safetensors'; keys and card are this project's.
 
@@ -192,7 +230,9 @@ def save_model(
     """
     original = create_model(name)
     if type(model) is not type(original):
-        raise ValueError(f"{name} is a {type(original).__name__}, got a {type(model).__name__}")
+        raise ValueError(
+            f"expected a {type(original).__name__} for {name}, got a {type(model).__name__}"
+        )
     if getattr(model, "scan", False):
         model, variables = model.clone(scan=False), unstack_blocks(variables)
     fields = {
@@ -202,14 +242,14 @@ def save_model(
         if is_different(getattr(model, field.name), getattr(original, field.name))
     }
     extra = dict(extra or {})
-    own = extra.pop("preprocessing", None)
+    default = extra.pop("preprocessing", None)
     image, preprocessing = input_spec(
         name,
         image_size=getattr(model, "image_size", None),
         backbone=getattr(model, "backbone", None) if "backbone" in fields else None,
     )
-    preprocessing = preprocessing if own is None else own
-    if own is not None:
+    preprocessing = preprocessing if default is None else default
+    if default is not None:
         frames = (preprocessing.frames,) if len(image) == 4 and preprocessing.frames else image[:-3]
         image = (*frames, *preprocessing.size, len(preprocessing.mean))
     tensors = {key: np.asarray(value) for key, value in flatten_variables(variables).items()}
@@ -231,26 +271,28 @@ def open_model(
     *,
     in_channels: int | None = None,
 ) -> LoadedModel:
-    """load_model with all that it learns on its way; a `name` of None is the file's own."""
-    if name is not None:  # before the file: an unknown name is told with the nearest ones
+    """Loads a model with all details; see `load_model`. A name of None takes the file's."""
+    if name is not None:  # an unknown name is reported before the file is read
         input_spec(name, in_channels=in_channels)
     tensors, card = read_weights(source, name)
     own = card.get("name", name)
     if own is None:
-        raise ValueError(f"{source} does not say which model it is for: give its name")
+        raise ValueError(f"{source} does not name its model; pass a name")
     if own != (name or own) or not isinstance(own, str):
-        raise ValueError(f"{source} holds {own!s:.80}, not {name}: load it by its own name")
+        raise ValueError(
+            f"expected weights of {name}, got {own!s:.80} in {source}; load them by that name"
+        )
     return adapt_weights(
         own, tensors, card, fields or {}, in_channels=in_channels, source=str(source)
     )
 
 
 def loaded_preprocessing(loaded: LoadedModel, source: str | pathlib.Path) -> Preprocessing:
-    """What open_model opened, to what its images go through: told, or the variant's own."""
+    """Returns the preprocessing of a loaded model: its file's or the variant's."""
     channels = loaded.image[-1]
-    told = card_preprocessing(loaded.name, source, loaded.card)
-    if told is not None:
-        return with_channels(told, channels)
+    stored = card_preprocessing(loaded.name, source, loaded.card)
+    if stored is not None:
+        return with_channels(stored, channels)
     size = getattr(loaded.model, "image_size", None)
     return input_spec(loaded.name, image_size=size, in_channels=channels)[1]
 
@@ -258,19 +300,29 @@ def loaded_preprocessing(loaded: LoadedModel, source: str | pathlib.Path) -> Pre
 def load_model(
     name: str, source: str | pathlib.Path, *, in_channels: int | None = None, **fields: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Name of a variant and a weights file, a run's folder or an address, to (model, variables).
+    """Loads a variant with weights from a file, a run's folder or an address.
 
-    The file is ours, or torchvision's, timm's, … as safetensors, npz or torch wrote it: told by
-    content, renamed by the tables of zoo.weights, and nothing in it is ever run. An address is
-    `https://…`, `hf://ORG/REPO[/FILE]` or `torchvision://TAG`; see zoo.weights.cache.fetch.
+    The file may be ours or from torchvision, timm, ... as safetensors, npz or torch wrote it. The
+    format is detected from the content, tensors are renamed by the tables of `zoo.weights.names`,
+    and nothing in the file is executed. Fields that are not given come from the file's card, or
+    from the shapes. Adaptations give one warning.
 
-    Fields not given are those of the file's card. `num_classes` other than the file's makes a
-    fresh head from key 0, `in_channels` other than the file's a first kernel out of the file's:
-    the sum of its channels for one, else these over and over, scaled. A warning says so, once.
-    num_classes=0 drops the head. A family whose card has `refit` takes the weights to another
-    `image_size` than the file's; where no card says these three, shapes do. Every tensor is
-    accounted for before: one ValueError lists the unused, the missing and the misshapen. A file
-    that is missing raises FileNotFoundError, one that is empty, cut short or foreign ValueError.
+    Args:
+        name: name of the variant.
+        source: a path, a run's folder, `https://...`, `hf://ORG/REPO[/FILE]` or
+            `torchvision://TAG`.
+        in_channels: number of input channels. If it differs from the file's, the first kernel is
+            adapted: channels are summed for gray, otherwise tiled and rescaled.
+        **fields: fields of the model. Another `num_classes` gets a fresh head from key 0 (0 removes
+            it); another `image_size` is adapted if the family supports it.
+
+    Returns:
+        The module and its variables.
+
+    Raises:
+        ValueError: if tensors are unused, missing or misshapen (all in one message), or the file is
+            empty, truncated or of unknown format.
+        FileNotFoundError: if the file is missing.
 
     Source: see save_model, whose example runs both.
     """

@@ -1,4 +1,4 @@
-"""Weights that others publish: where they are, what their tensors are called, what they expect."""
+"""Published weights: their addresses, tensor names and preprocessing."""
 
 import json
 import pathlib
@@ -22,10 +22,10 @@ SOURCES: dict[str, dict[str, list[Table]]] = {
     "pytorchvideo": pytorchvideo.NAMES,
 }
 PATH_PREFIXES = ("params/", "batch_stats/")
-PILLOW_RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+PILLOW_RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 
 
-PREPROCESSING_BY_TAG = {  # by what a tag begins with
+PREPROCESSING_BY_TAG = {  # by prefix of the tag
     "IMAGENET1K": "ImageNet top-1",
     "COCO_WITH_VOC_LABELS": "COCO val2017, VOC's classes: mean IoU",
     "COCO_V": "COCO val2017: box AP",
@@ -34,44 +34,49 @@ PREPROCESSING_BY_TAG = {  # by what a tag begins with
 
 
 def published_row(name: str, tag: str) -> tuple[str, float, dict[str, Any]]:
-    """A variant and torchvision's tag to (file, % as MEASURES say, preprocessing); ValueError if none."""
+    """Returns file, reported accuracy and preprocessing of torchvision's weights."""
     if name not in TORCHVISION:
         raise ValueError(f"torchvision publishes no weights of {name}")
-    file, percent, *other = lookup(TORCHVISION[name], tag, kind=f"weights of {name}")
-    seen: dict[str, Any] = {**IMAGENET_NORM, **(other[0] if other else {})}
-    side, short = seen.pop("side"), seen.pop("short")
+    file, percent, *others = lookup(TORCHVISION[name], tag, kind=f"weights of {name}")
+    preprocessing: dict[str, Any] = {**IMAGENET_NORM, **(others[0] if others else {})}
+    side, short = preprocessing.pop("side"), preprocessing.pop("short")
     size = side if isinstance(side, tuple) else (side, side)
-    return file, percent, {**seen, "size": size, "crop": min(size) / short}
+    return file, percent, {**preprocessing, "size": size, "crop": min(size) / short}
 
 
 def locate_file(source: str, *, name: str | None = None) -> pathlib.Path:
-    """`https://…`, `hf://ORG/REPO[/FILE]` or `torchvision://TAG` to the file, downloaded if need be.
+    """Returns the local file of an address, downloading it if needed.
 
-    A tag is one of `name`'s, a variant. See zoo.weights.cache.fetch for the errors.
+    Args:
+        source: `https://...`, `hf://ORG/REPO[/FILE]` or `torchvision://TAG`.
+        name: name of the variant, for a tag.
+
+    Returns:
+        Path of the file; see `zoo.weights.cache.fetch` for errors.
     """
-    scheme, _, rest = source.partition("://")
+    scheme, _, address = source.partition("://")
     if scheme != "torchvision":
         return fetch(source)
     if name is None:
-        raise ValueError(f"{source} is a tag of a model's: say which model's")
-    return fetch(ADDRESSES["torchvision"] + published_row(name, rest)[0])
+        raise ValueError(f"expected a model name with the tag {source}")
+    return fetch(ADDRESSES["torchvision"] + published_row(name, address)[0])
 
 
 def timm_preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What timm's config.json says of preprocessing, as zoo.preprocess.Preprocessing's fields."""
-    seen = config["pretrained_cfg"]
-    _, height, width = seen["input_size"]
+    """Converts the preprocessing in timm's config.json to the fields of `Preprocessing`."""
+    fields = config["pretrained_cfg"]
+    _, height, width = fields["input_size"]
     return dict(
-        mean=tuple(map(float, seen["mean"])),
-        std=tuple(map(float, seen["std"])),
+        mean=tuple(map(float, fields["mean"])),
+        std=tuple(map(float, fields["std"])),
         size=(int(height), int(width)),
-        crop=float(seen["crop_pct"]),
-        interpolation=str(seen["interpolation"]),
+        crop=float(fields["crop_pct"]),
+        interpolation=str(fields["interpolation"]),
     )
 
 
 def transformers_preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers' preprocessor_config.json says of it."""
+    """Converts transformers' preprocessor_config.json to the fields of `Preprocessing`."""
     size = config["size"]
     if isinstance(size, int):
         size = {"height": size, "width": size}
@@ -99,18 +104,28 @@ CONFIG_READERS = {
 
 
 def fetch_preprocessing(source: str, *, name: str | None = None) -> dict[str, Any]:
-    """What its publisher says of a source, as a card: {"preprocessing": {…}}, or {} for nothing.
+    """Returns a card with the publisher's preprocessing, or an empty one.
 
-    >>> fetch_preprocessing("torchvision://IMAGENET1K_V2", name="resnet50")["preprocessing"]["crop"] == 224 / 232
+    Args:
+        source: address of the weights.
+        name: name of the variant, for a tag of torchvision.
+
+    Returns:
+        `{"preprocessing": {...}}` or `{}`.
+
+    >>> card = fetch_preprocessing("torchvision://IMAGENET1K_V2", name="resnet50")
+    >>> card["preprocessing"]["crop"] == 224 / 232
     True
     """
-    scheme, _, rest = source.partition("://")
+    scheme, _, address = source.partition("://")
     if scheme == "torchvision" and name is not None:
-        _, percent, preprocessing = published_row(name, rest)
-        measure = next(text for tag, text in PREPROCESSING_BY_TAG.items() if rest.startswith(tag))
+        _, percent, preprocessing = published_row(name, address)
+        measure = next(
+            text for tag, text in PREPROCESSING_BY_TAG.items() if address.startswith(tag)
+        )
         return {"preprocessing": preprocessing, "reported": f"{measure} {percent} %"}
     if scheme == "hf":
-        repository = "/".join(rest.split("/")[:2])
+        repository = "/".join(address.split("/")[:2])
         for file, read in CONFIG_READERS.items():
             try:
                 config = json.loads(fetch(f"hf://{repository}/{file}").read_bytes())
@@ -121,7 +136,7 @@ def fetch_preprocessing(source: str, *, name: str | None = None) -> dict[str, An
 
 
 def name_tables(name: str) -> list[Table]:
-    """Every source's tables of a variant's family."""
+    """Returns the name tables of all publishers for a variant's family."""
     family = next(key for key, family in FAMILIES.items() if name in family.VARIANTS)
     return [table for source in SOURCES.values() for table in source.get(family, [])]
 
@@ -129,24 +144,41 @@ def name_tables(name: str) -> list[Table]:
 def rename_tensors(
     name: str, tensors: Mapping[str, np.ndarray], expected: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Tensors under their publisher's names to arrays by our paths; those without one keep theirs.
+    """Renames a publisher's tensors to parameter paths.
 
-    The source is told by the names: it is the one that brings most of them to paths that are
-    `expected`. Tensors by path come back as they are.
+    The publisher is the one whose table maps most tensors to expected paths. Tensors without an
+    entry keep their names, and tensors that already have paths are returned unchanged.
+
+    Args:
+        name: name of the variant.
+        tensors: tensors by the publisher's names.
+        expected: variables of the model by path.
+
+    Returns:
+        Arrays by path.
     """
-    known = name_tables(name)
-    if not known or all(key.startswith(PATH_PREFIXES) for key in tensors):
+    tables = name_tables(name)
+    if not tables or all(key.startswith(PATH_PREFIXES) for key in tensors):
         return dict(tensors)
-    paths, unused = to_paths(tensors, choose_table(tensors, known, expected=expected))
+    paths, unused = to_paths(tensors, choose_table(tensors, tables, expected=expected))
     return paths | {key: tensors[key] for key in unused}
 
 
 def export_tensors(
     name: str, paths: Mapping[str, np.ndarray], *, source: str
 ) -> dict[str, np.ndarray]:
-    """Arrays by path to tensors as `source`, "torchvision" say, names and lays them out.
+    """Renames arrays by path to a publisher's names and layouts.
 
-    ValueError where it has no such model, or no name for some path.
+    Args:
+        name: name of the variant.
+        paths: arrays by path.
+        source: the publisher, for example "torchvision".
+
+    Returns:
+        Tensors by the publisher's names.
+
+    Raises:
+        ValueError: if the publisher has no such model or lacks a name.
 
     >>> export_tensors("lenet5", {}, source="timm")
     Traceback (most recent call last):
@@ -154,10 +186,10 @@ def export_tensors(
     """
     lookup(SOURCES, source, kind="source")
     family = next(key for key, family in FAMILIES.items() if name in family.VARIANTS)
-    known = [to_names(paths, table) for table in SOURCES[source].get(family, [])]
-    if not known:
+    tables = [to_names(paths, table) for table in SOURCES[source].get(family, [])]
+    if not tables:
         raise ValueError(f"{source} has no names for {name}")
-    tensors, unused = min(known, key=lambda pair: len(pair[1]))
+    tensors, unused = min(tables, key=lambda pair: len(pair[1]))
     if unused:
         raise ValueError(f"{source} has no names for {', '.join(unused)} of {name}")
     return tensors

@@ -1,4 +1,4 @@
-"""Which reader a file is for, told by its content; darknet's, which has no mark, by its ending too."""
+"""Detection of a weight file's format from its content, or for darknet from its suffix."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 from zoo.weights.formats import darknet, npz, safetensors, torch_file
 from zoo.weights.formats.archive import open_archive
 
-# What a file that holds no weights begins with, and what it is. Text is compared without case.
+# First bytes of files that are not weights, and what they are; text is compared without case.
 FOREIGN_FORMATS = {
     b"<!doctype html": "an HTML page: the download was answered by a web site",
     b"<html": "an HTML page: the download was answered by a web site",
@@ -26,22 +26,22 @@ FOREIGN_FORMATS = {
     b"%pdf": "a PDF document",
     b"{": "JSON text",
 }
-UNKNOWN_FORMAT = "nothing known"
-TAR_MAGIC = b"ustar", 257  # and where it stands
+UNKNOWN_FORMAT = "of an unknown format"
+TAR_MAGIC = b"ustar", 257  # and its offset
 PICKLE_MAGIC = b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"
 TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch_file.MAGIC, pickled
 
 
 def describe_format(head: bytes) -> str:
-    """The first 512 bytes of a file that no reader takes, to what it looks like.
+    """Describes a file that no reader supports, from its first 512 bytes.
 
     >>> describe_format(b"version https://git-lfs.github.com/spec/v1")
     'a git-lfs pointer, not the file: run `git lfs pull`'
     """
     text = head.lstrip().lower()
-    for start, what in FOREIGN_FORMATS.items():
+    for start, description in FOREIGN_FORMATS.items():
         if text.startswith(start):
-            return what
+            return description
     if head[TAR_MAGIC[1] :].startswith(TAR_MAGIC[0]):
         return "a tar archive: unpack it first"
     if head.startswith(PICKLE_MAGIC):
@@ -50,21 +50,28 @@ def describe_format(head: bytes) -> str:
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    tensors, beside = torch_file.read_torch(path)
-    return tensors, {"checkpoint": beside} if beside else {}
+    """Reads a torch checkpoint, with the values beside its tensors as a card."""
+    tensors, values = torch_file.read_torch(path)
+    return tensors, {"checkpoint": values} if values else {}
 
 
 def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Path of a weights file to ({name: array}, {what the file says of itself}).
+    """Reads a weight file of any supported format.
 
-    safetensors, torch (both forms) and npz, told by content, and darknet's .weights, one row of
-    numbers under the name "darknet"; names and layouts are the file's.
-    The second is a card by save_model, or {"checkpoint": {…}} with the numbers and words that
-    stood beside torch's tensors. A
-    file that is damaged, means harm or is none of these raises ValueError of one line, which says
-    what it looks like; one that is not there FileNotFoundError.
+    Formats are safetensors, torch (both forms) and npz, detected from the content, and darknet's
+    .weights, one array called "darknet". Names and layouts are the file's.
 
-    Source: the modules of zoo.weights that are named after the formats.
+    Args:
+        path: the file.
+
+    Returns:
+        Arrays by name, and the card: that of `save_model`, or `{"checkpoint": {...}}` with the
+        numbers and strings that a torch file stores beside its tensors.
+
+    Raises:
+        ValueError: if the file is damaged, malicious or of another format; the message describes it
+            in one line.
+        FileNotFoundError: if the file is missing.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "weights.pth")
@@ -88,7 +95,7 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
             return npz.read_npz(path)
         held = ", ".join(repr(name[:40]) for name in names[:3]) or "nothing"
         raise ValueError(f"{path} is a zip archive of neither torch nor numpy: it holds {held}")
-    what = describe_format(head)
-    if what.startswith(UNKNOWN_FORMAT) and darknet.is_darknet(path, head):
+    description = describe_format(head)
+    if description.startswith(UNKNOWN_FORMAT) and darknet.is_darknet(path, head):
         return darknet.read_darknet(path)
-    raise ValueError(f"{path} is {what}")
+    raise ValueError(f"{path} is {description}")

@@ -17,7 +17,7 @@ NOT_DRAWN = {
     "clips",
     "chain",
     "one_of",
-    "nothing",
+    "identity",
     "IMAGENET",
     "CIFAR10",
 }

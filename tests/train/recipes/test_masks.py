@@ -71,7 +71,7 @@ def voc(tmp_path_factory):
 
 
 def test_isbi(cells):
-    knobs = dict(parts="0-2 / 3", crop=32, crops=2, width=4, batch_size=3, epochs=1)
+    knobs = dict(splits="0-2 / 3", crop=32, crops_per_image=2, width=4, batch_size=3, epochs=1)
     run = RECIPES["unet_isbi2012"](source=f"folder:{cells}", **knobs)
     assert len(run.train) == 6 and run.train.classes == ("membrane", "cell")
     assert run.train[0]["weight"].min() >= 1 and len(run.evaluate["val"]) == 1

@@ -50,7 +50,9 @@ def blocks(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("FLAX_ZOO_CACHE", str(tmp_path_factory.getbasetemp() / "proposals"))
-    changes = dict(CANVAS=Canvas((48, 64)), DEPTHS=(1,), EPOCH=2, JUDGED=8, AT_ONCE=16)
+    changes = dict(
+        CANVAS=Canvas((48, 64)), DEPTHS=(1,), EPOCH_REGIONS=2, EVAL_REGIONS=8, FEATURE_BATCH=16
+    )
     for name, value in changes.items():
         monkeypatch.setattr(rcnn_bccd, name, value)
     for name in ("CANVAS", "DEPTHS"):

@@ -142,7 +142,7 @@ def test_values_and_gradient():
 
 def test_scales():
     grid, *truth = draw()
-    scaled = jax.jit(lambda *given: total(*given, coordinate=1.0, background=1.5))
+    scaled = jax.jit(lambda *given: total(*given, coordinate_weight=1.0, no_object_weight=1.5))
     given = grid.astype(np.float32), batch_of(*truth)
     usual, other = learn(*given)[0][1], scaled(*given)[1]
     for name, factor in dict(box=1 / 5, background=3.0, object=1.0).items():

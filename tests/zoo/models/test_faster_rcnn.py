@@ -204,7 +204,13 @@ def test_inside_anchors_alone():
     """The one that reaches out is nobody's, not even where it is the best; the next one is."""
     anchors = jnp.array([[-2.0, 0, 29, 31], [4, 4, 33, 33], [40, 0, 60, 20], [50, 0, 64, 20]])
     told = dict(boxes=jnp.array([[0.0, 0, 31, 31]]), valid=jnp.array([True]), pixel_offset=1.0)
-    fields = dict(high=0.9, low=0.3, count=4, share=0.5, inside=jnp.array([64, 64]))
+    fields = dict(
+        fg_iou_thresh=0.9,
+        bg_iou_thresh=0.3,
+        batch_size=4,
+        positive_fraction=0.5,
+        inside_size=jnp.array([64, 64]),
+    )
     draw = jax.jit(functools.partial(sample_anchors, **told, **fields))  # else op by op
     found = draw(jax.random.key(0), anchors)
     rows = np.asarray(found["indices"])[np.asarray(found["valid"])]
@@ -216,7 +222,14 @@ def test_background_from_a_tenth_on():
     truth = dict(boxes=jnp.array([[0.0, 0, 9, 9]]), labels=jnp.array([1]))
     truth |= dict(box_valid=jnp.array([True]))
     rois = jnp.array([[0.0, 0, 9, 4], [0, 0, 9, 2], [0, 0, 4, 1], [50, 50, 60, 60]])
-    fields = dict(high=0.5, low=0.1, count=8, share=0.5, pixel_offset=1.0)
+    fields = dict(
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        min_bg_iou=0.1,
+        batch_size=8,
+        positive_fraction=0.5,
+        pixel_offset=1.0,
+    )
     draw = jax.jit(functools.partial(sample_rois, ground_truth=truth, **fields))
     found = draw(jax.random.key(0), rois, jnp.ones(4, bool))
     kept = np.asarray(found["valid"])

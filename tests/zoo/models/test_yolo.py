@@ -56,11 +56,11 @@ def found_by_hand(grid, size):
                     w, h = w**2 * WIDE, h**2 * HIGH
                     box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
                     score, meets = out[K + j] * out[k], box[0] < size[1] and box[1] < size[0]
-                    left += [(score, box)] * bool(score > RULE["threshold"] and meets)
+                    left += [(score, box)] * bool(score > RULE["score_thresh"] and meets)
         left.sort(key=lambda pair: -pair[0])
         while left:
             kept.append((*left[0], k))
-            left = [pair for pair in left[1:] if overlap(left[0][1], pair[1]) <= RULE["overlap"]]
+            left = [pair for pair in left[1:] if overlap(left[0][1], pair[1]) <= RULE["nms_thresh"]]
     kept = [
         (score, np.clip(box, 0, [size[1], size[0]] * 2), k)
         for score, box, k in sorted(kept, key=lambda one: -one[0])

@@ -21,13 +21,15 @@ matched = jax.jit(
 def test_as_torchvision(low_quality):
     """Ties between rows and between columns, and rows of padding anywhere."""
     iou, golden = roi_fixtures.overlaps(), roi_fixtures.golden("assign")[f"match {low_quality}"]
-    found = matched(iou, jnp.ones(5, bool), low_quality=low_quality)
+    found = matched(iou, jnp.ones(5, bool), allow_low_quality_matches=low_quality)
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(found, golden)
     rows = np.array([1, 2, 4, 5, 7])
     padded = np.ones((8, 60), np.float32)
     padded[rows] = iou
-    found = matched(padded, jnp.zeros(8, bool).at[rows].set(True), low_quality=low_quality)
+    found = matched(
+        padded, jnp.zeros(8, bool).at[rows].set(True), allow_low_quality_matches=low_quality
+    )
     np.testing.assert_array_equal(found, np.where(golden < 0, golden, rows[golden]))
 
 

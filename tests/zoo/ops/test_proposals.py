@@ -17,10 +17,10 @@ def test_as_torchvision():
     """Three maps; the best anchors of the first lie beside the picture and take its places."""
     golden = roi_fixtures.golden("proposals")
     fields = dict(
-        before=roi_fixtures.BEFORE,
-        after=roi_fixtures.AFTER,
-        threshold=roi_fixtures.KEPT,
-        smallest=1e-3,
+        pre_nms_top_n=roi_fixtures.BEFORE,
+        post_nms_top_n=roi_fixtures.AFTER,
+        nms_thresh=roi_fixtures.KEPT,
+        min_size=1e-3,
     )
     f = functools.partial(select_proposals, levels=roi_fixtures.LEVELS, **fields)
     boxes, scores, valid = jax.jit(f)(*roi_fixtures.levels(), size=jnp.array(roi_fixtures.SIZE))
@@ -29,26 +29,32 @@ def test_as_torchvision():
     np.testing.assert_allclose(scores[valid], golden["scores"], atol=1e-6)
 
 
-def slow_proposals(logits, deltas, anchors, size, before, after, threshold, smallest):
+def slow_proposals(
+    logits, deltas, anchors, size, pre_nms_top_n, post_nms_top_n, nms_thresh, min_size
+):
     """proposal_layer.py: all boxes, clipped; the large ones; the best; suppression."""
     sides = anchors[:, 2:] - anchors[:, :2] + 1
     center = anchors[:, :2] + sides / 2 + deltas[:, :2] * sides
     half = np.exp(deltas[:, 2:]) * sides / 2
     boxes = np.concatenate([center - half, center + half], 1)
     boxes = boxes.clip(0, np.array([size[1], size[0]] * 2) - 1)
-    large = ((boxes[:, 2:] - boxes[:, :2] + 1) >= smallest).all(1)
+    large = ((boxes[:, 2:] - boxes[:, :2] + 1) >= min_size).all(1)
     boxes, logits = boxes[large], logits[large]
-    best = np.argsort(-logits, kind="stable")[:before]
-    kept = slow_nms(boxes[best], logits[best], threshold, pixel_offset=1.0)[:after]
+    best = np.argsort(-logits, kind="stable")[:pre_nms_top_n]
+    kept = slow_nms(boxes[best], logits[best], nms_thresh, pixel_offset=1.0)[:post_nms_top_n]
     return boxes[best][kept], logits[best][kept]
 
 
 def test_as_in_the_paper():
     logits, deltas, anchors = roi_fixtures.levels()
-    told = dict(before=40, after=20, threshold=0.5, smallest=12.0)
-    expected, ranks = slow_proposals(logits, deltas, anchors, roi_fixtures.SIZE, **told)
+    options = dict(pre_nms_top_n=40, post_nms_top_n=20, nms_thresh=0.5, min_size=12.0)
+    expected, ranks = slow_proposals(logits, deltas, anchors, roi_fixtures.SIZE, **options)
     f = functools.partial(
-        select_proposals, pixel_offset=1.0, max_log_ratio=math.inf, filter_small_first=True, **told
+        select_proposals,
+        pixel_offset=1.0,
+        max_log_ratio=math.inf,
+        filter_small_first=True,
+        **options,
     )
     boxes, scores, valid = jax.jit(f)(logits, deltas, anchors, size=jnp.array(roi_fixtures.SIZE))
     assert valid.sum() == len(ranks)

@@ -14,7 +14,7 @@ from zoo.ops.conv_spec import accumulation_dtype
 from zoo.ops.roi import pyramid_roi_align, roi_align, roi_pool
 
 GOLDEN = roi_fixtures.golden("roi")
-FIELDS = dict(size=roi_fixtures.ROI_SIZE, scale=roi_fixtures.ROI_SCALE)
+FIELDS = dict(output_size=roi_fixtures.ROI_SIZE, spatial_scale=roi_fixtures.ROI_SCALE)
 WORST = [
     [np.nan] * 4,
     [0, 0, np.nan, 9],
@@ -48,7 +48,7 @@ def arguments(name, dtype=np.float32):
 @pytest.mark.parametrize(("sampling", "aligned"), roi_fixtures.ROI_ALIGN)
 def test_align_as_torchvision(sampling, aligned):
     name = f"align {sampling} {aligned}"
-    y, gradient = computed(roi_align, sampling=sampling, aligned=aligned)(*arguments(name))
+    y, gradient = computed(roi_align, sampling_ratio=sampling, aligned=aligned)(*arguments(name))
     np.testing.assert_allclose(y, GOLDEN[name], atol=5e-6)
     np.testing.assert_allclose(gradient, GOLDEN[f"{name} gradient"], atol=5e-5)
 
@@ -189,7 +189,7 @@ def test_types(dtype):
     with jax.enable_x64(dtype == jnp.float64):
         tolerance = 2e-2 if dtype == jnp.bfloat16 else 1e-6
         given = [jnp.asarray(each) for each in arguments("align 2 False")]
-        f = computed(roi_align, sampling=2, aligned=False)
+        f = computed(roi_align, sampling_ratio=2, aligned=False)
         y, gradient = f(given[0].astype(dtype), given[1], given[2].astype(dtype))
         assert y.dtype == gradient.dtype == dtype
         np.testing.assert_allclose(

@@ -93,7 +93,9 @@ class Server(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def server(monkeypatch):
-    for name, value in dict(TIMEOUT=0.2, PAUSE=0.0, ATTEMPTS=3, OVERLAP=64).items():
+    for name, value in dict(
+        TIMEOUT_SECONDS=0.2, FIRST_PAUSE_SECONDS=0.0, MAX_ATTEMPTS=3, OVERLAP_BYTES=64
+    ).items():
         monkeypatch.setattr(download, name, value)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Server(("127.0.0.1", 0), Handler) as one:
@@ -146,18 +148,23 @@ def test_what_comes_through(plan, asked, sha256, server, tmp_path):
         (["404"], FileNotFoundError, "answers 404 Not Found: no such file", []),
         (["401"], FileNotFoundError, "answers 401", []),
         (["400"], ValueError, "answers 400", []),
-        (["500"], FileNotFoundError, "answers 500 .*bring it by other means and put it at /", []),
-        (["cut", "stall", "500"], FileNotFoundError, "put it at", ["net.pth.part"]),
+        (
+            ["500"],
+            FileNotFoundError,
+            "answers 500 .*download it by other means and place it at /",
+            [],
+        ),
+        (["cut", "stall", "500"], FileNotFoundError, "place it at", ["net.pth.part"]),
         (["page"], ValueError, "it is an HTML page", []),
         (["empty"], ValueError, "it is empty", []),
         (["down"], ValueError, "answers 302 .*file:///etc/passwd' is not allowed", []),
         (
             ["corrupt"],
             ValueError,
-            f"sha256 expected {SHA256}, got [0-9a-f]{{64}}; it is deleted",
+            f"expected sha256 {SHA256}, got [0-9a-f]{{64}}; it is deleted",
             [],
         ),
-        (["redirect", "corrupt"], ValueError, "sha256 expected", []),
+        (["redirect", "corrupt"], ValueError, "expected sha256", []),
     ],
 )
 def test_what_does_not(plan, error, message, left, server, tmp_path):
@@ -221,7 +228,7 @@ def test_two_at_once(plan, server, tmp_path, capsys):
 def test_a_spoilt_cache(server, tmp_path):
     path = cache.fetch(server.url("whole"), sha256=SHA256, cache=tmp_path)
     path.write_bytes(WHOLE[:-1])
-    with pytest.raises(ValueError, match=f"net.pth: sha256 expected {SHA256[:12]}, got .*deleted"):
+    with pytest.raises(ValueError, match=f"net.pth: expected sha256 {SHA256[:12]}, got .*deleted"):
         cache.fetch(server.url("whole"), sha256=SHA256[:12], cache=tmp_path)
     assert not path.exists()
 
@@ -235,7 +242,7 @@ def test_no_network(tmp_path, monkeypatch):
         cache.fetch(url, cache=tmp_path)
     assert time.monotonic() - began < 1  # nobody is there: no second attempt
     place = cache.cache_path(url, tmp_path)
-    assert str(told.value).endswith(f"put it at {place}") and "\n" not in str(told.value)
+    assert str(told.value).endswith(f"place it at {place}") and "\n" not in str(told.value)
     place.write_bytes(WHOLE)
     assert cache.fetch(url, cache=tmp_path) == place
 
@@ -330,5 +337,5 @@ def test_names_that_tell_their_sha256(publisher, ending, tmp_path):
     path.write_bytes(WHOLE)
     assert cache.fetch(url, cache=tmp_path) == path
     path.write_bytes(WHOLE[1:])
-    with pytest.raises(ValueError, match=f"sha256 expected {SHA256[:8]}, got"):
+    with pytest.raises(ValueError, match=f"expected sha256 {SHA256[:8]}, got"):
         cache.fetch(url, cache=tmp_path)

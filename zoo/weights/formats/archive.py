@@ -1,4 +1,4 @@
-"""Zip archives whose claims are checked before anything is read out of them."""
+"""Zip archives whose stated sizes are checked before anything is read."""
 
 import contextlib
 import io
@@ -8,20 +8,21 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-MAX_INFLATION = 20  # times the archive's own size, which entries may claim to unpack to,
-SPARE_BYTES = 64 * 2**20  # and bytes beside that: small archives of zeros shrink a thousandfold
-MAX_DIRECTORY_BYTES = 8 * 2**20  # bytes of the central directory: a hundred thousand entries
+MAX_INFLATION = 20  # largest ratio of unpacked size to archive size,
+SPARE_BYTES = 64 * 2**20  # plus this: small archives of zeros shrink a thousandfold
+MAX_DIRECTORY_BYTES = 8 * 2**20  # central directory of a hundred thousand entries
 
 
 class Reader(io.BufferedReader):
-    """A file that hands out no more than DIRECTORY bytes at once until it is trusted.
+    """A file that limits reads to MAX_DIRECTORY_BYTES until the archive is trusted.
 
-    zipfile reads the whole central directory at once, and holds some ten times as much for it.
+    zipfile reads the complete central directory at once and uses about ten times as much memory.
     """
 
     trusted = False
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Reads at most MAX_DIRECTORY_BYTES."""
         if not self.trusted and size is not None and size > MAX_DIRECTORY_BYTES:
             raise ValueError(f"its list of entries takes {size:,} bytes")
         return super().read(size)
@@ -29,11 +30,18 @@ class Reader(io.BufferedReader):
 
 @contextlib.contextmanager
 def open_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
-    """Path of a zip archive to the archive, open while the `with` block runs.
+    """Opens a zip archive for the duration of a `with` block.
 
-    A ValueError that names the file where the archive is damaged or encrypted, where stored
-    entries claim more bytes than the file has, or packed ones more than 20 times as many and
-    64 MiB; and for every ValueError of the block.
+    Args:
+        path: the archive.
+
+    Yields:
+        The archive.
+
+    Raises:
+        ValueError: if the archive is damaged or encrypted, if stored entries exceed the file, or if
+            packed entries exceed 20 times its size plus 64 MiB; also for every ValueError of the
+            block, with the file's name.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "short.zip")
@@ -56,7 +64,7 @@ def open_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
                 yield archive
         except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError) as error:
             raise ValueError(f"{path}: damaged or cut short ({error!s:.200})") from error
-        except (NotImplementedError, RuntimeError) as error:  # an unknown packing; a password
+        except (NotImplementedError, RuntimeError) as error:  # unknown compression; a password
             raise ValueError(f"{path}: cannot be unpacked ({error!s:.200})") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error

@@ -1,4 +1,4 @@
-"""NumPy's npz archives, without pickles and without claims that the file does not hold."""
+"""NumPy's npz format, without pickles and with checked sizes."""
 
 import math
 import os
@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.weights.formats.archive import open_archive
 
-# what numpy's parser of headers raises on strange ones
+# exceptions of numpy's header parser for invalid headers
 NPZ_ERRORS = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -19,12 +19,12 @@ HEADERS = {
 
 
 def read_array(entry: IO[bytes], size: int) -> np.ndarray:
-    """An open .npy entry of `size` bytes to its array; ValueError if its header claims others."""
+    """Reads an open .npy entry of `size` bytes; raises ValueError if its header states another size."""
     version = np.lib.format.read_magic(entry)
     if version not in HEADERS:
         raise ValueError(f"npy of version {version}, expected 1.0 or 2.0")
     shape, by_columns, dtype = HEADERS[version](entry)
-    if dtype == np.dtype("V2"):  # how numpy writes bfloat16, whose name it does not know
+    if dtype == np.dtype("V2"):  # numpy writes bfloat16 without its name
         dtype = np.dtype(jnp.bfloat16)
     elif dtype.kind not in "biuf" or dtype.subdtype:
         raise ValueError(f"an array of {dtype}, where numbers were expected")
@@ -35,11 +35,19 @@ def read_array(entry: IO[bytes], size: int) -> np.ndarray:
 
 
 def read_npz(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
-    """Path of an npz file to ({name: array}, {}), the arrays read-only.
+    """Reads an npz file.
 
-    bfloat16, which numpy writes as two nameless bytes, is read back as such. An array of objects
-    would take a pickle and is refused, as is an archive that claims more bytes than it can hold:
-    ValueError.
+    bfloat16, which numpy writes as two nameless bytes, is restored. Arrays of objects, which would
+    need a pickle, and archives that state impossible sizes are refused.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Read-only arrays by name, and an empty card.
+
+    Raises:
+        ValueError: if the file is damaged or refused.
 
     Source: the npy format, version 1 and 2, of numpy.lib.format.
 

@@ -1,7 +1,7 @@
-"""The safetensors format: a JSON header and plain bytes, nothing in it is ever executed.
+"""The safetensors format: a JSON header and raw bytes; nothing is executed.
 
-The file's length is checked against its header before any array is made, by the safetensors
-package, which also refuses overlapping and overflowing entries.
+The safetensors package checks the file's length against the header before it creates arrays, and
+refuses overlapping and overflowing entries.
 """
 
 import json
@@ -14,16 +14,16 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-CARD_KEY = "card"  # the key of the file's metadata that holds ours, as JSON
+CARD_KEY = "card"  # metadata key of the card, as JSON
 
 
 def is_safetensors(head: bytes) -> bool:
-    """The first bytes of a file, to whether it is one: eight of length, then an open brace."""
+    """Returns whether the first bytes are those of a safetensors file: a length and a brace."""
     return head[8:9] == b"{"
 
 
 def read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """File to its arrays by name and its card ({} where another program wrote it)."""
+    """Reads arrays by name and the card, which is empty for files of other programs."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -44,10 +44,15 @@ def read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[st
 def write_safetensors(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray], card: Mapping[str, Any] | None
 ) -> None:
-    """Arrays by name, and a card, to a file that is there whole or not at all.
+    """Writes arrays and a card atomically; equal inputs give equal bytes.
 
-    Equal arrays and cards give equal bytes. Without a card it is as torch's users write it:
-    transformers wants the metadata to say so.
+    Args:
+        path: the file.
+        tensors: arrays by name.
+        card: the card. None writes the metadata that transformers requires instead.
+
+    Raises:
+        OSError: if the file cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     text = json.dumps(card, sort_keys=True, allow_nan=False)

@@ -1,6 +1,7 @@
-"""Torch checkpoints without torch: the zip form, and the pickle form that came before it.
+"""Torch checkpoints without torch: the zip format and the older pickle format.
 
-A file is a program that a reader runs. This one runs none: see zoo.weights.formats.unpickle.
+A checkpoint is a program for the unpickler. Here nothing in it is executed; see
+`zoo.weights.formats.unpickle`.
 """
 
 import io
@@ -16,15 +17,15 @@ import numpy as np
 from zoo.weights.formats.archive import open_archive
 from zoo.weights.formats.unpickle import MAX_KEY_LENGTH, Global, read_pickle
 
-MAGIC = 0x1950A86A20F9469CFC6C  # what the pickle form begins with
+MAGIC = 0x1950A86A20F9469CFC6C  # start of the pickle format
 PROTOCOL = 1001
 MAX_RANK = 16
-MAX_COPIES = 4  # times the file's own size, which tensors that share storage may come to
-MAX_DEPTH = 8  # of nested dictionaries
+MAX_COPIES = 4  # largest ratio of tensor bytes to file bytes, for shared storage
+MAX_DEPTH = 8  # nesting of dictionaries
 WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "params")
-PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and of torch.compile
+PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and torch.compile
 
-# torch's names of storages and of dtypes
+# torch's names of storages and dtypes
 STORAGES = dict(
     FloatStorage="<f4", DoubleStorage="<f8", HalfStorage="<f2", BFloat16Storage=jnp.bfloat16,
     LongStorage="<i8", IntStorage="<i4", ShortStorage="<i2", CharStorage="<i1", ByteStorage="<u1",
@@ -43,7 +44,7 @@ STORAGE_TYPES = {
 
 
 class Storage(NamedTuple):
-    """A run of `size` numbers in the file, not read yet."""
+    """A run of `size` numbers in the file that has not been read."""
 
     key: str
     dtype: np.dtype
@@ -51,7 +52,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A strided window on a storage, in numbers, not read yet."""
+    """A strided view of a storage, in numbers, that has not been read."""
 
     storage: Storage
     dtype: np.dtype
@@ -61,11 +62,12 @@ class Tensor(NamedTuple):
 
 
 def is_plain_int(value: Any) -> bool:
+    """Returns whether a value is an int in a safe range and not a bool."""
     return type(value) is int and 0 <= value < 2**63
 
 
 def rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
-    """What torch._utils._rebuild_tensor, _v2 and _v3 make; `rest` is of autograd, and v3's dtype."""
+    """Replaces torch._utils._rebuild_tensor, _v2 and _v3."""
     names = [value.name for value in rest if isinstance(value, Global)]
     dtype = DTYPES.get(names[0].removeprefix("torch ")) if names else None
     sizes = [*shape, *strides] if isinstance(shape, tuple) and isinstance(strides, tuple) else [-1]
@@ -76,7 +78,7 @@ def rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: A
     ):
         raise ValueError("a tensor whose storage, offset, shape or strides are none")
     dtype = storage.dtype if dtype is None else np.dtype(dtype)
-    made = Tensor(storage, dtype, offset, shape, strides)
+    tensor = Tensor(storage, dtype, offset, shape, strides)
     count = storage.size * storage.dtype.itemsize // dtype.itemsize
     numbers = 1
     for size in shape:
@@ -87,22 +89,22 @@ def rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: A
             f"a tensor of shape {shape}, strides {strides} and offset {offset} reaches outside its "
             f"storage of {count} numbers"
         )
-    return made
+    return tensor
 
 
 def rebuild_mapping(pairs: list | None = None) -> dict:
-    """What collections.OrderedDict makes; Python 2 wrote its pairs as a list of lists.
+    """Replaces collections.OrderedDict; Python 2 wrote its pairs as a list of lists.
 
-    The list is emptied, so that a file cannot have it copied many times.
+    The list is emptied, so a file cannot have it copied many times.
     """
-    made = {}
+    mapping = {}
     for key, value in pairs or []:
         if type(key) is not str:
             raise ValueError("an ordered dictionary with a key that is no text")
-        made[key] = value
+        mapping[key] = value
     if pairs:
         pairs.clear()
-    return made
+    return mapping
 
 
 ALLOWED_GLOBALS: dict[str, Callable | None] = {
@@ -119,7 +121,7 @@ ALLOWED_GLOBALS: dict[str, Callable | None] = {
 
 
 def persistent_storage(identifier: Any) -> Storage:
-    """What a persistent identifier stands for: ("storage", type, key, device, size, view)."""
+    """Resolves a persistent identifier ("storage", type, key, device, size, view)."""
     if not isinstance(identifier, tuple) or not 5 <= len(identifier) <= 6:
         raise ValueError("an outer object that is no storage")
     word, kind, key, _, size = identifier[:5]
@@ -135,7 +137,7 @@ def persistent_storage(identifier: Any) -> Storage:
 def walk_tensors(
     content: dict, path: tuple[str, ...], visited: set[int]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested dictionaries with its dotted name, each dictionary visited once."""
+    """Yields every tensor in nested dictionaries with its dotted name, each dictionary once."""
     visited.add(id(content))
     for key, value in content.items():
         names = (*path, str(key))
@@ -151,19 +153,19 @@ def walk_tensors(
 
 
 def flatten_tensors(content: dict) -> dict[str, Tensor]:
-    """Nested dictionaries to {dotted name: tensor}."""
-    found = list(walk_tensors(content, (), set()))
-    tensors = dict(found)
-    if len(tensors) < len(found):
-        raise ValueError(f"{len(found) - len(tensors)} of its tensors have another one's name")
+    """Flattens nested dictionaries to tensors by dotted name."""
+    pairs = list(walk_tensors(content, (), set()))
+    tensors = dict(pairs)
+    if len(tensors) < len(pairs):
+        raise ValueError(f"{len(pairs) - len(tensors)} of its tensors have another one's name")
     return tensors
 
 
 def find_state_dict(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A checkpoint's object to ({name: tensor}, the plain values that stood beside them)."""
+    """Returns the tensors of a checkpoint and the plain values beside them."""
     if type(content) is not dict:
         raise ValueError(f"holds a {type(content).__name__}, not a dictionary of tensors")
-    beside = {
+    values = {
         key: value
         for key, value in content.items()
         if isinstance(key, str) and isinstance(value, str | int | float)
@@ -180,33 +182,34 @@ def find_state_dict(content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): one for name, one in tensors.items()}
-    return tensors, beside
+    return tensors, values
 
 
 def to_arrays(
     tensors: dict[str, Tensor], read: Callable[[Storage], bytes], *, size: int
 ) -> dict[str, np.ndarray]:
-    """Tensors to read-only arrays, windows on their storages' bytes; `size` is the file's."""
+    """Converts tensors to read-only arrays that are views of their storages' bytes."""
     counts = {name: math.prod(one.shape) for name, one in tensors.items()}
     claimed = sum(counts[name] * one.dtype.itemsize for name, one in tensors.items())
     if claimed > MAX_COPIES * size:
         raise ValueError(f"its tensors claim {claimed:,} bytes in a file of {size:,}")
-    made, storages = {}, {}
+    arrays, storages = {}, {}
     for name, one in tensors.items():
         if not counts[name]:
-            made[name] = np.frombuffer(b"", one.dtype).reshape(one.shape)
+            arrays[name] = np.frombuffer(b"", one.dtype).reshape(one.shape)
             continue
         if one.storage not in storages:
             storages[one.storage] = read(one.storage)
         raw, step = storages[one.storage], one.dtype.itemsize
         numbers = np.frombuffer(raw, one.dtype, count=len(raw) // step)[one.offset :]
-        made[name] = np.lib.stride_tricks.as_strided(
+        arrays[name] = np.lib.stride_tricks.as_strided(
             numbers, one.shape, [stride * step for stride in one.strides], writeable=False
         )
-    return made
+    return arrays
 
 
 def read_zip(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads the zip format."""
     with open_archive(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         programs = [name for name in entries if f"/{name}".endswith("/data.pkl")]
@@ -217,7 +220,7 @@ def read_zip(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, 
         if order in entries and archive.read(order) != b"little":
             raise ValueError("its numbers are big-endian; save it on a little-endian machine")
         program = io.BytesIO(archive.read(f"{root}data.pkl"))
-        tensors, beside = find_state_dict(
+        tensors, values = find_state_dict(
             read_pickle(program, known=ALLOWED_GLOBALS, persistent=persistent_storage)
         )
 
@@ -229,12 +232,12 @@ def read_zip(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, 
                 raise ValueError(f"holds {held:,} bytes for a storage that claims {claimed:,}")
             return archive.read(entry)
 
-        return to_arrays(tensors, stored, size=os.path.getsize(path)), beside
+        return to_arrays(tensors, stored, size=os.path.getsize(path)), values
 
 
 def index_storages(file: mmap.mmap, sizes: dict[str, Storage]) -> dict[str, tuple[int, int]]:
-    """Pickle form, standing behind its object, to {storage's key: (first byte, last byte + 1)}."""
-    places = {}
+    """Returns the byte range of each storage in the pickle format."""
+    ranges = {}
     keys = read_pickle(file, known={})
     for key in keys if isinstance(keys, list) else []:
         one = sizes.get(key) if isinstance(key, str) else None
@@ -243,12 +246,13 @@ def index_storages(file: mmap.mmap, sizes: dict[str, Storage]) -> dict[str, tupl
         start, stop = file.tell(), file.tell() + one.size * one.dtype.itemsize
         if stop > len(file):
             raise ValueError(f"cut short: {stop - len(file):,} bytes or more are missing")
-        places[key] = start, stop
+        ranges[key] = start, stop
         file.seek(stop)
-    return places
+    return ranges
 
 
 def read_legacy(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads the pickle format."""
     sizes: dict[str, Storage] = {}
 
     def persistent(identifier: Any) -> Storage:
@@ -266,23 +270,32 @@ def read_legacy(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
         system = read_pickle(file, known={})
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise ValueError("its numbers are big-endian; save it on a little-endian machine")
-        tensors, beside = find_state_dict(
+        tensors, values = find_state_dict(
             read_pickle(file, known=ALLOWED_GLOBALS, persistent=persistent)
         )
-        places = index_storages(file, sizes)
-        if missing := {one.storage.key for one in tensors.values()} - set(places):
+        ranges = index_storages(file, sizes)
+        if missing := {one.storage.key for one in tensors.values()} - set(ranges):
             raise ValueError(f"{len(missing)} of its storages are missing")
-        return to_arrays(tensors, lambda one: file[slice(*places[one.key])], size=len(file)), beside
+        return to_arrays(tensors, lambda one: file[slice(*ranges[one.key])], size=len(file)), values
 
 
 def read_torch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Path of a torch checkpoint to ({name: array}, the plain values beside the tensors).
+    """Reads a torch checkpoint.
 
-    The arrays are read-only, and windows on shared memory where the tensors were; bfloat16 comes
-    as jnp.bfloat16, with no loss. Of nested dictionaries the one called "state_dict",
-    "model", … is read, other nesting is flattened with dots, and a "module." before every name is
-    dropped. Nothing in the file is run: one that names anything but tensors and containers, that
-    is cut short, or whose tensors claim memory that it does not hold, is a ValueError of one line.
+    Among nested dictionaries the one called "state_dict", "model", ... is read; other nesting is
+    flattened with dots, and a "module." prefix of every name is dropped. Nothing in the file is
+    executed.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Read-only arrays by name, which share memory where the tensors did (bfloat16 as
+        jnp.bfloat16), and the plain values beside them.
+
+    Raises:
+        ValueError: if the file names anything but tensors and containers, is truncated, or its
+            tensors claim memory that it does not hold.
 
     Source: the two formats as torch.save of PyTorch 1.0 to 2.13 writes them.
 

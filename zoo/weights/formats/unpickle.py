@@ -1,17 +1,17 @@
-"""Pickles as data: a machine that can build plain containers and nothing else.
+"""Pickles as data: a machine that builds plain containers and nothing else.
 
-Python's own unpickler imports and calls whatever a file names, and even one that is kept from that
-can be led to allocate a memo of 2**31 places, or to hash tuples nested a million deep. Here the
-standard library only decodes the opcodes; what they do is this page.
+Python's unpickler imports and calls what a file names. Even if that is prevented, a file can make
+it allocate a memo of 2**31 entries or hash tuples nested a million deep. Here the standard library
+only decodes the opcodes; this module defines their effect.
 """
 
 import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-MAX_OPCODES = 2_000_000  # torch takes some 30 for a tensor
-MAX_KEY_LENGTH = 256  # characters of a dictionary's key
-MAX_INT = 2**60  # above it Python's hash of an int can be made to collide at will
+MAX_OPCODES = 2_000_000  # torch uses about 30 per tensor
+MAX_KEY_LENGTH = 256  # characters of a dictionary key
+MAX_INT = 2**60  # hashes of larger ints can be made to collide
 
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 EMPTY_CONTAINERS = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
@@ -23,17 +23,17 @@ ARGUMENT_OPCODES = {
     *STRING_OPCODES.split(),
     *BYTES_OPCODES.split(),
     *NUMBER_OPCODES.split(),
-}  # they push what stands beside them
+}  # these push their argument
 
 
 class Global(NamedTuple):
-    """A name that the file wants imported; it never is."""
+    """A name that the file asks to import; it is never imported."""
 
     name: str
 
 
 def extend_container(container: Any, items: list, *, pairs: bool) -> None:
-    """Append `items` to a list, or set them as key, value, … in a dictionary."""
+    """Appends `items` to a list, or sets them as key, value, ... in a dictionary."""
     if not pairs and isinstance(container, list):
         container.extend(items)
     elif pairs and isinstance(container, dict):
@@ -47,18 +47,19 @@ def extend_container(container: Any, items: list, *, pairs: bool) -> None:
 
 
 class PickleMachine:
-    """The stack, marks and memo of one pickle; a method per opcode that needs more than a push."""
+    """Stack, marks and memo of a pickle, with a method for each opcode that does more than push."""
 
     def __init__(self, known: Mapping[str, Callable | None], persistent: Callable | None):
         self.known, self.persistent = known, persistent
         self.stack, self.marks, self.memo = [], [], {}
 
     def items(self) -> list:
-        """What was pushed since the last mark."""
+        """Returns the items since the last mark."""
         items, self.stack = self.stack, self.marks.pop()
         return items
 
     def find(self, name: str) -> Global:
+        """Resolves a name that the file asks for; raises ValueError unless it is known."""
         if name not in self.known:
             shown = repr(name[:200].replace(" ", "."))[1:-1]
             raise ValueError(
@@ -68,6 +69,7 @@ class PickleMachine:
         return Global(name)
 
     def call(self) -> Any:
+        """Calls a known function."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(function) is not Global or type(arguments) is not tuple:
             raise ValueError(f"refused: it calls a {type(function).__name__}")
@@ -77,6 +79,7 @@ class PickleMachine:
         return build(*arguments)
 
     def step(self, name: str, argument: Any) -> None:
+        """Executes one opcode."""
         stack = self.stack
         match name:
             case "PROTO" | "FRAME":
@@ -100,9 +103,9 @@ class PickleMachine:
                 items = self.items()
                 self.stack.append(tuple(items) if name == "TUPLE" else items)
             case "DICT":
-                items, made = self.items(), {}
-                extend_container(made, items, pairs=True)
-                self.stack.append(made)
+                items, container = self.items(), {}
+                extend_container(container, items, pairs=True)
+                self.stack.append(container)
             case "APPEND":
                 item = stack.pop()
                 extend_container(stack[-1], [item], pairs=False)
@@ -138,12 +141,22 @@ def read_pickle(
     known: Mapping[str, Callable | None],
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Open binary file or mmap, standing at a pickle, to what the pickle holds; then stands behind it.
+    """Reads the pickle at the current position of a file and leaves the file behind it.
 
-    Builds None, numbers, texts, bytes, lists, tuples and dictionaries; imports and calls nothing
-    that the file names. `known` is {"module name": function}, what such a name means here when it
-    is called (None: never); `persistent` stands for the identifiers of outer objects. Anything
-    else, other names above all, is a ValueError that says which.
+    It builds None, numbers, strings, bytes, lists, tuples and dictionaries, and never imports or
+    calls what the file names.
+
+    Args:
+        stream: open binary file or mmap.
+        known: replacements of names, {"module name": function}; None for a name that must not be
+            called.
+        persistent: resolves the identifiers of external objects.
+
+    Returns:
+        The content.
+
+    Raises:
+        ValueError: if the pickle needs anything else; the message names it.
 
     Source: the opcodes as the standard library's pickletools describes them.
 

@@ -1,4 +1,4 @@
-"""akamaster/pytorch_resnet_cifar10: the names in its CIFAR ResNets."""
+"""Tensor names of akamaster/pytorch_resnet_cifar10."""
 
 from zoo.weights.names.rename import Table
 

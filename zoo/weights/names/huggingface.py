@@ -1,18 +1,18 @@
-"""Hugging Face's transformers: the names in its models, with a head or without."""
+"""Tensor names of Hugging Face's transformers, with or without a head."""
 
 from zoo.weights.names.rename import Table
 
 
 def resnet_rows(*parts: str) -> Table:
-    """Rows of a ResNet whose blocks have these parts, one after the other."""
+    """Returns the rows of a ResNet whose blocks have the given layers in order."""
     rows = [("classifier.1", "head", "dense")]
-    for before in ("resnet.", ""):
-        block = f"{before}encoder.stages.{{stage}}.layers.{{block}}"
-        layers = [(f"{before}embedder.embedder", "stem")]
+    for prefix in ("resnet.", ""):
+        block = f"{prefix}encoder.stages.{{stage}}.layers.{{block}}"
+        layers = [(f"{prefix}embedder.embedder", "stem")]
         layers += [(f"{block}.shortcut", "stage{stage+1}_{block}/skip")]
         layers += [
-            (f"{block}.layer.{n}", f"stage{{stage+1}}_{{block}}/{part}")
-            for n, part in enumerate(parts)
+            (f"{block}.layer.{n}", f"stage{{stage+1}}_{{block}}/{layer}")
+            for n, layer in enumerate(parts)
         ]
         rows += [(f"{name}.convolution", f"{path}/conv", "conv") for name, path in layers]
         rows += [(f"{name}.normalization", f"{path}/norm", "norm") for name, path in layers]
@@ -32,18 +32,18 @@ VIT_LAYERS = (
 
 
 def vit_rows() -> Table:
-    """Rows of a ViT; the pooler of its pre-training is left."""
+    """Returns the rows of a ViT; the pooler of the pre-training is dropped."""
     rows: list = [("classifier", "head", "dense")]
-    for before in ("vit.", ""):
+    for prefix in ("vit.", ""):
         rows += [
-            (f"{before}embeddings.cls_token", "class_token", "tensor"),
-            (f"{before}embeddings.position_embeddings", "positions", "tensor"),
-            (f"{before}embeddings.patch_embeddings.projection", "patch", "conv"),
-            (f"{before}layernorm", "norm", "norm"),
-            (f"{before}pooler.dense", None, "dense"),
+            (f"{prefix}embeddings.cls_token", "class_token", "tensor"),
+            (f"{prefix}embeddings.position_embeddings", "positions", "tensor"),
+            (f"{prefix}embeddings.patch_embeddings.projection", "patch", "conv"),
+            (f"{prefix}layernorm", "norm", "norm"),
+            (f"{prefix}pooler.dense", None, "dense"),
         ]
         rows += [
-            (f"{before}encoder.layer.{{n}}.{name}", f"stage1_{{n}}/{path}", layout)
+            (f"{prefix}encoder.layer.{{n}}.{name}", f"stage1_{{n}}/{path}", layout)
             for name, path, layout in VIT_LAYERS
         ]
     return rows

@@ -1,4 +1,4 @@
-"""timm: the names in its models."""
+"""Tensor names of timm."""
 
 from zoo.weights.names import torchvision
 from zoo.weights.names.rename import Row, Table, flattened_conv_layout
@@ -19,27 +19,35 @@ MOBILENET_ENDS: Table = [
 
 
 def mobilenet_rows(prefix: str, path: str, parts: dict[str, str]) -> list[Row]:
-    """Rows of a block whose convolutions are called as `parts` says, with norms in their order."""
+    """Returns the rows of a block with the given convolutions, with norms in their order."""
     rows: list[Row] = []
-    for n, (name, part) in enumerate(parts.items(), 1):
-        rows.append((f"{prefix}.{name}", f"{path}/{part}/conv", "conv"))
-        rows.append((f"{prefix}.bn{n}", f"{path}/{part}/norm", "norm"))
+    for n, (name, layer) in enumerate(parts.items(), 1):
+        rows.append((f"{prefix}.{name}", f"{path}/{layer}/conv", "conv"))
+        rows.append((f"{prefix}.bn{n}", f"{path}/{layer}/norm", "norm"))
     return rows
 
 
-# timm's stages change where the width does, ours where the stride does.
-MOBILENET_V2_STAGES = ((0, 1), (1, 2), (2, 3), (3, 4), (3, 3), (4, 3), (4, 1))  # of ours, blocks
+# timm's stages change with the width, ours with the stride.
+MOBILENET_V2_STAGES = (
+    (0, 1),
+    (1, 2),
+    (2, 3),
+    (3, 4),
+    (3, 3),
+    (4, 3),
+    (4, 1),
+)  # (our stage, blocks)
 
 
 def mobilenet_v2_rows() -> Table:
-    """Rows of MobileNetV2, whose first block does not expand."""
+    """Returns the rows of MobileNet v2, whose first block does not expand."""
     rows, blocks = list(MOBILENET_ENDS), [0] * 5
-    for there, (stage, depth) in enumerate(MOBILENET_V2_STAGES):
-        parts = {"conv_pw": "expand", "conv_dw": "depthwise", "conv_pwl": "project"}
-        parts = parts if there else {"conv_dw": "depthwise", "conv_pw": "project"}
+    for prefix, (stage, depth) in enumerate(MOBILENET_V2_STAGES):
+        layers = {"conv_pw": "expand", "conv_dw": "depthwise", "conv_pwl": "project"}
+        layers = layers if prefix else {"conv_dw": "depthwise", "conv_pw": "project"}
         for n in range(depth):
             path = f"stage{stage}_{blocks[stage]}"
-            rows += mobilenet_rows(f"blocks.{there}.{n}", path, parts)
+            rows += mobilenet_rows(f"blocks.{prefix}.{n}", path, layers)
             blocks[stage] += 1
     return rows
 

@@ -1,9 +1,9 @@
-"""torchvision: the names in its models."""
+"""Tensor names of torchvision."""
 
 from zoo.weights.names.rename import BIAS, CONV, Row, Table, flattened_layout
 
 VGG_DEPTHS = ((1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4))
-MOBILENET_V2_DEPTHS = (1, 2, 3, 7, 4)  # blocks by stride
+MOBILENET_V2_DEPTHS = (1, 2, 3, 7, 4)  # blocks of each stride
 IN_PROJ = {"in_proj_weight": ("params/{}/kernel", CONV), "in_proj_bias": BIAS["bias"]}
 
 ALEXNET: Table = [
@@ -21,7 +21,7 @@ VGG_HEAD: Table = [
 
 
 def vgg_rows(depths: tuple[int, ...], *, norm: bool) -> list[Row]:
-    """Rows of the convolutions, which are numbered together with what stands between them."""
+    """Returns the rows of the convolutions, which are numbered together with other layers."""
     rows, index = [], 0
     for stage, depth in enumerate(depths, 1):
         for block in range(depth):
@@ -42,84 +42,90 @@ RESNET_ENDS: Table = [
 ]
 
 
-def resnet_rows(*parts: str) -> Table:
-    """Rows of a ResNet whose blocks have these parts, one after the other."""
+def resnet_rows(*layers: str) -> Table:
+    """Returns the rows of a ResNet whose blocks have the given layers in order."""
     rows = list(RESNET_ENDS)
-    for n, part in enumerate(parts, 1):
-        path = f"stage{{stage}}_{{block}}/{part}"
+    for n, layer in enumerate(layers, 1):
+        path = f"stage{{stage}}_{{block}}/{layer}"
         rows.append((f"layer{{stage}}.{{block}}.conv{n}", f"{path}/conv", "conv"))
         rows.append((f"layer{{stage}}.{{block}}.bn{n}", f"{path}/norm", "norm"))
     return rows
 
 
 def resnet3d_rows() -> Table:
-    """Rows of a video ResNet, whose (2+1)-D convolutions are a list within a list."""
+    """Returns the rows of a video ResNet; its (2+1)-D convolutions are nested lists."""
     rows: list[Row] = [
         ("stem.0", "stem/conv", "conv"),
         ("stem.1", "stem/norm", "norm"),
         *(row for row in RESNET_ENDS if row[0] not in ("conv1", "bn1")),
     ]
-    for n, part in enumerate(("first", "second"), 1):
-        there, path = f"layer{{stage}}.{{block}}.conv{n}", f"stage{{stage}}_{{block}}/{part}"
-        rows += [(f"{there}.0", f"{path}/full/conv", "conv")]
-        rows += [(f"{there}.1", f"{path}/full/norm", "norm")]
+    for n, layer in enumerate(("first", "second"), 1):
+        prefix, path = f"layer{{stage}}.{{block}}.conv{n}", f"stage{{stage}}_{{block}}/{layer}"
+        rows += [(f"{prefix}.0", f"{path}/full/conv", "conv")]
+        rows += [(f"{prefix}.1", f"{path}/full/norm", "norm")]
     return rows
 
 
 def resnet3d_mixed_rows() -> Table:
-    """resnet3d's, of which the stages from the second on are flat."""
+    """Returns the rows of a video ResNet whose stages are flat from the second on."""
     rows: list[Row] = []
-    for theirs, ours, layout in resnet3d_rows():
-        if "/full/" not in str(ours):
-            rows.append((theirs, ours, layout))
+    for their_name, our_name, layout in resnet3d_rows():
+        if "/full/" not in str(our_name):
+            rows.append((their_name, our_name, layout))
             continue
         for stage in "1234":
             kind = "full" if stage == "1" else "spatial"
-            there, here = (side.replace("{stage}", stage) for side in (theirs, str(ours)))
-            rows.append((there, here.replace("full", kind), layout))
+            their_stage, our_stage = (
+                side.replace("{stage}", stage) for side in (their_name, str(our_name))
+            )
+            rows.append((their_stage, our_stage.replace("full", kind), layout))
     return rows
 
 
 def resnet3d_factored_rows() -> Table:
-    """resnet3d's, of (2+1)-D convolutions."""
+    """Returns the rows of a video ResNet with (2+1)-D convolutions."""
     rows: list[Row] = [row for row in resnet3d_rows() if "full" not in str(row[1])]
     rows = [row for row in rows if not row[0].startswith("stem")]
-    for n, part in enumerate(("spatial", "temporal")):
-        rows.append((f"stem.{3 * n}", f"stem_{part}/conv", "conv"))
-        rows.append((f"stem.{3 * n + 1}", f"stem_{part}/norm", "norm"))
-    for n, part in enumerate(("first", "second"), 1):
-        there, path = f"layer{{stage}}.{{block}}.conv{n}", f"stage{{stage}}_{{block}}/{part}"
-        rows.append((f"{there}.0.0", f"{path}/spatial/conv", "conv"))
-        rows.append((f"{there}.0.1", f"{path}/spatial/norm", "norm"))
-        rows.append((f"{there}.0.3", f"{path}/temporal/conv", "conv"))
-        rows.append((f"{there}.1", f"{path}/temporal/norm", "norm"))
+    for n, layer in enumerate(("spatial", "temporal")):
+        rows.append((f"stem.{3 * n}", f"stem_{layer}/conv", "conv"))
+        rows.append((f"stem.{3 * n + 1}", f"stem_{layer}/norm", "norm"))
+    for n, layer in enumerate(("first", "second"), 1):
+        prefix, path = f"layer{{stage}}.{{block}}.conv{n}", f"stage{{stage}}_{{block}}/{layer}"
+        rows.append((f"{prefix}.0.0", f"{path}/spatial/conv", "conv"))
+        rows.append((f"{prefix}.0.1", f"{path}/spatial/norm", "norm"))
+        rows.append((f"{prefix}.0.3", f"{path}/temporal/conv", "conv"))
+        rows.append((f"{prefix}.1", f"{path}/temporal/norm", "norm"))
     return rows
 
 
 def fcn_resnet_rows() -> Table:
-    """Rows of an FCN on a ResNet of bottlenecks, its auxiliary head with it."""
+    """Returns the rows of an FCN on a ResNet of bottlenecks, with its auxiliary head."""
     rows: list[Row] = [
-        (f"backbone.{theirs}", f"backbone/{ours}", layout)
-        for theirs, ours, layout in resnet_rows("reduce", "spatial", "expand")
-        if theirs != "fc"
+        (f"backbone.{their_name}", f"backbone/{our_name}", layout)
+        for their_name, our_name, layout in resnet_rows("reduce", "spatial", "expand")
+        if their_name != "fc"
     ]
-    for theirs, ours in (("classifier", "head"), ("aux_classifier", "auxiliary")):
-        rows.append((f"{theirs}.0", f"{ours}/reduce/conv", "conv"))
-        rows.append((f"{theirs}.1", f"{ours}/reduce/norm", "norm"))
-        rows.append((f"{theirs}.4", f"{ours}/score", "conv"))
+    for their_name, our_name in (("classifier", "head"), ("aux_classifier", "auxiliary")):
+        rows.append((f"{their_name}.0", f"{our_name}/reduce/conv", "conv"))
+        rows.append((f"{their_name}.1", f"{our_name}/reduce/norm", "norm"))
+        rows.append((f"{their_name}.4", f"{our_name}/score", "conv"))
     return rows
 
 
-def faster_rcnn_rows(*parts: str, norm: str) -> Table:
-    """Rows of a Faster R-CNN on the pyramid of a ResNet whose blocks have these parts.
+def faster_rcnn_rows(*layers: str, norm: str) -> Table:
+    """Returns the rows of a Faster R-CNN on a pyramid of a ResNet.
 
-    The published file is of 2019, before the pyramid's convolutions and the proposals' became
+    The published file is from 2019, before the convolutions of the pyramid and the RPN became
     sequences.
     """
     rows: list[Row] = [
-        (f"backbone.body.{theirs}", f"backbone/{ours}", norm if layout == "norm" else layout)
-        for theirs, ours, layout in resnet_rows(*parts)
-        if theirs != "fc"
+        (
+            f"backbone.body.{their_name}",
+            f"backbone/{our_name}",
+            norm if layout == "norm" else layout,
+        )
+        for their_name, our_name, layout in resnet_rows(*layers)
+        if their_name != "fc"
     ]
     for late in (".0", ""):
         rows.append((f"backbone.fpn.inner_blocks.{{n}}{late}", "fpn/inner{n+1}", "conv"))
@@ -139,7 +145,7 @@ DENSENET: Table = [
     ("features.norm0", "stem/norm", "norm"),
     *(
         (f"features.denseblock{{stage}}.denselayer{{block+1}}.{name}", path, layout)
-        for dot in ("", ".")  # the published files are of 2017: norm.1
+        for dot in ("", ".")  # the published files are from 2017: norm.1
         for name, path, layout in (
             (f"norm{dot}1", "stage{stage}_{block}/norm", "norm"),
             (f"conv{dot}1", "stage{stage}_{block}/reduce/conv", "conv"),
@@ -155,7 +161,7 @@ DENSENET: Table = [
 
 
 def mobilenet_v2_rows() -> Table:
-    """Rows of MobileNetV2, whose blocks are numbered through and whose first does not expand."""
+    """Returns the rows of MobileNet v2: blocks are numbered consecutively, the first does not expand."""
     rows: list[Row] = [
         ("features.0.0", "stem/conv", "conv"),
         ("features.0.1", "stem/norm", "norm"),
@@ -165,11 +171,11 @@ def mobilenet_v2_rows() -> Table:
     ]
     paths = [f"stage{k}_{n}" for k, depth in enumerate(MOBILENET_V2_DEPTHS) for n in range(depth)]
     for index, path in enumerate(paths, 1):
-        parts = ("depthwise",) if index == 1 else ("expand", "depthwise")
-        for n, part in enumerate(parts):
-            rows.append((f"features.{index}.conv.{n}.0", f"{path}/{part}/conv", "conv"))
-            rows.append((f"features.{index}.conv.{n}.1", f"{path}/{part}/norm", "norm"))
-        last = len(parts)
+        layers = ("depthwise",) if index == 1 else ("expand", "depthwise")
+        for n, layer in enumerate(layers):
+            rows.append((f"features.{index}.conv.{n}.0", f"{path}/{layer}/conv", "conv"))
+            rows.append((f"features.{index}.conv.{n}.1", f"{path}/{layer}/norm", "norm"))
+        last = len(layers)
         rows.append((f"features.{index}.conv.{last}", f"{path}/project/conv", "conv"))
         rows.append((f"features.{index}.conv.{last + 1}", f"{path}/project/norm", "norm"))
     return rows

@@ -158,9 +158,9 @@ def test_numbers_are_in_order_and_blocks_cut_them(tmp_path):
         sources = open_masks(f"folder:{tmp_path}", **says)
         return {k: [int(s[i]["image"][0, 0, 0]) for i in range(len(s))] for k, s in sources.items()}
 
-    assert numbers(parts="0-6, 11 / 9-10") == {"train": [*range(7), 11], "val": [9, 10]}
-    assert numbers(parts="2-3/0/1") == {"train": [2, 3], "val": [0], "test": [1]}
-    drawn, again, other = (numbers(parts=0.25, seed=seed) for seed in (0, 0, 1))
+    assert numbers(splits="0-6, 11 / 9-10") == {"train": [*range(7), 11], "val": [9, 10]}
+    assert numbers(splits="2-3/0/1") == {"train": [2, 3], "val": [0], "test": [1]}
+    drawn, again, other = (numbers(splits=0.25, seed=seed) for seed in (0, 0, 1))
     assert drawn == again != other and len(drawn["val"]) == 3
     assert sorted(drawn["train"] + drawn["val"]) == list(range(12))
     assert len(numbers()["val"]) == 2
@@ -172,7 +172,7 @@ def test_numbers_are_in_order_and_blocks_cut_them(tmp_path):
         "a-b / 3": "blocks such as",
     }.items():
         with pytest.raises(ValueError, match=says) as caught:
-            numbers(parts=wrong)
+            numbers(splits=wrong)
         assert "\n" not in str(caught.value)
 
 
@@ -180,7 +180,7 @@ def test_a_part_that_is_there_is_not_cut_again(tmp_path):
     for part in ("train", "val"):
         for name in "ab":
             add(tmp_path / part, tmp_path / f"{part}annot", name)
-    with pytest.raises(ValueError, match="has a part val of its own: leave parts=0/1 out$"):
+    with pytest.raises(ValueError, match="has a part val of its own: leave splits=0/1 out$"):
         open_masks(f"folder:{tmp_path}", splits="0/1")
     (tmp_path / "train").rename(tmp_path / "unused")
     with pytest.raises(ValueError, match="has val but nothing to train on$"):
@@ -256,7 +256,7 @@ def test_a_mismatch_is_one_line_that_names_the_file(tmp_path, case):
         add(tmp_path / "train", tmp_path / "trainannot", name)
     file = broken(case, tmp_path / "train", tmp_path / "trainannot")
     with pytest.raises(ValueError, match=MISMATCHES[case]) as caught:
-        says = dict(size=(4, 6, 1), classes="abc", parts="0/1")
+        says = dict(size=(4, 6, 1), classes="abc", splits="0/1")
         source = open_masks(f"folder:{tmp_path}", **says)["val"]
         list(eval_batches(source, batch_size=1))
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
@@ -434,7 +434,7 @@ def test_sources_pickle_without_what_they_keep(cells):
     source = cells["train"]
     whole = [source[i] for i in range(len(source))]
     again = pickle.loads(pickle.dumps(source))
-    assert isinstance(again, Cached) and not again.kept and again.classes == source.classes
+    assert isinstance(again, Cached) and not again.cache and again.classes == source.classes
     assert all(np.array_equal(again[i]["mask"], whole[i]["mask"]) for i in range(len(source)))
 
 
