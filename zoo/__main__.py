@@ -42,7 +42,7 @@ def create_parser() -> Parser:
     )
     show_command = commands.add_parser(
         "show",
-        help="all that the card of one model says",
+        help="the card of one model",
         epilog="example: python -m zoo show lenet5",
     )
     show_command.add_argument("name", metavar="NAME", help="a name that list prints")
@@ -57,7 +57,7 @@ def add_convert(commands: Any) -> None:
         "convert",
         help="weights of any kind to a safetensors file",
         description="Reads weights, accounts for every tensor and writes them as zoo.load_model "
-        "takes them without being told more, or under a publisher's names.",
+        "takes them without further arguments, or under a publisher's names.",
         epilog="example: python -m zoo convert resnet20 resnet20-12fca82f.th resnet20.safetensors",
     )
     command.add_argument("name", metavar="NAME", help="a name that list prints")

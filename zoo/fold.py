@@ -83,7 +83,8 @@ def fold_batchnorm(
     folded = fold_fields(model)
     if folded == model:
         raise ValueError(
-            f"expected the field norm='batch', got {type(model).__name__} with batch_stats but without it"
+            f"expected the field norm='batch' beside batch_stats, got {type(model).__name__} "
+            "without it"
         )
     other_stats = {name: value for name, value in variables.items() if name != "batch_stats"}
     return folded, {

@@ -34,7 +34,7 @@ VIDEO_PREPROCESSING = dict(  # torchvision's for Kinetics, at 15 frames a second
 
 
 def swag_preprocessing(side: int) -> dict:
-    """Returns the preprocessing of weights that were pre-trained on Instagram images: no crop margin."""
+    """Returns the preprocessing of weights pre-trained on Instagram images: no crop margin."""
     return dict(short=side, side=side, interpolation="bicubic")
 
 

@@ -94,17 +94,21 @@ def test_the_short_side_is_as_torchvision_rounds_it(old, new):
 @pytest.mark.parametrize(
     ("shape", "canvas", "message"),
     [
-        ((640, 480, 3), SHORT, "a picture of 480 x 640 pixels becomes 800 x 1066, more than its"),
+        (
+            (640, 480, 3),
+            SHORT,
+            "expected a canvas of at least 800 x 1066 for an image of 480 x 640 pixels",
+        ),
         ((5, 5, 3), Canvas((8, 8), "crop"), "'stretch' or 'short', got 'crop'"),
-        ((5, 5), Canvas((8, 8)), r"expected a picture \[h, w, C\], got shape \(5, 5\)"),
-        ((0, 5, 3), Canvas((8, 8)), r"expected a picture \[h, w, C\], got shape \(0, 5, 3\)"),
+        ((5, 5), Canvas((8, 8)), r"expected an image \[h, w, C\], got shape \(5, 5\)"),
+        ((0, 5, 3), Canvas((8, 8)), r"expected an image \[h, w, C\], got shape \(0, 5, 3\)"),
     ],
 )
 def test_mistakes_are_one_line(shape, canvas, message):
     with pytest.raises(ValueError, match=message) as caught:
         letterbox(np.zeros(shape, np.uint8), canvas)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="expected a picture of uint8 or floats, got int64"):
+    with pytest.raises(ValueError, match="expected an image of uint8 or floats, got int64"):
         letterbox(np.zeros((2, 2, 1), np.int64), Canvas((2, 2)))
 
 

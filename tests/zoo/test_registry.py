@@ -33,8 +33,14 @@ def test_lists():
             "unknown field of lenet5 'num_class': did you mean num_classes",
         ),
         (lambda: zoo.create_model("lenet5", parent=None), "unknown field of lenet5 'parent'"),
-        (lambda: zoo.create_model("lenet5", num_classes=-1), "0 for no head, got -1"),
-        (lambda: zoo.create_model("lenet5", num_classes="ten"), "0 for no head, got 'ten'"),
+        (
+            lambda: zoo.create_model("lenet5", num_classes=-1),
+            "expected num_classes to be an int of at least 0, got -1",
+        ),
+        (
+            lambda: zoo.create_model("lenet5", num_classes="ten"),
+            "expected num_classes to be an int of at least 0, got 'ten'",
+        ),
         (
             lambda: zoo.list_models(task="classify"),
             "unknown task 'classify': did you mean classification",

@@ -76,7 +76,7 @@ def draw_detections(model: Detector, image: np.ndarray, detections: Detections) 
 
 @contextlib.contextmanager
 def coco_results_file(path: str | None) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
-    """Yields a function that appends rows to a JSON list, written atomically; None writes nothing."""
+    """Yields a function that appends rows to a JSON file, written atomically; None writes none."""
     if path is None:
         yield lambda rows: None
         return

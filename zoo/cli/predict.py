@@ -29,8 +29,8 @@ from zoo.registry import variant_card
 from zoo.weights.model_file import open_model
 
 WEIGHTS_HELP = (
-    "a file (safetensors, torch, npz or darknet), a run's folder, torchvision://TAG, hf://ORG/REPO or "
-    "https://...; python -m zoo show NAME lists the published ones"
+    "a file (safetensors, torch, npz or darknet), a run's folder, torchvision://TAG, hf://ORG/REPO "
+    "or https://...; python -m zoo show NAME lists the published ones"
 )
 
 
@@ -56,9 +56,9 @@ def add_predict(commands: Any) -> None:
         "words",
         nargs="+",
         metavar="NAME IMAGE ...",
-        help="a name that list prints, which may be left out where the weights say it (a run's "
-        f"do), then images ({', '.join(image_io.IMAGE_FORMATS)}), folders of them, and for detectors "
-        "and models of clips videos",
+        help="a name that list prints, which may be left out if the weights name it (a run's "
+        f"do), then images ({', '.join(image_io.IMAGE_FORMATS)}), folders of them, and for "
+        "detectors and models of clips videos",
     )
     command.add_argument("--weights", required=True, metavar="W", help=WEIGHTS_HELP)
     command.add_argument(
@@ -156,7 +156,7 @@ def classify_image(model: Classifier, file: str, arguments: argparse.Namespace) 
 
 
 def write_mask(model: Segmenter, file: str, stem: pathlib.Path) -> list[str]:
-    """Segments an image, writes STEM_mask.png and STEM_overlay.jpg, and returns the lines to print."""
+    """Segments an image, writes STEM_mask.png and STEM_overlay.jpg, and returns its lines."""
     image = image_io.open_image(file, "L" if model.channels == 1 else "RGB", lambda image: image)
     if model.resize is None:
         mask = segment(model, image, finish=argmax_classes)[..., 0]

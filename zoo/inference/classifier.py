@@ -154,7 +154,7 @@ def read_class_names(path: str | pathlib.Path) -> list[str]:
 def resolve_class_names(
     loaded: LoadedModel, source: str, file: str | None
 ) -> tuple[list[str], str]:
-    """Returns the class names of a model, and a note if there are none.
+    """Returns the class names of a model, and a note if they are missing.
 
     The names come from `file`, else from the card that training wrote, else from the publisher's
     data set (Pascal VOC for segmenters, COCO for detectors), else from ImageNet for 1,000 classes.
@@ -191,9 +191,9 @@ def resolve_class_names(
                 IMAGENET_NAMES_URL,
             )
         except (ValueError, OSError) as error:
-            note = f"{error}; or say --classes FILE"
+            note = f"{error}; or pass --classes FILE"
     else:
-        note = f"{source} does not name its {count} classes: say --classes FILE"
+        note = f"{source} does not name its {count} classes; pass --classes FILE"
     if names is None:
         return [f"class {index}" for index in range(count)], note
     if len(names) != count:

@@ -57,8 +57,8 @@ def card_palette(rows: Any, count: int, *, source: str) -> np.ndarray:
                 raise ValueError("out of 0 to 255")
         except ValueError as error:
             raise ValueError(
-                f"invalid palette in the card of {source}: expected {count} rows of red, green, blue "
-                f"from 0 to 255, got {rows!r:.80}"
+                f"invalid palette in the card of {source}: expected {count} rows of red, green, "
+                f"blue from 0 to 255, got {rows!r:.80}"
             ) from error
         palette[:count] = colors
     return palette
@@ -161,8 +161,8 @@ def segment(
         Results [H, W, K].
     """
     if max(model.margin) > 0:
-        # The stride is a multiple of the deepest map's stride (five poolings at most); otherwise the
-        # prediction of a U-Net would depend on the position of a pixel in its tile.
+        # The stride is a multiple of the deepest map's stride (five poolings at most); otherwise
+        # the prediction of a U-Net would depend on the position of a pixel in its tile.
         inner = [w - 2 * m for w, m in zip(model.window, model.margin, strict=True)]
         stride = inner[0] - inner[0] % 32 or inner[0], inner[1] - inner[1] % 32 or inner[1]
         return tiling.overlap_tile(

@@ -78,7 +78,8 @@ def distillation_loss(
 
     Source: Hinton et al. 2015, Distilling the Knowledge in a Neural Network, section 2.
 
-    >>> distillation_loss(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0]]), temperature=2.0).tolist()
+    >>> student, teacher = jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0]])
+    >>> distillation_loss(student, teacher, temperature=2.0).tolist()
     [0.0]
     """
     chex.assert_equal_shape([student_logits, teacher_logits])

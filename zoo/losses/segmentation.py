@@ -223,7 +223,7 @@ def mean_over_present(values: jax.Array, counts: jax.Array) -> jax.Array:
 
     Args:
         values: values per class [B, K].
-        is_present: number of pixels per class [B, K].
+        counts: number of pixels per class [B, K].
 
     Returns:
         Means [B].

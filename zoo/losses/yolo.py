@@ -134,7 +134,7 @@ def yolo_v1_loss(
     different cost.
 
     Args:
-        outputs: outputs of a YOLO model, of which `grid` [B, H, W, 5 P + K] is used.
+        outputs: outputs of a YOLO model; only `grid` [B, H, W, 5 P + K] is used.
         batch: `image` [B, h, w, C]; `boxes` [B, N, 4] in pixels of it; `labels` [B, N] from 0 to K
             - 1; `box_valid` [B, N] bool; optionally `crowd` [B, N] bool, rows that are ignored.
         classes: number of classes K.

@@ -38,7 +38,7 @@ def import_pillow() -> tuple[Any, Any]:
 
 
 def convert_mode(image: Any, mode: str) -> Any:
-    """Converts a Pillow image to mode "L" or "RGB": 16 bits become 8, transparency becomes white."""
+    """Converts a Pillow image to "L" or "RGB": 16 bits become 8, transparency becomes white."""
     Image, _ = import_pillow()
     if image.mode.startswith("I"):  # Pillow's own conversion of 16-bit gray clips at 255
         values = np.asarray(image).clip(0, 65535)
@@ -50,34 +50,46 @@ def convert_mode(image: Any, mode: str) -> Any:
 
 
 def open_image(file: str, mode: str, read: Callable[[Any], Any]) -> np.ndarray:
-    """An image file to uint8 [h, w, C], what `read` makes of Pillow's image of it.
+    """Reads an image file through a function of its Pillow image.
 
-    Upright as its EXIF says, on white where it is transparent, of `mode` "L" or "RGB". ValueError
-    in one line, whatever is wrong with the file.
+    The image is rotated as its EXIF data require, and transparency becomes white.
+
+    Args:
+        file: the file.
+        mode: "L" or "RGB".
+        read: function from the Pillow image to an array or image.
+
+    Returns:
+        Image [h, w, C] of uint8.
+
+    Raises:
+        ValueError: if the file cannot be read, in one line.
     """
     Image, ImageOps = import_pillow()
     if not os.path.isfile(file):
         raise ValueError(f"no file {file}: expected an image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # told below
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # the limit is checked below
             image = Image.open(file, formats=IMAGE_FORMATS)
         with image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise ValueError(
                     f"{image.width} x {image.height} pixels are more than {MAX_IMAGE_PIXELS:,}"
                 )
-            seen = read(convert_mode(ImageOps.exif_transpose(image), mode))
+            pixels = read(convert_mode(ImageOps.exif_transpose(image), mode))
     except Exception as error:  # each of Pillow's decoders has its own: OSError, SyntaxError, ...
         reason = " ".join(str(error).split()) or type(error).__name__
         if type(error).__name__ == "UnidentifiedImageError":
             reason = f"no image of a known kind: expected {', '.join(IMAGE_FORMATS)}"
         raise ValueError(f"{file}: {reason}") from error
-    return np.asarray(seen).reshape(seen.height, seen.width, -1)
+    return np.asarray(pixels).reshape(pixels.height, pixels.width, -1)
 
 
 def draft_and_resize(image: Any, preprocessing: Preprocessing) -> Any:
-    """Pillow's image, resized as `preprocessing` does before it cuts."""
+    """Resizes a Pillow image as `preprocessing` does before its center crop."""
     Image, _ = import_pillow()
     methods = {name.lower(): method for name, method in Image.Resampling.__members__.items()}
     method = lookup(methods, preprocessing.interpolation, kind="interpolation")
@@ -200,6 +212,11 @@ def draw_overlay(
     )
 
 
+def shorten_label(name: str) -> str:
+    """Shortens a class name to the length that legends and boxes show."""
+    return name if len(name) <= MAX_LABEL_LENGTH else f"{name[: MAX_LABEL_LENGTH - 1]}…"
+
+
 def draw_legend(image: Any, palette: np.ndarray, entries: Sequence[tuple[int, float, str]]) -> Any:
     """Adds a legend below a Pillow image."""
     Image, _ = import_pillow()
@@ -210,7 +227,7 @@ def draw_legend(image: Any, palette: np.ndarray, entries: Sequence[tuple[int, fl
     rows = [
         (
             number,
-            f"{name if len(name) <= MAX_LABEL_LENGTH else f'{name[: MAX_LABEL_LENGTH - 1]}…'}  {100 * share:.1f} %",
+            f"{shorten_label(name)}  {100 * share:.1f} %",
         )
         for number, share, name in entries[:MAX_LEGEND_ENTRIES]
     ]

@@ -89,7 +89,7 @@ class FrameIndex(NamedTuple):
     Attributes:
         count: number of frames.
         rate: mean frames per second.
-        times: ticks of the frames in ascending order [N]; None if the container has none (AVI).
+        times: ticks of the frames in ascending order [N]; None if the container lacks them (AVI).
         keys: ticks of the key frames.
     """
 

@@ -146,8 +146,8 @@ class FasterRCNN(nn.Module):
 class FasterRCNN2015(nn.Module):
     """Faster R-CNN as published in 2015: on the last stage of the backbone.
 
-    The RPN has a 3x3 convolution of `width` channels, nine anchors per cell, of which only those
-    inside the image are trained, and a softmax of two outputs. Boxes include their last pixel
+    The RPN has a 3x3 convolution of `width` channels, nine anchors per cell (only anchors inside
+    the image are trained) and a softmax of two outputs. Boxes include their last pixel
     (`pixel_offset` 1), and RoI pooling replaces RoIAlign. Fields, arguments and outputs are those
     of `FasterRCNN`.
 

@@ -1,4 +1,4 @@
-"""Fully convolutional networks: FCN on VGG and AlexNet, and torchvision's FCN on a dilated ResNet."""
+"""Fully convolutional networks: FCN of 2015, and torchvision's FCN on a dilated ResNet."""
 
 import functools
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ class FCN(nn.Module):
     def __post_init__(self) -> None:
         if len(self.scales) > len(CROP_OFFSETS):
             raise ValueError(
-                f"expected at most {len(CROP_OFFSETS)} scales, for pool4 and pool3, got {self.scales}"
+                f"expected at most {len(CROP_OFFSETS)} scales (pool4, pool3), got {self.scales}"
             )
         self.backbone = configure_backbone(self.backbone, self, ceil=True, num_classes=0)
         super().__post_init__()

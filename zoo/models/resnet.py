@@ -291,15 +291,15 @@ VARIANTS = {  # fields of ResNet; parameters
     ),
     "resnet50": dict(  # 25,557,032
         depths=(3, 4, 6, 3),
-        card=dict(reported="ImageNet top-1 76.13 %, trained anew 80.858 % (torchvision)"),
+        card=dict(reported="ImageNet top-1 76.13 %, retrained 80.858 % (torchvision)"),
     ),
     "resnet101": dict(  # 44,549,160
         depths=(3, 4, 23, 3),
-        card=dict(reported="ImageNet top-1 77.374 %, trained anew 81.886 % (torchvision)"),
+        card=dict(reported="ImageNet top-1 77.374 %, retrained 81.886 % (torchvision)"),
     ),
     "resnet152": dict(  # 60,192,808
         depths=(3, 8, 36, 3),
-        card=dict(reported="ImageNet top-1 78.312 %, trained anew 82.284 % (torchvision)"),
+        card=dict(reported="ImageNet top-1 78.312 %, retrained 82.284 % (torchvision)"),
     ),
     "wide_resnet50_2": dict(  # 68,883,240
         depths=(3, 4, 6, 3),

@@ -1,4 +1,4 @@
-"""U-Net: the 2015 network with valid convolutions, padded variants, and a decoder on any backbone."""
+"""U-Net: the 2015 network with valid convolutions, padded variants, and decoders on backbones."""
 
 import math
 from collections.abc import Sequence
@@ -221,8 +221,8 @@ class UNet(nn.Module):
         if self.padding != "VALID":
             if min(image.shape[1:3]) < 2**self.depth:
                 raise ValueError(
-                    f"U-Net of depth {self.depth} takes images of {2**self.depth} x {2**self.depth} "
-                    f"or more, got {image.shape}"
+                    f"expected images of at least {2**self.depth} x {2**self.depth} for a U-Net of "
+                    f"depth {self.depth}, got {image.shape}"
                 )
             return
         nearest = {side: nearest_valid_sizes(side, depth=self.depth) for side in image.shape[1:3]}
@@ -249,7 +249,8 @@ class UNet(nn.Module):
         maps = [outputs[f"stage{k}"] for k in range(1, 100) if f"stage{k}" in outputs]
         if not maps:
             raise ValueError(
-                f"expected a backbone that returns stage1 ... stageN, got {kind} with {', '.join(outputs)}"
+                f"expected a backbone that returns stage1 ... stageN, got {kind} with "
+                f"{', '.join(outputs)}"
             )
         maps[-1] = nn.Dropout(self.dropout, deterministic=not train)(maps[-1])
         return maps

@@ -335,7 +335,8 @@ def resize_position_embeddings(tensors: Mapping[str, Any], *, old: ViT, new: ViT
         Arrays for `new`.
 
     >>> tensors = {"params/positions": jnp.zeros((1, 1 + 14 * 14, 192))}
-    >>> resize_position_embeddings(tensors, old=ViT(), new=ViT(image_size=384))["params/positions"].shape
+    >>> resized = resize_position_embeddings(tensors, old=ViT(), new=ViT(image_size=384))
+    >>> resized["params/positions"].shape
     (1, 577, 192)
     """
     old_grid, new_grid = (patch_grid(model.image_size, model.patch) for model in (old, new))

@@ -261,9 +261,8 @@ class YOLO(nn.Module):
             cells = kernel.shape[:2] if layer == "local" else kernel.shape[:1]
             if cells != (x.shape[1:3] if layer == "local" else x.shape[1:]):
                 raise ValueError(
-                    f"the dense layers of a YOLO have weights for one size of images: {layer} for "
-                    f"maps of {cells}, got {x.shape[1:]}; resize the images to that which it was "
-                    "trained on"
+                    f"expected maps of {cells} for {layer}, got {x.shape[1:]}; resize the images "
+                    "to the size that the model was trained on"
                 )
         return x
 
@@ -385,7 +384,7 @@ class YOLOGrid(nn.Module):
         return outputs if train else outputs | add_detections(self, grid, image, targets=targets)
 
     def find_stage(self, outputs: Mapping[str, jax.Array], image: jax.Array) -> jax.Array:
-        """Returns the stage of the given stride; raises ValueError if there is none."""
+        """Returns the stage of the given stride; raises ValueError if it is missing."""
         axis = (
             1 if image.shape[1] >= image.shape[2] else 2
         )  # the longer side has the smaller rounding error

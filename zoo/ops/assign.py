@@ -85,7 +85,8 @@ def sample_balanced(
 
     >>> positive, negative = jnp.arange(8) < 1, jnp.arange(8) >= 6
     >>> options = dict(batch_size=4, positive_fraction=0.5)
-    >>> indices, is_positive, valid = sample_balanced(jax.random.key(0), positive, negative, **options)
+    >>> samples = sample_balanced(jax.random.key(0), positive, negative, **options)
+    >>> indices, is_positive, valid = samples
     >>> sorted(indices[valid].tolist()), is_positive.tolist(), valid.tolist()
     ([0, 6, 7], [True, False, False, False], [True, True, True, False])
     """

@@ -238,7 +238,8 @@ def decode_boxes(
     Source: torchvision's BoxCoder.decode_single; with `pixel_offset=1` and `max_log_ratio=math.inf`
     bbox_transform_inv of py-faster-rcnn.
 
-    >>> decode_boxes(jnp.array([[0.5, 0.0, 0.0, 0.0]]), jnp.array([[0.0, 0.0, 10.0, 10.0]])).tolist()
+    >>> anchor = jnp.array([[0.0, 0.0, 10.0, 10.0]])
+    >>> decode_boxes(jnp.array([[0.5, 0.0, 0.0, 0.0]]), anchor).tolist()
     [[5.0, 0.0, 15.0, 10.0]]
     """
     deltas, anchors = _check_same_shape(deltas, anchors)
@@ -313,7 +314,7 @@ def _safe_divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
 def _center_and_size(
     boxes: jax.Array, pixel_offset: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns centers [..., 2], sides [..., 2] (1 where there is no area) and whether there is area."""
+    """Returns centers, sides (1 where there is no area) and whether there is area."""
     boxes, is_usable = _mask_unusable(boxes)
     sides = boxes[..., 2:] - boxes[..., :2] + jnp.asarray(pixel_offset, boxes.dtype)
     is_positive = sides > jnp.asarray(MIN_SIDE, boxes.dtype)

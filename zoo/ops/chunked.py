@@ -91,8 +91,8 @@ def scan_chunks(
 ) -> jax.Array:
     """Accumulates contributions of regions into `total`, in chunks on a CPU.
 
-    `add(total, (regions, slope))` gets CHUNK_SIZE regions at a time on a CPU, so that what it adds
-    to `total` stays in the cache, and all regions at once elsewhere. Padding regions have a slope
+    `add(total, (regions, slope))` gets CHUNK_SIZE regions at a time on a CPU, so that the addends
+    stay in the cache, and all regions at once elsewhere. Padding regions have a slope
     of 0. `zoo.ops.roi` lists the timings.
 
     Args:

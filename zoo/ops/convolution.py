@@ -33,7 +33,8 @@ def choose_lowering(x: Any, w: Any, shape: ConvSpec) -> Callable:
         A function (x, w, shape) -> feature map [B, H', W', D].
 
     >>> image, kernel = jnp.zeros((1, 4, 4, 8)), jnp.zeros((3, 3, 1, 8))
-    >>> choose_lowering(image, kernel, ConvSpec((1, 1), ((1, 1), (1, 1)), (1, 1), groups=8)).__name__
+    >>> spec = ConvSpec((1, 1), ((1, 1), (1, 1)), (1, 1), groups=8)
+    >>> choose_lowering(image, kernel, spec).__name__
     'conv_depthwise'
     """
     if shape.groups == w.shape[3] == x.shape[3] > 1:

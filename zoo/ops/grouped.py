@@ -83,7 +83,7 @@ def _input_gradient(g, w, image, shape):
     if strides != (1, 1) and dilation != (1, 1):
         x = jnp.zeros(image, g.dtype)
         return jax.vjp(lambda x: _merge_groups(x, w, shape, MAX_MERGED_CHANNELS), x)[1](g)[0]
-    # Pixel q s + r of the padded image uses the taps r, r + s, r + 2 s, ... of outputs q, q - 1, ...
+    # Pixel q s + r of the padded image uses the taps r, r + s, ... of outputs q, q - 1, ...
     reach = [side + low for side, (low, _) in zip(image[1:3], shape.padding, strict=True)]
     sizes = [-(-n // s) for n, s in zip(reach, strides, strict=True)]
 

@@ -118,7 +118,8 @@ def bilinear_deconvolution(x: jax.Array, *, kernel: int, stride: int) -> jax.Arr
     """
     if kernel not in (2 * stride, 2 * stride - 1):
         raise ValueError(
-            f"expected a kernel of {2 * stride} or {2 * stride - 1} for stride {stride}, got {kernel}"
+            f"expected a kernel of {2 * stride - 1} or {2 * stride} for stride {stride}, "
+            f"got {kernel}"
         )
     is_odd = kernel % 2  # align the corners: a whole number of steps lies between two pixels
     border = 1 if is_odd else stride // 2

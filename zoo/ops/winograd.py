@@ -138,5 +138,7 @@ def conv_winograd(x: jax.Array, w: jax.Array, shape: ConvSpec) -> jax.Array:
 
 
 def _weighted_sum(values: Iterable[jax.Array], factors: np.ndarray) -> jax.Array:
-    parts = [v if f == 1 else v * f.astype(v.dtype) for v, f in zip(values, factors) if f]
+    parts = [
+        v if f == 1 else v * f.astype(v.dtype) for v, f in zip(values, factors, strict=True) if f
+    ]
     return sum(parts[1:], parts[0])

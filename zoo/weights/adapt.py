@@ -119,7 +119,7 @@ def trace_or_explain(model: nn.Module, image: tuple[int, ...], *, where: str) ->
 def infer_count(
     tensors: Mapping[str, Any], probe: Mapping[str, Any], odd: int, *, axes: tuple[int, ...]
 ) -> set[int]:
-    """Infers a size (classes or channels) from the axes in which the probe has the sentinel size."""
+    """Infers a number of classes or channels from the axes with the probe's sentinel size."""
     counts = set()
     for path, expected in probe.items():
         for axis in axes:
@@ -248,14 +248,15 @@ def refit_in_channels(
         same_rest = shape[:-2] == changed_axis[:-2] and shape[-1] == changed_axis[-1]
         if len(changed) > 1 or not same_rest or not path.endswith("kernel"):
             raise ValueError(
-                f"in_channels={new_channels}: weights for {old_channels} are not made to fit, where more than "
-                f"the first kernel depends on them ({', '.join(changed)})"
+                f"in_channels={new_channels}: weights for {old_channels} cannot be adapted, as more "
+                f"than the first kernel depends on them ({', '.join(changed)})"
             )
     adapted = {
         path: adapt_in_channels(tensors[path], old_channels, new_channels) for path in changed
     }
     how = "the sum" if new_channels == 1 else "copies"
-    note = f"{', '.join(changed)} for in_channels={new_channels} out of {how} of the file's {old_channels}"
+    paths = ", ".join(changed)
+    note = f"{paths} for in_channels={new_channels} out of {how} of the file's {old_channels}"
     return {**tensors, **adapted}, note
 
 
@@ -267,7 +268,7 @@ class LoadedModel(NamedTuple):
         model: the module.
         variables: arrays by path.
         image: shape of an input image.
-        notes: lines about what was initialized or adapted.
+        notes: lines about variables that were initialized or adapted.
         card: the card of the file.
         tensor_counts: number of tensors and of numbers in the file.
     """

@@ -96,7 +96,7 @@ def exclusive_lock(lock_file: pathlib.Path, message: str) -> Iterator[Any]:
 
 
 def verify_sha256(file: Any, sha256: str | None) -> None:
-    """Raises ValueError unless the file's sha256 starts with the given digits; None skips the check."""
+    """Raises ValueError unless the sha256 starts with the given digits; None skips the check."""
     file.seek(0)
     head = file.read(512).lstrip().lower()
     if not head or head.startswith(ERROR_PAGE_STARTS):
@@ -111,7 +111,7 @@ def verify_sha256(file: Any, sha256: str | None) -> None:
 
 
 def download_verified(url: str, path: pathlib.Path, *, sha256: str | None, limit: int) -> None:
-    """Downloads to `path` through a partial file, which stays where a later attempt can continue it."""
+    """Downloads to `path` through a partial file that a later attempt can continue."""
     partial = path.with_name(f"{path.name}.part" if fcntl else f"{path.name}.{os.getpid()}.part")
     with exclusive_lock(partial, url) as file:
         if path.is_file():  # downloaded by the process that held the lock

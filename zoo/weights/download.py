@@ -145,7 +145,7 @@ def download_once(answer: Any, file: Any, start: int, *, name: str, limit: int) 
 
 
 def download_with_retries(url: str, file: Any, *, path: pathlib.Path, limit: int) -> str | None:
-    """Fills `file` from `url` in several attempts; returns the sha256 that the hub states, if any."""
+    """Fills `file` from `url` in several attempts; returns the hub's sha256, if any."""
     redirect = Redirect()
     opener = urllib.request.build_opener(redirect)
     failures = 0
@@ -165,6 +165,7 @@ def download_with_retries(url: str, file: Any, *, path: pathlib.Path, limit: int
             absent = isinstance(cause, socket.gaierror | ConnectionRefusedError) and not have
             if absent or failures >= MAX_ATTEMPTS:
                 raise FileNotFoundError(
-                    f"{url} cannot be fetched ({error}); download it by other means and place it at {path}"
+                    f"{url} cannot be fetched ({error}); download it by other "
+                    f"means and place it at {path}"
                 ) from error
         time.sleep(FIRST_PAUSE_SECONDS * 2 ** (failures - 1))

@@ -24,7 +24,8 @@ def match_shapes(
     odd = sorted(source.keys() ^ target.keys())
     if odd:
         raise ValueError(
-            f"expected models with equal layers, got different ones: {', '.join(odd[:5])} ({len(odd)} in all)"
+            f"expected models with equal layers, got different ones: "
+            f"{', '.join(odd[:5])} ({len(odd)} in all)"
         )
     return {path: (source[path], target[path]) for path in source}
 
@@ -107,7 +108,8 @@ def adapt_to_flow(variables: Mapping[str, Any], like: Mapping[str, Any]) -> dict
             )
             if kernel.ndim != 4 or not same_rest or len(changed) > 1:
                 raise ValueError(
-                    f"{', '.join(changed)}: expected the first kernel alone to have other channels; "
+                    f"{', '.join(changed)}: expected the first kernel alone to have other "
+                    "channels; "
                     f"got {kernel.shape} for {target.shape}"
                 )
             kernel = jnp.broadcast_to(kernel.mean(-2, keepdims=True), target.shape)

@@ -42,7 +42,8 @@ def find_file(source: str | pathlib.Path, name: str | None = None) -> pathlib.Pa
         path = path / "model.safetensors"
         if not path.is_file():
             raise FileNotFoundError(
-                f"expected the folder of a finished run or a file, got {source} without model.safetensors"
+                f"expected the folder of a finished run or a file, got {source} without "
+                "model.safetensors"
             )
     if not path.is_file():
         raise FileNotFoundError(
@@ -75,7 +76,7 @@ def read_card(source: str | pathlib.Path, name: str | None = None) -> dict[str, 
 
 
 def is_valid_preprocessing(content: Any) -> bool:
-    """Returns whether a card's "preprocessing" has positive sizes and as many means as deviations."""
+    """Returns whether a card's preprocessing has positive sizes and as many means as stds."""
     if not isinstance(content, dict) or not {"mean", "std", "size"} <= set(content) <= set(
         PREPROCESSING_FIELDS
     ):

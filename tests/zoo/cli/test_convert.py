@@ -67,9 +67,9 @@ def test_mistakes(theirs, tmp_path, capsys):
     (tmp_path / "there").write_text("mine")
     there, new = str(tmp_path / "there"), str(tmp_path / "new")
     cases = [
-        ([str(path), there], "there is there already: --force writes over it"),
-        ([str(path), str(tmp_path / "no" / "b")], "is no place for a file: expected one in a fol"),
-        ([str(path), str(tmp_path), "--force"], "is no place for a file"),
+        ([str(path), there], "there already exists; use --force to overwrite it"),
+        ([str(path), str(tmp_path / "no" / "b")], "expected an output file in an existing fol"),
+        ([str(path), str(tmp_path), "--force"], "expected an output file"),
         (
             [str(path), new, "--to", "torchvison"],
             "unknown source 'torchvison': did you mean torchv",

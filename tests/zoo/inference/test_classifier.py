@@ -241,7 +241,7 @@ def test_class_names(tmp_path):
 )  # fmt: skip
 def test_files_without_class_names(content, tmp_path):
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(ValueError, match="holds no names of classes|is empty: exp") as told:
+    with pytest.raises(ValueError, match="expected class names in|is empty: exp") as told:
         read_class_names(tmp_path / "a")
     assert "\n" not in str(told.value) and len(str(told.value)) < 500
 
@@ -264,7 +264,9 @@ def test_whose_names(tmp_path, draw, weights, monkeypatch):
     ten = saved(tmp_path, draw)
     silent = classifier.load_classifier("lenet5_modern", ten)
     assert silent.classes[9] == "class 9" and "does not name its 10 classes: say" in silent.note
-    with pytest.raises(ValueError, match=r"own.txt names 7 classes, where lenet5_modern has 10"):
+    with pytest.raises(
+        ValueError, match=r"expected 10 class names for lenet5_modern, got 7 in .*own.txt"
+    ):
         classifier.load_classifier(None, ten, classes=str(own))
     fitted = classifier.open_model(None, ten)
     names, note = classifier.resolve_class_names(
@@ -283,7 +285,7 @@ def test_whose_names(tmp_path, draw, weights, monkeypatch):
     monkeypatch.setattr(classifier, "fetch", offline)
     alone = classifier.load_classifier(None, thousand)
     assert alone.classes[999] == "class 999"
-    assert "put it at CACHE; or say --classes FILE" in alone.note
+    assert "put it at CACHE; or pass --classes FILE" in alone.note
 
 
 def test_mistakes(tmp_path, draw, weights, capsys, monkeypatch):
@@ -297,10 +299,10 @@ def test_mistakes(tmp_path, draw, weights, capsys, monkeypatch):
         (["resnt20", image, "--weights", own], "unknown model 'resnt20': did you mean resnet20"),
         (["resnet20", "--weights", own], "no image: expected python -m zoo predict resnet20 IMAGE"),
         (["lenet5", image, "--weights", own], "holds resnet20, not lenet5: load it by its own"),
-        ([image, "--weights", coder], "tells no classes apart: its task is reconstruction"),
-        ([image, "--weights", headless], "tells no classes apart: its weights have no head"),
+        ([image, "--weights", coder], "is not a classifier: its task is reconstruction"),
+        ([image, "--weights", headless], "is not a classifier: its weights have no head"),
         ([image, "--weights", str(tmp_path / "none")], "expected weights or a finished run's"),
-        ([image, "--weights", own, "--top", "0"], "--top is a number of classes from 1, got 0"),
+        ([image, "--weights", own, "--top", "0"], "expected --top of at least 1, got 0"),
         ([image, "--weights", own, "--classes", "absent"], "no file absent: expected names"),
     ]
     for arguments, message in cases:

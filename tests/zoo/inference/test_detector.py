@@ -147,7 +147,7 @@ def test_the_canvas_of_a_card(tmp_path):
     weights = saved(tmp_path / "w.safetensors", preprocessing=SIDES)
     model = detector.create_detector(open_model(None, weights), weights)
     assert model.canvas == create_canvas(SIDES) and model.classes[1] == "class 1"
-    assert "does not name its 3 classes: say --classes" in model.note
+    assert "does not name its 3 classes; pass --classes" in model.note
     plain = saved(tmp_path / "plain.safetensors")
     assert detector.create_detector(open_model(None, plain), plain).canvas == Canvas((96, 96))
 
@@ -234,7 +234,7 @@ def test_hostile_files(tmp_path, capsys, monkeypatch):
     assert len(errors) == 5
     for line, said in zip(
         errors,
-        ("known kind", "text.mp4", "no file", "400000 x 1 pixels are too many", "cut.mp4"),
+        ("known kind", "text.mp4", "no file", "400000 x 1 pixels exceed the limits", "cut.mp4"),
         strict=True,
     ):
         assert said in line and line.startswith("python -m zoo: ")
@@ -261,8 +261,8 @@ def test_mistakes(tmp_path, capsys):
         ([*detecting, "--top", "3"], "--top is for classification: tiny is for detection"),
         ([*detecting, "--flips"], "--flips is for segmentation: tiny is for detection"),
         ([*classifying, "--json", "a"], "--json is for detection: lenet5_modern is for classif"),
-        ([*detecting, "--threshold", "1.5"], "--threshold is a score from 0 to 1, got 1.5"),
-        ([*detecting, "--threshold", "nan"], "--threshold is a score from 0 to 1, got nan"),
+        ([*detecting, "--threshold", "1.5"], "expected --threshold from 0 to 1, got 1.5"),
+        ([*detecting, "--threshold", "nan"], "expected --threshold from 0 to 1, got nan"),
         ([*detecting, "--json", str(tmp_path / "no" / "a")], "No such file or directory"),
         (["--weights", tight, "--classes", "none"], "no file none: expected names"),
     ]

@@ -207,7 +207,7 @@ def test_whose_names_and_colors(tmp_path, capsys):
         and colors[3:].tolist() == colormap.voc_colormap(256)[3:].tolist()
     )
     for wrong in ([[0, 0, 0]], [[0, 0, 300]] * 3, [[0, 0], [1]], "red", [[0.5, 0, 0]] * 3):
-        with pytest.raises(ValueError, match="palette that is none: expected 3 rows"):
+        with pytest.raises(ValueError, match="invalid palette in the card of .*: expected 3 rows"):
             segmenter.card_palette(wrong, 3, source="w")
 
 
@@ -227,9 +227,9 @@ def test_mistakes(tmp_path, capsys):
             "--top is for classification: tiny_valid is for segmentation",
         ),
         ([*classifying, "--flips"], "--flips is for segmentation: lenet5_modern is for classific"),
-        ([*segmenting, "--tile", "0"], "--tile is a number of pixels from 1, got 0"),
-        ([*segmenting, "--size", "-4"], "--size is a number of pixels from 1, got -4"),
-        ([*segmenting, "--tile", "2"], "gives nothing for tiles of (2, 2): say a larger --tile"),
+        ([*segmenting, "--tile", "0"], "expected --tile to be at least 1 pixel, got 0"),
+        ([*segmenting, "--size", "-4"], "expected --size to be at least 1 pixel, got -4"),
+        ([*segmenting, "--tile", "2"], "expected larger tiles than (2, 2)"),
         ([*segmenting, "--tile", "15"], "takes images of even height, got (1, 15, 15, 3)"),
         ([*segmenting, "--classes", "none"], "no file none: expected names"),
         ([*segmenting, "--output", str(tmp_path / "file")], "file"),

@@ -22,11 +22,11 @@ FIELDS = dict(depths=(1,), kinds=("2d",), width=4, num_classes=3)
 @pytest.mark.parametrize(
     ("count", "clips", "expected"),
     [
-        (7, 3, [[0, 2, 4, 6]]),
+        (7, 3, [[0, 2, 4, 6]] * 3),
         (17, 3, [[0, 2, 4, 6], [5, 7, 9, 11], [10, 12, 14, 16]]),
         (17, 1, [[5, 7, 9, 11]]),
-        (5, 3, [[0, 2, 4, 4]]),
-        (1, 3, [[0, 0, 0, 0]]),
+        (5, 3, [[0, 2, 4, 4]] * 3),
+        (1, 3, [[0, 0, 0, 0]] * 3),
     ],
 )
 def test_clips_of_a_file(count, clips, expected):
@@ -95,4 +95,4 @@ def test_flow_is_not_in_a_file(tmp_path, draw, capsys):
     zoo.save_model("two_stream_temporal_cnn_m", path, model, draw(model, (32, 32, 4)), extra=extra)
     write(tmp_path / "a.mp4", 3)
     assert main(["predict", str(tmp_path / "a.mp4"), "--weights", str(path)]) == 2
-    assert "more than the colors of a clip" in capsys.readouterr().err
+    assert "inputs other than RGB frames" in capsys.readouterr().err

@@ -161,7 +161,7 @@ def test_what_comes_through(plan, asked, sha256, server, tmp_path):
         (
             ["corrupt"],
             ValueError,
-            f"expected sha256 {SHA256}, got [0-9a-f]{{64}}; it is deleted",
+            f"expected sha256 {SHA256}, got [0-9a-f]{{64}}; the file was deleted",
             [],
         ),
         (["redirect", "corrupt"], ValueError, "expected sha256", []),
@@ -251,7 +251,7 @@ def test_encryption_is_kept():
     request = urllib.request.Request("https://a.org/b")
     follow = download.Redirect().redirect_request
     assert follow(request, None, 302, "Found", Message(), "https://c.org/d").full_url[-1] == "d"
-    with pytest.raises(ValueError, match="sends on to 'http://c.org/d', which is not encrypted"):
+    with pytest.raises(ValueError, match="redirects to 'http://c.org/d', which is not encrypted"):
         follow(request, None, 302, "Found", Message(), "http://c.org/d")
 
 

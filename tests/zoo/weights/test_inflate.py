@@ -54,7 +54,7 @@ def test_weights_of_colors_for_flow():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda v: inflate(v, shapes(DEEP.clone(depths=(1, 2)), 5, 24, 24, 3)), "other layers"),
+        (lambda v: inflate(v, shapes(DEEP.clone(depths=(1, 2)), 5, 24, 24, 3)), "equal layers"),
         (lambda v: inflate(v, shapes(DEEP.clone(num_classes=4), 5, 24, 24, 3)), "not inflated"),
         (lambda v: inflate(v, v, mode="max"), "unknown way to inflate 'max'"),
         (lambda v: adapt_to_flow(v, shapes(FLAT.clone(width=5), 24, 24, 20)), "first kernel alone"),

@@ -171,7 +171,7 @@ def test_tags_that_are_none():
         publishers.locate_file("torchvision://IMAGENET1K_V3", name="resnet50")
     with pytest.raises(ValueError, match="torchvision publishes no weights of lenet5"):
         zoo.load_model("lenet5", "torchvision://IMAGENET1K_V1")
-    with pytest.raises(ValueError, match="say which model's"):
+    with pytest.raises(ValueError, match="expected a model name with the tag"):
         publishers.locate_file("torchvision://IMAGENET1K_V1")
 
 

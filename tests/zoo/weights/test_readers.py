@@ -79,7 +79,7 @@ OTHERS = {
     "picture": (b"\x89PNG\r\n", "is a PNG image"),
     "json": (b'{"a": 1}', "is JSON text"),
     "pickle": (b"\x80\x04\x95", "is a Python pickle that torch did not write"),
-    "words": (b"hello\nworld", r"is nothing known: it begins with b'hello\\nwo'$"),
+    "words": (b"hello\nworld", r"is of an unknown format: it begins with b'hello\\nwo'$"),
     "document": (
         zipped(**{"word/document.xml": b""}),
         "neither torch nor numpy: it holds 'word/doc",

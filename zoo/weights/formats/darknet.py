@@ -213,8 +213,8 @@ def infer_num_classes(numbers: int, expected: Mapping[str, Any], model: Any) -> 
     classes = model.num_classes + extra_classes
     if remainder or classes < 1:
         raise ValueError(
-            f"expected {total:,} numbers, for {model.num_classes} classes, or {per_class:,} more or less "
-            f"for each class more or less, got {numbers:,}: it is cut short, or another net's"
+            f"expected {total:,} numbers, for {model.num_classes} classes, or {per_class:,} more "
+            f"or less for each class more or less, got {numbers:,}: it is cut short, or another net's"
         )
     return classes
 

@@ -19,7 +19,7 @@ HEADERS = {
 
 
 def read_array(entry: IO[bytes], size: int) -> np.ndarray:
-    """Reads an open .npy entry of `size` bytes; raises ValueError if its header states another size."""
+    """Reads an open .npy entry of `size` bytes; raises ValueError if its header disagrees."""
     version = np.lib.format.read_magic(entry)
     if version not in HEADERS:
         raise ValueError(f"npy of version {version}, expected 1.0 or 2.0")

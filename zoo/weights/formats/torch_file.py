@@ -301,7 +301,8 @@ def read_torch(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
 
     >>> import pathlib, pickle, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "weights.pth")
-    >>> _ = path.write_bytes(pickle.dumps(MAGIC, 2) + pickle.dumps(PROTOCOL, 2) + pickle.dumps(eval))
+    >>> head = pickle.dumps(MAGIC, 2) + pickle.dumps(PROTOCOL, 2)
+    >>> _ = path.write_bytes(head + pickle.dumps(eval))
     >>> read_torch(path)
     Traceback (most recent call last):
     ValueError: ...weights.pth: refused: it names builtins.eval, which is neither ...

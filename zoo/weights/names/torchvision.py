@@ -161,7 +161,7 @@ DENSENET: Table = [
 
 
 def mobilenet_v2_rows() -> Table:
-    """Returns the rows of MobileNet v2: blocks are numbered consecutively, the first does not expand."""
+    """Returns the rows of MobileNet v2: consecutive blocks, the first without expansion."""
     rows: list[Row] = [
         ("features.0.0", "stem/conv", "conv"),
         ("features.0.1", "stem/norm", "norm"),
