@@ -1,4 +1,4 @@
-"""The conventions of the house that a machine can hold the code to."""
+"""Checks the conventions of the project that a program can check."""
 
 import ast
 import importlib
@@ -23,6 +23,7 @@ STAND_INS = {
     "conv_transpose",
     "resize",
 }  # functions of jax's or flax's signature
+ALLOWED = {"make_divisible"}  # the name of this function in other libraries
 FORBIDDEN = {"base", "common", "core", "engine", "helpers", "misc", "utils", "util", "lib"}
 
 
@@ -51,10 +52,16 @@ PUBLIC = public("ops", "losses", "layers", "models")
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__qualname__)
 def test_docstring(thing):
     text = inspect.getdoc(thing)
-    assert text, "a public name has a docstring"
-    assert re.search(r"->.*\[|\[.*->", text.split("\n")[0]), "its first line tells the shapes"
-    assert re.search(r"^Source: ", text, re.MULTILINE), "it names its source"
-    assert ">>> " in text, "it has an example that runs"
+    assert text, "expected a docstring"
+    summary = text.split("\n")[0]
+    assert summary.endswith("."), "expected a summary of one sentence on the first line"
+    assert ">>> " in text, "expected an example"
+    if inspect.isfunction(thing):
+        signature = inspect.signature(thing)
+        assert "Args:" in text or not signature.parameters, "expected the section Args"
+        assert re.search("^(Returns|Yields):", text, re.MULTILINE), "expected the section Returns"
+        if "Array" in str(signature):
+            assert re.search(r"\[.*\]", text), "expected the shapes of the arrays"
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__qualname__)
@@ -98,6 +105,17 @@ def test_file_names():
     assert [name for name in names if FORBIDDEN & set(name.split("_"))] == []
 
 
+def docstring_lines(tree: ast.AST) -> int:
+    """Counts the lines of the docstrings in a syntax tree."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, kinds) and node.body]
+    return sum(
+        body[0].end_lineno - body[0].lineno + 1
+        for body in bodies
+        if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+    )
+
+
 @pytest.mark.parametrize("package", ["zoo", "train", "tests"])
 def test_words_and_sizes(package):
     faults = []
@@ -106,15 +124,16 @@ def test_words_and_sizes(package):
         where = path.relative_to(ROOT)
         if where.parts[0] != package:
             continue
+        tree = ast.parse(text)
         limit = 450 if where.parts[:2] == ("zoo", "models") else 350
-        if package != "tests" and text.count("\n") > limit:
+        if package != "tests" and text.count("\n") - docstring_lines(tree) > limit:
             faults.append(f"{where}: more than {limit} lines")
         for word in ("TO" + "DO", "FIX" + "ME", "type: " + "ignore", "no" + "qa", "mark." + "skip"):
             faults += [f"{where}: {word}"] if word in text else []
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
-                if node.end_lineno - node.lineno >= 60:
+                if node.end_lineno - node.lineno - docstring_lines(node) >= 60:
                     faults.append(f"{where}: {node.name} is longer than 60 lines")
-                if node.name.startswith(("get_", "make_", "do_")):
+                if node.name.startswith(("get_", "make_", "do_")) and node.name not in ALLOWED:
                     faults.append(f"{where}: {node.name}")
     assert faults == []

@@ -64,6 +64,33 @@ def card_palette(rows: Any, count: int, *, source: str) -> np.ndarray:
     return palette
 
 
+def count_classes(loaded: LoadedModel, source: str) -> int:
+    """Counts the classes of a model that segments image files.
+
+    Args:
+        loaded: the loaded model.
+        source: its source, for messages.
+
+    Returns:
+        The number of classes.
+
+    Raises:
+        ValueError: if a mask file cannot hold the classes, or the model does not take gray or RGB
+            images.
+    """
+    channels = loaded.image[-1]
+    count = getattr(loaded.model, "num_classes", 0)
+    if not 2 <= count <= MAX_CLASSES:
+        raise ValueError(
+            f"{loaded.name} of {source} has {count} classes: expected 2 to {MAX_CLASSES}"
+        )
+    if channels not in (1, 3):
+        raise ValueError(
+            f"expected a model of 1 or 3 channels for image files, got {channels} in {source}"
+        )
+    return count
+
+
 def create_segmenter(
     loaded: LoadedModel,
     source: str,
@@ -91,15 +118,7 @@ def create_segmenter(
         ValueError: if an option is invalid or the model is not a segmenter.
     """
     model, channels = loaded.model, loaded.image[-1]
-    count = getattr(model, "num_classes", 0)
-    if not 2 <= count <= MAX_CLASSES:
-        raise ValueError(
-            f"{loaded.name} of {source} has {count} classes: expected 2 to {MAX_CLASSES}"
-        )
-    if channels not in (1, 3):
-        raise ValueError(
-            f"expected a model of 1 or 3 channels for image files, got {channels} in {source}"
-        )
+    count = count_classes(loaded, source)
     for option, value in (("--tile", tile), ("--size", short)):
         if value is not None and value < 1:
             raise ValueError(f"expected {option} to be at least 1 pixel, got {value}")
@@ -115,9 +134,8 @@ def create_segmenter(
         outputs: Any = model.apply(variables, preprocess(image, normalization))
         return jax.nn.softmax(outputs["logits"].astype(jnp.float32))
 
-    normalization = preprocessing._replace(
-        size=window, crop=1.0
-    )  # images are already resized and cropped
+    # Images are already resized and cropped.
+    normalization = preprocessing._replace(size=window, crop=1.0)
     variables = unflatten_variables(loaded.variables)
     example = jax.ShapeDtypeStruct((1, *window, channels), jnp.uint8)
     try:

@@ -253,6 +253,10 @@ def last_stages(
 
     Raises:
         ValueError: if the backbone has too few stages.
+
+    >>> maps = [jnp.zeros((1, side, side, 8)) for side in (32, 16, 8)]
+    >>> [stage.shape[1] for stage in last_stages(maps, ((64,), (128,), (256,)))]
+    [16, 8]
     """
     count = len(anchor_sizes) - 1
     if not 1 <= count <= len(maps):
@@ -272,6 +276,9 @@ def prefixed_fields(module: nn.Module, prefix: str) -> dict[str, Any]:
 
     Returns:
         Values by name.
+
+    >>> prefixed_fields(nn.Conv(8, (3, 3), input_dilation=2), "input_")
+    {'dilation': 2}
     """
     names = [name for name in type(module).__dataclass_fields__ if name.startswith(prefix)]
     return {name.removeprefix(prefix): getattr(module, name) for name in names}

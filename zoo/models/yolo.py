@@ -270,6 +270,12 @@ class YOLO(nn.Module):
 def halves_size(layer: Layer) -> bool:
     """Returns whether a layer halves the map.
 
+    Args:
+        layer: None for a pooling layer, or channels, kernel size and stride of a convolution.
+
+    Returns:
+        True for pooling and for a stride of 2.
+
     >>> halves_size(None), halves_size((64, 7, 2)), halves_size((16, 3, 1))
     (True, True, False)
     """

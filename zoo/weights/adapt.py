@@ -248,8 +248,8 @@ def refit_in_channels(
         same_rest = shape[:-2] == changed_axis[:-2] and shape[-1] == changed_axis[-1]
         if len(changed) > 1 or not same_rest or not path.endswith("kernel"):
             raise ValueError(
-                f"in_channels={new_channels}: weights for {old_channels} cannot be adapted, as more "
-                f"than the first kernel depends on them ({', '.join(changed)})"
+                f"in_channels={new_channels}: weights for {old_channels} cannot be adapted, as "
+                f"more than the first kernel depends on them ({', '.join(changed)})"
             )
     adapted = {
         path: adapt_in_channels(tensors[path], old_channels, new_channels) for path in changed

@@ -297,7 +297,7 @@ def test_mistakes(tmp_path, draw, weights, capsys, monkeypatch):
     headless = saved(tmp_path / "less", draw, num_classes=0)
     cases = [
         (["resnt20", image, "--weights", own], "unknown model 'resnt20': did you mean resnet20"),
-        (["resnet20", "--weights", own], "no image: expected python -m zoo predict resnet20 IMAGE"),
+        (["resnet20", "--weights", own], "expected images: python -m zoo predict resnet20 IMAGE"),
         (["lenet5", image, "--weights", own], "holds resnet20, not lenet5: load it by its own"),
         ([image, "--weights", coder], "is not a classifier: its task is reconstruction"),
         ([image, "--weights", headless], "is not a classifier: its weights have no head"),

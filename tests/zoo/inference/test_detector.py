@@ -275,7 +275,7 @@ def test_mistakes(tmp_path, capsys):
         assert out == [] and len(errors) == 1 and said in errors[0], errors
     assert main(["predict", image, "--weights", tight]) == 2
     _, (_, line) = lines(capsys)
-    assert "a.png: a picture of 60 x 20 pixels becomes 120 x 40, more than its canvas" in line
+    assert "a.png: expected a canvas of at least 120 x 40 for an image of 60 x 20 pixels" in line
 
 
 def test_json_of_nothing_and_an_interruption(tmp_path):

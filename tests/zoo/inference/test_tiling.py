@@ -179,7 +179,7 @@ def test_mistakes():
     over, slide = tiling.overlap_tile, tiling.sliding_window
     cases = [
         (over, dict(tile=8, margin=4), r"larger than twice the margin"),
-        (over, dict(tile=8, margin=1, stride=7), r"a stride from 1 to it, got \(7, 7\)"),
+        (over, dict(tile=8, margin=1, stride=7), r"a stride from 1 to \(6, 6\), got \(7, 7\)"),
         (over, dict(tile=8, margin=1, batch_size=0), "how many pieces are predicted at once"),
         (slide, dict(window=8, stride=9), r"from 1 to the window \(8, 8\), got \(9, 9\)"),
         (slide, dict(window=8, stride=4, blend="mean"), "'gaussian' or 'uniform', got 'mean'"),

@@ -10,7 +10,7 @@ from jax import lax
 
 from tests.zoo.ops.assertions import close, gradients
 from zoo.ops.conv_spec import NHWC, ConvSpec
-from zoo.ops.winograd import KERNEL_SIZE, MIN_PIXELS, TILE_OUTPUTS, conv_winograd, supports_winograd
+from zoo.ops.winograd import INPUT_TRANSFORM, KERNEL_TRANSFORM, OUTPUT_TRANSFORM, conv_winograd, supports_winograd
 
 # Image [B, H, W, C], kernel [h, 3, C, D], padding.
 CASES = {
@@ -67,7 +67,7 @@ def test_every_derivative():
 
 def test_minimal_filtering():
     """All twelve products of a pixel and a tap, each in its output and in no other."""
-    made = np.einsum("op,pi,pt->oit", TILE_OUTPUTS, MIN_PIXELS, KERNEL_SIZE)
+    made = np.einsum("op,pi,pt->oit", OUTPUT_TRANSFORM, INPUT_TRANSFORM, KERNEL_TRANSFORM)
     outputs, taps = np.indices((4, 3))
     expected = np.zeros((4, 6, 3))
     expected[outputs, outputs + taps, taps] = 1

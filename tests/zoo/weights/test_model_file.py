@@ -189,7 +189,7 @@ def test_saving_fails_whole(saved, monkeypatch):
         zoo.save_model(NAME, path, model, {"params": {}})
     with pytest.raises(ValueError, match="expected numbers, strings and tuples of them in a card"):
         zoo.save_model(NAME, path, model.clone(act=print), variables)
-    with pytest.raises(ValueError, match="lenet5_modern is a LeNet5, got a Dense"):
+    with pytest.raises(ValueError, match="expected a LeNet5 for lenet5_modern, got a Dense"):
         zoo.save_model(NAME, path, nn.Dense(3), variables)
     assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1
 

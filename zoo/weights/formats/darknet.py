@@ -214,7 +214,7 @@ def infer_num_classes(numbers: int, expected: Mapping[str, Any], model: Any) -> 
     if remainder or classes < 1:
         raise ValueError(
             f"expected {total:,} numbers, for {model.num_classes} classes, or {per_class:,} more "
-            f"or less for each class more or less, got {numbers:,}: it is cut short, or another net's"
+            f"or fewer for each further or missing class, got {numbers:,}; use a complete file"
         )
     return classes
 

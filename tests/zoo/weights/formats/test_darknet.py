@@ -183,7 +183,7 @@ def test_told_by_content(tmp_path):
             header() + b"\0" * 13,
             "is cut short or foreign: 33 bytes are no header of 20 and numbers",
         ),
-        (header(), r"got 0: it is cut short, or another net's"),
+        (header(), r"got 0; use a complete file"),
         (header() + b"\0" * 4000, r"expected [\d,]+ numbers, for 20 classes, .*, got 1,000"),
         (struct.pack("<3iQ", 2**31 - 1, -(2**31), -1, 2**64 - 1) + b"\0" * 400, "cut short"),
     ],
