@@ -23,11 +23,13 @@ class Parser(argparse.ArgumentParser):
 
 def create_parser() -> Parser:
     """Creates the parser of the command line."""
-    parser = Parser(prog="python -m zoo", description="The models of the zoo.")
+    parser = Parser(
+        prog="python -m zoo", description="List, inspect and apply the models of the zoo."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     list_command = commands.add_parser(
         "list",
-        help="a table of the models, with parameters, multiply-adds and input size",
+        help="print a table of models with parameters, multiply-adds and input size",
         epilog="example: python -m zoo list 'lenet*' --task classification",
     )
     list_command.add_argument(
@@ -35,17 +37,17 @@ def create_parser() -> Parser:
         nargs="?",
         default="*",
         metavar="PATTERN",
-        help="names to list, * for any letters, quoted against the shell (all of them)",
+        help="model names; * matches any characters, in quotes (default: all models)",
     )
     list_command.add_argument(
-        "--task", metavar="TASK", help=f"only models of one task: {', '.join(TASKS)}"
+        "--task", metavar="TASK", help=f"list the models of one task: {', '.join(TASKS)}"
     )
     show_command = commands.add_parser(
         "show",
-        help="the card of one model",
+        help="print the card of one model",
         epilog="example: python -m zoo show lenet5",
     )
-    show_command.add_argument("name", metavar="NAME", help="a name that list prints")
+    show_command.add_argument("name", metavar="NAME", help="a model name, as printed by list")
     add_predict(commands)
     add_convert(commands)
     return parser
@@ -55,22 +57,20 @@ def add_convert(commands: Any) -> None:
     """Adds the command `convert` to the parser."""
     command = commands.add_parser(
         "convert",
-        help="weights of any kind to a safetensors file",
-        description="Reads weights, accounts for every tensor and writes them as zoo.load_model "
-        "takes them without further arguments, or under a publisher's names.",
+        help="convert weights to a safetensors file",
+        description="Reads weights, checks all tensors, and writes a file that zoo.load_model reads "
+        "without further arguments, or a file with the parameter names of another library.",
         epilog="example: python -m zoo convert resnet20 resnet20-12fca82f.th resnet20.safetensors",
     )
-    command.add_argument("name", metavar="NAME", help="a name that list prints")
+    command.add_argument("name", metavar="NAME", help="a model name, as printed by list")
     command.add_argument("source", metavar="SOURCE", help=WEIGHTS_HELP)
     command.add_argument("out", metavar="OUT", help="the safetensors file to write")
     command.add_argument(
         "--to",
         metavar="PUBLISHER",
-        help=f"names and layouts of one of {', '.join(SOURCES)}, or darknet's .weights",
+        help=f"write the parameter names of {', '.join(SOURCES)}, or darknet's .weights format",
     )
-    command.add_argument(
-        "--force", action="store_true", help="write over a file that is there already"
-    )
+    command.add_argument("--force", action="store_true", help="overwrite an existing file")
 
 
 def run_command(arguments: argparse.Namespace) -> int:

@@ -61,7 +61,7 @@ FAMILIES = {
     "yolo": yolo,
 }
 
-TASKS = ("classification", "segmentation", "detection", "video", "captioning", "reconstruction")
+TASKS = ("classification", "segmentation", "detection", "video", "reconstruction")
 
 
 MODEL_FIELDS = ("backbone", "spatial", "temporal")  # fields that contain models

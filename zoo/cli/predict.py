@@ -29,8 +29,8 @@ from zoo.registry import variant_card
 from zoo.weights.model_file import open_model
 
 WEIGHTS_HELP = (
-    "a file (safetensors, torch, npz or darknet), a run's folder, torchvision://TAG, hf://ORG/REPO "
-    "or https://...; python -m zoo show NAME lists the published ones"
+    "a file (safetensors, torch, npz or darknet), the folder of a run, torchvision://TAG, "
+    "hf://ORG/REPO or https://...; python -m zoo show NAME lists published weights"
 )
 
 
@@ -38,17 +38,16 @@ def add_predict(commands: Any) -> None:
     """Adds the command `predict` to the parser."""
     command = commands.add_parser(
         "predict",
-        help="the most probable classes of images by name, of their pixels as a mask, or of "
-        "objects in boxes",
+        help="classify, segment or detect objects in images and videos",
         usage="%(prog)s [-h] NAME IMAGE [IMAGE ...] --weights W [--classes FILE] [--top N] "
         "[--output FOLDER] [--tile N] [--flips] [--size N] [--threshold S] [--json FILE]",
-        description="Prints a block of class names and probabilities for each image. Where the "
-        "model segments, writes IMAGE_mask.png with class indices and "
-        "IMAGE_overlay.jpg, and prints the share of each class. Where it detects, writes "
-        "IMAGE_boxes.jpg, of a video VIDEO_boxes.mp4, and prints the score, name and box of each "
-        "object. Models of clips take videos: the mean over a few clips is printed and "
-        "VIDEO_strip.jpg shows frames and classes. A file that cannot be read is reported in one "
-        "line, the others are still predicted, and the exit code is 2.",
+        description="Predicts the classes of images and videos. A classifier prints class names "
+        "and probabilities. A segmenter writes IMAGE_mask.png with class indices and "
+        "IMAGE_overlay.jpg, and prints the share of each class. A detector writes IMAGE_boxes.jpg "
+        "or VIDEO_boxes.mp4, and prints the score, name and box of each object. A video "
+        "classifier prints the mean over several clips and writes VIDEO_strip.jpg with frames "
+        "and classes. The command reports each unreadable file in one line, predicts the other "
+        "files, and exits with status 2.",
         epilog="example: python -m zoo predict resnet50 cat.jpg dog.png "
         "--weights torchvision://IMAGENET1K_V2",
     )
@@ -56,22 +55,28 @@ def add_predict(commands: Any) -> None:
         "words",
         nargs="+",
         metavar="NAME IMAGE ...",
-        help="a name that list prints, which may be left out if the weights name it (a run's "
-        f"do), then images ({', '.join(image_io.IMAGE_FORMATS)}), folders of them, and for "
-        "detectors and models of clips videos",
+        help="the model name, which is optional if the weights contain it (as those of a run "
+        f"do), then images ({', '.join(image_io.IMAGE_FORMATS)}), folders of images, and videos "
+        "for detectors and video classifiers",
     )
     command.add_argument("--weights", required=True, metavar="W", help=WEIGHTS_HELP)
     command.add_argument(
         "--classes",
         metavar="FILE",
-        help="names of the classes: JSON (a list, or numbers and names) or text, one a line (those "
-        "that the weights name, else ImageNet's for 1,000, downloaded once)",
+        help="class names: JSON (a list, or an object of indices and names) or text with one "
+        "name per line (default: the names in the weights, or the names of ImageNet for 1,000 "
+        "classes, which are downloaded once)",
     )
     command.add_argument(
-        "--top", type=int, metavar="N", help="classification, video: classes to print for each (5)"
+        "--top",
+        type=int,
+        metavar="N",
+        help="classification, video: number of classes to print (default: 5)",
     )
     command.add_argument(
-        "--output", metavar="FOLDER", help="segmentation, detection, video: where the files go (.)"
+        "--output",
+        metavar="FOLDER",
+        help="segmentation, detection, video: output folder (default: .)",
     )
     add_task_options(command)
 
@@ -83,34 +88,34 @@ def add_task_options(command: Any) -> None:
         "--tile",
         type=int,
         metavar="N",
-        help="side of the parts in which an image goes through the model, which bounds the memory "
-        "(the size that the weights were trained on)",
+        help="side of the tiles in which images are predicted; smaller tiles need less memory "
+        "(default: the image size of the training)",
     )
     masks.add_argument(
         "--flips",
         action="store_true",
         default=None,
-        help="the mean over the image and its mirror images, in four times the time",
+        help="average over the image and its three mirror images, which takes four times as long",
     )
     masks.add_argument(
         "--size",
         type=int,
         metavar="N",
-        help="short side that images are resized to for the model, the mask keeping their own "
-        "(published weights: their publisher's; others: not resized)",
+        help="short side to which images are resized for the model; masks keep the original size "
+        "(default: the size of the publisher for published weights, else no resizing)",
     )
     boxes = command.add_argument_group("detection")
     boxes.add_argument(
         "--threshold",
         type=float,
         metavar="S",
-        help=f"minimum score of a detection, from 0 to 1 ({DEFAULT_THRESHOLD})",
+        help=f"minimum score of a detection, from 0 to 1 (default: {DEFAULT_THRESHOLD})",
     )
     boxes.add_argument(
         "--json",
         metavar="FILE",
-        help="all detections in COCO's results format, boxes in the pixels of the files; "
-        "category_id is 1 to K, image_id the number that a file is named by, else its name",
+        help="write all detections in the COCO results format, with boxes in pixels of the "
+        "files; category_id is 1 to K, image_id is the file name, as a number if it is one",
     )
 
 

@@ -84,7 +84,7 @@ def test_preparing_what_is_there_changes_nothing(cache, digits):
 
 OPEN = """
 import numpy as np
-from train.data import digits
+from train.data.classification import digits
 {before}
 opened = digits.open_digits()
 print(sum(int(source.images.astype(np.int64).sum()) for source in opened.values()), flush=True)
