@@ -58,8 +58,8 @@ def add_convert(commands: Any) -> None:
     command = commands.add_parser(
         "convert",
         help="convert weights to a safetensors file",
-        description="Reads weights, checks all tensors, and writes a file that zoo.load_model reads "
-        "without further arguments, or a file with the parameter names of another library.",
+        description="Reads weights, checks every tensor, and writes a file that zoo.load_model "
+        "reads without further arguments, or a file with the parameter names of another library.",
         epilog="example: python -m zoo convert resnet20 resnet20-12fca82f.th resnet20.safetensors",
     )
     command.add_argument("name", metavar="NAME", help="a model name, as printed by list")

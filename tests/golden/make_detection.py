@@ -81,7 +81,7 @@ def build(case: Case) -> torch.nn.Module:
         rpn_post_nms_top_n_train=after[0],
         rpn_post_nms_top_n_test=after[1],
         rpn_batch_size_per_image=case.fields.get("anchor_count", 256),
-        box_batch_size_per_image=case.fields.get("roi_count", 512),
+        box_batch_size_per_image=case.fields.get("box_batch_size_per_image", 512),
         box_detections_per_img=case.fields.get("detections", 100),
     )
     for module in model.modules():

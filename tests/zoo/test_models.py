@@ -226,7 +226,7 @@ def outcome(model: nn.Module, variables, image, *, train=False):
     """What the tests compare: logits, or what else the model makes of the image."""
     collections = [name for name in variables if name != "params"] if train else False
     keys = {"dropout": jax.random.key(1), "sample": jax.random.key(2)} if train else None
-    truth = (boxes_in(image),) if train and takes_truth(model) else ()
+    truth = (boxes_in(image),) if train and takes_targets(model) else ()
     outputs = model.apply(variables, image, *truth, train=train, rngs=keys, mutable=collections)
     outputs = outputs[0] if train else outputs
     if truth and "grid" not in outputs:
@@ -239,8 +239,8 @@ def outcome(model: nn.Module, variables, image, *, train=False):
     return next(outputs[name] for name in names if name in outputs)
 
 
-def takes_truth(model: nn.Module) -> bool:
-    return "truth" in inspect.signature(type(model).__call__).parameters
+def takes_targets(model: nn.Module) -> bool:
+    return "targets" in inspect.signature(type(model).__call__).parameters
 
 
 def boxes_in(image):
@@ -260,7 +260,7 @@ def case(request, draw):
     model, shape = small(request.param)
     image = np.random.default_rng(2).uniform(size=(3, *shape)).astype(np.float32)
     variables = draw(model, shape)
-    if takes_truth(model):  # operation by operation a detector compiles for a dozen seconds
+    if takes_targets(model):  # operation by operation a detector compiles for a dozen seconds
         return model, variables, image, jax.jit(lambda v: outcome(model, v, image))(variables)
     return model, variables, image, outcome(model, variables, image)
 
