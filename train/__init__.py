@@ -1,7 +1,7 @@
-"""The one training loop of the zoo: `python -m train --help`."""
+"""The training loop of the zoo; see `python -m train --help`."""
 
 import os
 
-# Reading a program that it kept, XLA:CPU misses its own tuning flags in the processor and says so
-# at length (jax 0.10.1). jaxlib looks here once, when it is loaded, so nothing later would help.
+# XLA:CPU prints long warnings about tuning flags when it reads a compiled program from the cache
+# (jax 0.10.1). jaxlib reads this variable once, when it is loaded.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

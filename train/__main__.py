@@ -1,4 +1,4 @@
-"""python -m train RECIPE [--knob value ...] [--workdir DIR] [--parallel jit|pmap] ..."""
+"""Entry point of `python -m train RECIPE [--OPTION VALUE ...]`, and of its other commands."""
 
 import contextlib
 import dataclasses
@@ -22,74 +22,83 @@ from train.progress import DivergedError
 from train.recipes import RECIPES
 
 KNOBS = {
-    "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME | digit_scenes | voc:FOLDER | coco:FOLDER | moving_digits | ucf101:FOLDER | csv:FOLDER",
-    "model": "a name of `python -m zoo list`",
+    "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME | digit_scenes | voc:FOLDER | "
+    "coco:FOLDER | moving_digits | ucf101:FOLDER | csv:FOLDER",
+    "model": "model name, as printed by `python -m zoo list`",
     "optimizer": "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lamb, lars, lion, muon",
-    "learning_rate": "the highest rate of the schedule",
-    "weight_decay": "decay of kernels; biases and norms are left alone",
-    "batch_size": "examples per step over all devices; all: full-batch descent",
+    "learning_rate": "highest learning rate of the schedule",
+    "weight_decay": "weight decay of kernels; biases and normalization layers have none",
+    "batch_size": "examples per step over all devices; all: the whole training set",
     "epochs": "passes over the training data",
-    "seed": "of the start, the order of the data and every draw",
-    "pretrain_epochs": "passes over the training data for each layer before",
+    "seed": "seed of the initialization, the data order and all random numbers",
+    "pretrain_epochs": "passes over the training data to pretrain each layer",
     "widths": "units of each layer",
-    "activation": "of the hidden units: relu, tanh, sigmoid, ...",
-    "dropout": "share of hidden units left out in training",
-    "input_dropout": "share of pixels left out in training",
-    "loss": "what is minimized",
-    "noise": "standard deviation of the noise on the input, of gray values in [0, 1]",
-    "image_size": "side of the images that the model gets, in pixels",
-    "train_size": "the same in training",
-    "magnitude": "of RandAugment's operations, 0 to 30",
-    "stochastic_depth": "share of images that skip the last block in training",
-    "weights": "torchvision://TAG | hf://ORG/REPO | FILE | RUN'S FOLDER | None: from scratch",
-    "augmentation": "none | light: parts and flips | strong: TrivialAugment and erasing too",
-    "mixup": "alpha of the Beta distribution; 0: none",
-    "label_smoothing": "share of the label spread over all classes",
-    "balance": "weigh classes by the inverse of their examples",
-    "head_only": "train the last layer alone",
-    "freeze": "patterns of whole parameter paths that stay: 'stem/.*' 'stage1_.*'",
-    "layer_decay": "factor on the rate for each layer further from the head",
-    "splits": "which images of a folder train and judge: blocks as '0-19 / 20-24', or a fraction",
-    "width": "channels of the first level or stage; None: as published",
-    "depth": "times that a U-Net halves the image",
-    "backbone": "the encoder, a name of `python -m zoo list`",
-    "crop": "side of the parts that are trained on, in pixels",
-    "crops_per_image": "parts of each image an epoch",
-    "border_weight": "weight of the pixels between two cells; 0: as all others",
-    "elastic_deviation": "deviation of the elastic deformation, in pixels; 0: none",
-    "test_time_flips": "evaluate the mean over mirror images",
-    "views": "clips and crops of each video whose scores evaluation averages",
-    "spatial": "the network of the frame, a name of `python -m zoo list`",
-    "temporal": "the network of the flow, a name of `python -m zoo list`",
-    "flow": "how optical flow is computed: tvl1 (slow) | farneback | dis",
-    "single_stage": "one training in place of three stages",
-    "momentum": "share of the last step that goes on",
+    "activation": "activation of the hidden units: relu, tanh, sigmoid, ...",
+    "dropout": "dropout rate of the hidden units",
+    "input_dropout": "dropout rate of the pixels",
+    "loss": "the loss",
+    "noise": "standard deviation of the input noise, for values in [0, 1]",
+    "image_size": "image size of the model, in pixels",
+    "train_size": "image size in training, in pixels",
+    "magnitude": "magnitude of RandAugment, 0 to 30",
+    "stochastic_depth": "stochastic depth rate of the last block",
+    "weights": "torchvision://TAG | hf://ORG/REPO | FILE | folder of a run | None: random weights",
+    "augmentation": "none | light: random crops and flips | strong: also TrivialAugment and erasing",
+    "mixup": "alpha of the Beta distribution of mixup; 0: no mixup",
+    "label_smoothing": "share of the label that is distributed over all classes",
+    "balance": "weight classes by the inverse of their frequency",
+    "head_only": "train the last layer only",
+    "freeze": "patterns of parameter paths to freeze: 'stem/.*' 'stage1_.*'",
+    "layer_decay": "factor of the learning rate for each layer further from the head",
+    "splits": "training and validation images of a folder: '0-19 / 20-24', or a fraction",
+    "width": "channels of the first level or stage; None: the published number",
+    "depth": "number of times that a U-Net halves the image",
+    "backbone": "encoder, as printed by `python -m zoo list`",
+    "crop": "side of the training crops, in pixels",
+    "crops_per_image": "crops of each image per epoch",
+    "border_weight": "extra weight of the pixels between two cells; 0: none",
+    "elastic_deviation": "standard deviation of the elastic deformation, in pixels; 0: none",
+    "test_time_flips": "evaluate the mean over mirrored images",
+    "views": "clips and crops per video whose scores are averaged in evaluation",
+    "spatial": "network of the frames, as printed by `python -m zoo list`",
+    "temporal": "network of the flow, as printed by `python -m zoo list`",
+    "flow": "algorithm of the optical flow: tvl1 (slow) | farneback | dis",
+    "single_stage": "train all stages at once",
+    "momentum": "momentum of the optimizer",
     "patience": "evaluations without a better result before the run stops early",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Where and on what a recipe runs."""
+    """Options of the loop, which every recipe has."""
 
-    workdir: Annotated[
-        Path | None, tyro.conf.arg(help="checkpoints, metrics, pictures, weights [runs/RECIPE]")
-    ] = None
+    workdir: Annotated[Path | None, tyro.conf.arg(help="output folder (default: runs/RECIPE)")] = (
+        None
+    )
     parallel: Annotated[
-        Literal["jit", "pmap"], tyro.conf.arg(help="one program over a mesh, or replicas")
+        Literal["jit", "pmap"],
+        tyro.conf.arg(help="compile one program for all devices, or one per device"),
     ] = "jit"
-    devices: Annotated[int | None, tyro.conf.arg(help="simulate so many on the CPU")] = None
+    devices: Annotated[int | None, tyro.conf.arg(help="number of CPU devices to simulate")] = None
     shard: Annotated[
-        Literal["fsdp"] | None, tyro.conf.arg(help="split the parameters over the devices too")
+        Literal["fsdp"] | None, tyro.conf.arg(help="shard the parameters over the devices")
     ] = None
 
 
 class UsageError(ValueError):
-    """The words of the command line are off; the text is one line."""
+    """The command line is invalid; the message is one line."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Words of the command line -> exit code: 0, 1 (diverged) or 2 (bad input, said in one line)."""
+    """Runs the command line.
+
+    Args:
+        arguments: words of the command line.
+
+    Returns:
+        0, 1 if the training diverged, or 2 after one line that describes invalid input.
+    """
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(format_overview())
@@ -106,12 +115,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def print_error(error: Exception, *, code: int) -> int:
+    """Prints an error in one line and returns the exit code."""
     print(f"train: {error}", file=sys.stderr)
     return code
 
 
 def format_overview() -> str:
-    """What `python -m train --help` prints: every recipe with its first line."""
+    """Formats the help of `python -m train`: every recipe with its summary."""
     width = max(map(len, [*RECIPES, *COMMANDS]))
     lines = [f"  {name:{width}}  {summary_line(recipe)}" for name, recipe in RECIPES.items()]
     return "\n".join(
@@ -132,11 +142,23 @@ def format_overview() -> str:
 
 
 def summary_line(recipe: Callable) -> str:
+    """Returns the summary of a recipe."""
     return (inspect.getdoc(recipe) or "").split("\n", 1)[0]
 
 
 def train_recipe(name: str, words: Sequence[str]) -> int:
-    """Runs one recipe. Errors: Usage, and what the recipe and the loop say of bad input."""
+    """Runs a recipe.
+
+    Args:
+        name: name of the recipe.
+        words: words of the command line after the name.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: if the command line is invalid.
+    """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4)
         meant = f"did you mean {' or '.join(near)}?" if near else "see python -m train --help"
@@ -155,7 +177,18 @@ def train_recipe(name: str, words: Sequence[str]) -> int:
 
 
 def run_command(name: str, words: Sequence[str]) -> int:
-    """Runs one of the commands beside the recipes. Errors: Usage, and what it says of bad input."""
+    """Runs a command that is not a recipe.
+
+    Args:
+        name: name of the command.
+        words: words of the command line after the name.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: if the command line is invalid.
+    """
 
     @functools.wraps(COMMANDS[name])
     def later(*arguments: Any, **keywords: Any) -> Callable:
@@ -170,12 +203,24 @@ def run_command(name: str, words: Sequence[str]) -> int:
 
 
 def is_script(recipe: Callable) -> bool:
-    """Whether it calls the loop itself, and so takes `workdir` and `layout`."""
+    """Returns whether a recipe calls the loop itself, and thus takes `workdir` and `layout`."""
     return "workdir" in inspect.signature(recipe).parameters
 
 
 def parse_knobs(name: str, recipe: Callable, words: Sequence[str]) -> tuple[dict[str, Any], Flags]:
-    """Words -> the recipe's knobs, the loop's flags. Errors: Usage, in one line."""
+    """Parses the options of a recipe and of the loop.
+
+    Args:
+        name: name of the recipe.
+        recipe: the recipe.
+        words: words of the command line after the name.
+
+    Returns:
+        Options of the recipe by name, and options of the loop.
+
+    Raises:
+        UsageError: if the command line is invalid.
+    """
     hints = get_type_hints(recipe)
     knobs = [
         (knob, Annotated[hints[knob], tyro.conf.arg(help=KNOBS.get(knob, ""))], parameter.default)
@@ -194,7 +239,7 @@ def parse_knobs(name: str, recipe: Callable, words: Sequence[str]) -> tuple[dict
 
 
 def parse_or_raise(call: Callable) -> Any:
-    """Calls a parser; what it says of wrong words becomes a Usage of one line."""
+    """Calls a parser and converts its error to a UsageError of one line."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
@@ -206,10 +251,10 @@ def parse_or_raise(call: Callable) -> Any:
 
 
 def panel_to_line(panel: str) -> str:
-    """The parser's panel of several lines -> its sentence and the names that it offers.
+    r"""Converts the error panel of the parser to one line with the suggested names.
 
-    >>> panel_to_line(" Title\\n -----\\n  Unrecognized options: --epocs\\n -----\\n  Perhaps ...\\n"
-    ...          "   --epochs INT\\n     passes\\n -----\\n  For full helptext, ...")
+    >>> panel_to_line(" Title\n -----\n  Unrecognized options: --epocs\n -----\n  Perhaps ...\n"
+    ...          "   --epochs INT\n     passes\n -----\n  For full helptext, ...")
     'Unrecognized options: --epocs; did you mean --epochs?'
     """
     blocks = [" ".join(block.split()) for block in re.split(r"\n\s*-{3,}", panel)]

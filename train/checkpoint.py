@@ -1,4 +1,4 @@
-"""Orbax checkpoints of one run: the two latest and the best, written in the background."""
+"""Orbax checkpoints of a run: the two latest and the best, written in the background."""
 
 import contextlib
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger("train")
 
 
 def open_checkpoints(folder: Path) -> ocp.CheckpointManager:
-    """Folder -> a manager that keeps the two latest and the newest that was saved as the best."""
+    """Opens a checkpoint manager that keeps the two latest checkpoints and the best one."""
     keep = checkpoint_managers.AnyPreservationPolicy(
         [
             checkpoint_managers.LatestN(2),
@@ -38,10 +38,17 @@ def save_checkpoint(
     step: int,
     best: bool = False,
 ) -> None:
-    """Starts to write state and progress; `best`: better than every one before.
+    """Starts to save a checkpoint in the background.
 
-    progress: JSON values, the loop's own position (early stopping, sums since the last row).
-    Errors: OSError in one line where this or the write before it failed; older ones survive.
+    Args:
+        checkpoints: the checkpoint manager.
+        state: the training state.
+        progress: JSON values of the loop, such as the state of early stopping.
+        step: number of finished steps.
+        best: whether the state is better than all before.
+
+    Raises:
+        OSError: if this save or the one before failed. Older checkpoints remain.
     """
     try:
         start_save(checkpoints, state, progress, step=step, best=best)
@@ -50,7 +57,7 @@ def save_checkpoint(
 
 
 def wait_until_saved(checkpoints: ocp.CheckpointManager, *, step: int) -> None:
-    """Until the write under way is on disk. Errors: as `save_checkpoint`."""
+    """Waits until the current save is on disk; raises OSError as `save_checkpoint` does."""
     try:
         checkpoints.wait_until_finished()
         checkpoints.check_for_errors()
@@ -59,7 +66,7 @@ def wait_until_saved(checkpoints: ocp.CheckpointManager, *, step: int) -> None:
 
 
 def save_error(checkpoints: ocp.CheckpointManager, step: int, error: Exception) -> OSError:
-    """Orbax, tensorstore and the system each raise their own kinds: one line for all of them."""
+    """Converts an error of orbax, tensorstore or the system to an OSError of one line."""
     reason = " ".join(str(error).split())[:200]
     return OSError(
         f"the checkpoint of step {step} could not be written to {checkpoints.directory} "
@@ -68,7 +75,7 @@ def save_error(checkpoints: ocp.CheckpointManager, step: int, error: Exception) 
 
 
 def describe_last(checkpoints: ocp.CheckpointManager) -> str:
-    """The words for the newest checkpoint on disk, after the write under way has ended."""
+    """Describes the newest checkpoint on disk after the current save has ended."""
     with contextlib.suppress(Exception):
         checkpoints.wait_until_finished()
     checkpoints.reload()
@@ -77,7 +84,8 @@ def describe_last(checkpoints: ocp.CheckpointManager) -> str:
 
 
 def start_save(checkpoints, state, progress, *, step: int, best: bool) -> None:
-    if step in checkpoints.all_steps():  # a broken one that `restore` fell back from
+    """Starts to save one checkpoint."""
+    if step in checkpoints.all_steps():  # an unreadable checkpoint that was skipped
         checkpoints.delete(step)
     checkpoints.save(
         step,
@@ -92,10 +100,20 @@ def start_save(checkpoints, state, progress, *, step: int, best: bool) -> None:
 def restore_checkpoint(
     checkpoints: ocp.CheckpointManager, abstract: Any, *, steps: Sequence[int] | None = None
 ) -> tuple[Any, dict[str, Any]] | None:
-    """Abstract state (shapes and shardings) -> (state, progress) of the first readable checkpoint.
+    """Restores the first readable checkpoint.
 
-    steps: which to try, in this order; by default all, the newest first. None where there is none.
-    A truncated or foreign one is named and passed over. Errors: there are some, none readable.
+    Truncated or foreign checkpoints are reported and skipped.
+
+    Args:
+        checkpoints: the checkpoint manager.
+        abstract: shapes and shardings of the state.
+        steps: steps in the order in which they are tried; by default all, the newest first.
+
+    Returns:
+        The state and the progress, or None if there are no checkpoints.
+
+    Raises:
+        ValueError: if there are checkpoints and none is readable.
     """
     steps = sorted(checkpoints.all_steps(), reverse=True) if steps is None else steps
     for candidate in steps:
@@ -120,7 +138,7 @@ def restore_checkpoint(
 
 
 def check_shapes(saved: Any, abstract: Any) -> None:
-    """Before anything is read: orbax would pad or cut an array of another shape without a word."""
+    """Checks that a checkpoint has the shapes of the state, since orbax would pad or cut arrays."""
     theirs, ours = format_shapes(saved), format_shapes(abstract)
     if theirs == ours:
         return
@@ -132,7 +150,7 @@ def check_shapes(saved: Any, abstract: Any) -> None:
 
 
 def format_shapes(tree: Any) -> dict[str, str]:
-    """State or its metadata -> {"params.head.kernel": "float32[64, 10]"}; keys as their numbers."""
+    """Returns the shapes of a state by path, e.g. {"params.head.kernel": "float32[64, 10]"}."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not isinstance(leaf.dtype, np.dtype) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -1,4 +1,4 @@
-"""Nearest neighbors: what pixels, or a model's features, tell of the classes by distance alone."""
+"""Nearest-neighbor classification by pixels or by the features of a model."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,22 +21,23 @@ READ_BATCH = 256  # images at once
 
 
 def l1_distance(a: jax.Array, b: jax.Array) -> jax.Array:
-    """[Q, D], [N, D] -> [Q, N]: sums of absolute differences."""
+    """Computes the sums of absolute differences [Q, N] of rows [Q, D] and [N, D]."""
     return jnp.sum(jnp.abs(a[:, None] - b[None]), -1)
 
 
 def l2_distance(a: jax.Array, b: jax.Array) -> jax.Array:
-    """[Q, D], [N, D] -> [Q, N]: squared distances, which have the order of the distances."""
+    """Computes the squared Euclidean distances [Q, N] of rows [Q, D] and [N, D]."""
     products = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.sum(a**2, 1)[:, None] + jnp.sum(b**2, 1)[None] - 2 * products
 
 
 def cosine_distance(a: jax.Array, b: jax.Array) -> jax.Array:
-    """[Q, D], [N, D] -> [Q, N]: 1 - cosine; 1 for a row of zeros."""
+    """Computes 1 - cosine similarity [Q, N] of rows [Q, D] and [N, D]; 1 for a row of zeros."""
     return 1 - jnp.matmul(unit_vector(a), unit_vector(b).T, precision=jax.lax.Precision.HIGHEST)
 
 
 def unit_vector(x: jax.Array) -> jax.Array:
+    """Scales rows [N, D] to length 1; rows of zeros stay zero."""
     norm = jnp.sqrt(jnp.sum(x**2, 1, keepdims=True))
     return x / jnp.where(norm == 0, 1.0, norm)
 
@@ -46,9 +47,19 @@ DISTANCES = {"l1": l1_distance, "l2": l2_distance, "cosine": cosine_distance}
 
 @partial(jax.jit, static_argnames=("k", "distance"))
 def nearest_indices(examples: jax.Array, queries: jax.Array, *, k: int, distance: str) -> jax.Array:
-    """[N, D], [M, D] -> positions [M, k] of the k nearest, the nearest first, then the earliest.
+    """Returns the indices of the k nearest examples of each query.
 
-    Block by block, so that never more than QUERIES x EXAMPLES distances are there.
+    Distances are computed in blocks of at most QUERIES x EXAMPLES. Among equal distances, earlier
+    examples come first.
+
+    Args:
+        examples: features [N, D].
+        queries: features [M, D].
+        k: number of neighbors.
+        distance: "l1", "l2" or "cosine".
+
+    Returns:
+        Indices [M, k] int32, the nearest first.
     """
     count = len(examples)
     block = min(EXAMPLES, count)
@@ -74,13 +85,13 @@ def nearest_indices(examples: jax.Array, queries: jax.Array, *, k: int, distance
 
 
 def split_blocks(x: jax.Array, block: int) -> jax.Array:
-    """[N, D] -> [ceil(N / block), block, D], filled up with zeros."""
+    """Splits rows [N, D] into blocks [ceil(N / block), block, D], padded with zeros."""
     count = -(-len(x) // block)
     return jnp.pad(x, ((0, count * block - len(x)), (0, 0))).reshape(count, block, -1)
 
 
 def majority_vote(labels: jax.Array, *, classes: int) -> jax.Array:
-    """Labels of the neighbors [M, k] -> [M], the commonest; of several the lowest."""
+    """Returns the most common label [M] of the neighbors [M, k]; the lowest label in a tie."""
     return jnp.argmax(jnp.sum(jax.nn.one_hot(labels, classes, dtype=jnp.int32), 1), -1)
 
 
@@ -93,11 +104,24 @@ def knn_accuracies(
     distance: Distance,
     classes: int,
 ) -> jax.Array:
-    """[N, D], [N], [M, D] -> [M]: the commonest label among the k nearest of the N.
+    """Predicts the most common label among the k nearest training examples.
 
-    Of equal distances the earlier counts (scikit-learn's KNeighborsClassifier leaves open which), of
-    equally many votes the lower class (as there). Raises ValueError for a distance that is none of
-    l1, l2 and cosine, and for more neighbors than there are.
+    Among equal distances the earlier example counts, which KNeighborsClassifier of scikit-learn
+    leaves open. Among equal votes the lower class counts, as there.
+
+    Args:
+        train_features: features [N, D].
+        train_labels: labels [N].
+        features: features [M, D] to classify.
+        k: number of neighbors.
+        distance: "l1", "l2" or "cosine".
+        classes: number of classes.
+
+    Returns:
+        Predicted labels [M].
+
+    Raises:
+        ValueError: if the distance is unknown, or k is not from 1 to N.
 
     Source: Fix and Hodges 1951; Cover and Hart 1967.
 
@@ -110,7 +134,7 @@ def knn_accuracies(
 
 
 def check_queries(examples: Any, queries: Any, *, k: int, distance: Distance) -> jax.Array:
-    """search, in float32, after a look at its knobs."""
+    """Checks the options of a search and returns the examples in float32."""
     lookup(DISTANCES, distance, kind="distance")
     if not 1 <= k <= len(examples):
         raise ValueError(f"k is 1 to {len(examples)}, the number of examples; got {k}")
@@ -119,14 +143,14 @@ def check_queries(examples: Any, queries: Any, *, k: int, distance: Distance) ->
 
 
 def read_pixels(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """All images as rows [N, H W C] float32, labels [N]."""
+    """Reads all images as rows [N, H W C] float32, and the labels [N]."""
     return read_batches(source, lambda image: image.reshape(len(image), -1).astype(jnp.float32))
 
 
 def read_features(
     source: Source, model: Any, variables: Any, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The model's "pooled" [N, D] float32 of all images, labels [N]."""
+    """Returns the output "pooled" [N, D] float32 of a model for all images, and the labels [N]."""
 
     def pooled(image: jax.Array) -> jax.Array:
         outputs = model.apply(variables, preprocess(image, preprocessing))
@@ -138,7 +162,11 @@ def read_features(
 
 
 def read_batches(source: Source, of_images: Callable) -> tuple[np.ndarray, np.ndarray]:
-    """of_images([B, H, W, C]) -> [B, D] over a source, in blocks: [N, D], labels [N]."""
+    """Applies a function of images [B, H, W, C] to all batches of a source.
+
+    Returns:
+        Results [N, D] and labels [N].
+    """
     rows, labels, compiled = [], [], jax.jit(of_images)
     for batch in eval_batches(source, batch_size=min(READ_BATCH, len(source))):
         rows.append(np.asarray(compiled(batch["image"]))[batch["valid"]])
@@ -156,10 +184,22 @@ def knn_report(
     size: tuple[int, ...] | None = None,
     seed: int = 0,
 ) -> tuple[str, dict[tuple[Distance, int], float]]:
-    """A source's spec -> what was compared, in words; {(distance, k): share of the last part right}.
+    """Computes nearest-neighbor accuracies on the last split of a data set.
 
-    model, weights: whose features are compared; None: pixels. size: of the images, by default the
-    model's. `seed` splits a folder that is not. Raises ValueError in one line.
+    Args:
+        spec: the data set.
+        model: name of the model whose features are compared; None for pixels.
+        weights: weights of the model; None for pixels.
+        distances: distances to compare.
+        ks: numbers of neighbors.
+        size: image size; by default that of the model.
+        seed: seed that splits a folder without splits.
+
+    Returns:
+        A description of what was compared, and accuracies by (distance, k).
+
+    Raises:
+        ValueError: if an option is invalid.
     """
     if (model is None) != (weights is None):
         raise ValueError("features take both --model NAME and --weights W; pixels take neither")

@@ -1,4 +1,4 @@
-"""Late fusion of networks that were trained apart: the mean of their scores, and a linear SVM on them."""
+"""Late fusion of networks that were trained separately: their mean score, and a linear SVM."""
 
 import json
 import logging
@@ -24,7 +24,18 @@ logger = logging.getLogger("train")
 def predict_scores(
     source: Source, model: nn.Module, variables: Mapping[str, Any], *, task: Task, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A source -> scores [N, K] of its N videos, averaged over their views, and labels [N]."""
+    """Predicts the scores of all videos of a source, averaged over their views.
+
+    Args:
+        source: the source.
+        model: the model.
+        variables: its variables.
+        task: the learning problem.
+        batch_size: videos per batch.
+
+    Returns:
+        Scores [N, K] and labels [N].
+    """
     measure = jax.jit(partial(step.eval_step, model=model, task=task))
     batches = eval_batches(source, batch_size=min(batch_size, len(source)))
     rows = [jax.tree.map(np.asarray, measure(variables, batch)) for batch in batches]
@@ -33,10 +44,17 @@ def predict_scores(
 
 
 def linear_svm(streams: Sequence[np.ndarray], labels: np.ndarray) -> Callable:
-    """Scores [N, K] of each stream, labels [N] -> predict(streams) -> classes [M].
+    """Fits one-against-all linear SVMs on the concatenated unit-length scores of the streams.
 
-    One against all others on the streams' scores, each of length 1, side by side. To be fitted on
-    videos that no stream was trained on: on those scores are surer than they will be.
+    Fit it on videos on which no stream was trained, since scores of training videos are too
+    confident.
+
+    Args:
+        streams: scores [N, K] of each stream.
+        labels: labels [N].
+
+    Returns:
+        A function of scores [M, K] of each stream that returns classes [M].
 
     Source: Simonyan and Zisserman 2014, section 6, fusion by SVM.
 
@@ -51,7 +69,7 @@ def linear_svm(streams: Sequence[np.ndarray], labels: np.ndarray) -> Callable:
 
 
 def concat_streams(streams: Sequence[np.ndarray]) -> np.ndarray:
-    """Scores [N, K] of S streams -> [N, S K], each stream's of length 1."""
+    """Scales the scores [N, K] of S streams to length 1 and concatenates them to [N, S K]."""
     return np.concatenate([s / np.linalg.norm(s, axis=1, keepdims=True) for s in streams], 1)
 
 
@@ -61,9 +79,16 @@ def fuse_scores(
     *,
     train_scores: tuple[Mapping[str, np.ndarray], np.ndarray] | None = None,
 ) -> dict[str, float]:
-    """Scores [N, K] by stream, labels [N] -> accuracies {stream: ..., "mean": ..., "svm": ...}.
+    """Computes the accuracy of each stream, of the mean score, and of an SVM.
 
-    train_scores: the streams' scores on other videos and their labels, on which the SVM is fitted; None: none.
+    Args:
+        stream_scores: scores [N, K] by stream.
+        labels: labels [N].
+        train_scores: scores and labels of other videos, on which the SVM is fitted; None for no
+            SVM.
+
+    Returns:
+        Accuracies {stream: ..., "mean": ..., "svm": ...}.
 
     >>> apart = np.array([[0.9, 0.1], [0.2, 0.8]])
     >>> both = {"spatial": np.array([[0.5, 0.5], [0.6, 0.4]]), "temporal": apart}
@@ -79,7 +104,7 @@ def fuse_scores(
 
 
 def write_report(results: Mapping[str, float], workdir: Path) -> None:
-    """Accuracies of `fuse_scores` into WORKDIR/fusion.json and the log."""
+    """Writes accuracies to WORKDIR/fusion.json and logs them."""
     if not parallel.is_main():
         return
     (workdir / "fusion.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What a run says and writes while it goes: lines, a progress bar, metrics.jsonl, TensorBoard."""
+"""Log lines, the progress bar, metrics.jsonl and TensorBoard events of a run."""
 
 import json
 import logging
@@ -17,16 +17,21 @@ log = logging.getLogger("train")
 
 
 class ProgressHandler(logging.Handler):
-    """Prints above a progress bar instead of through it."""
+    """Prints log records above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record."""
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         tqdm.write(prefix + self.format(record), file=sys.stdout)
         sys.stdout.flush()
 
 
 def setup_logging(*, speak: bool = True) -> None:
-    """Sends the logger "train" to the screen, once; `speak` False silences it (other processes)."""
+    """Sends the logger "train" to the screen.
+
+    Args:
+        speak: False silences it, for all processes but one.
+    """
     if not log.handlers:
         log.addHandler(ProgressHandler() if speak else logging.NullHandler())
         log.setLevel(logging.INFO)
@@ -34,7 +39,16 @@ def setup_logging(*, speak: bool = True) -> None:
 
 
 def progress_bar(*, total: int, start: int, disable: bool) -> tqdm:
-    """Steps with rate and time left; on a terminal only, plain lines stand for it elsewhere."""
+    """Creates a progress bar of steps, which is visible on terminals only.
+
+    Args:
+        total: total number of steps.
+        start: number of finished steps.
+        disable: hide the bar.
+
+    Returns:
+        The progress bar.
+    """
     return tqdm(
         total=total,
         initial=start,
@@ -46,7 +60,7 @@ def progress_bar(*, total: int, start: int, disable: bool) -> tqdm:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """metrics.jsonl -> rows; a line cut off by a kill is left out."""
+    """Reads metrics.jsonl and omits lines that an interruption cut off."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -57,17 +71,21 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes whole or not at all."""
+    """Writes a text file atomically."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
 
 
 class Metrics:
-    """metrics.jsonl and TensorBoard events of one workdir, cut back to `step` on opening.
+    """Writes metrics.jsonl and TensorBoard events of one work directory.
 
-    After a restart the rows past the checkpoint are dropped, so that each step stands once.
-    `write` False, on all processes but one, only remembers the rows.
+    After a restart, the rows after the checkpoint are removed, so that each step occurs once.
+
+    Args:
+        workdir: the work directory.
+        step: step of the checkpoint.
+        write: False keeps the rows in memory only, for all processes but one.
     """
 
     def __init__(self, workdir: Path, *, step: int, write: bool = True):
@@ -80,6 +98,7 @@ class Metrics:
             self.events = SummaryWriter(str(workdir / "events"), purge_step=step + 1)
 
     def write(self, row: Mapping[str, float]) -> None:
+        """Appends a row to the file and to the TensorBoard events."""
         self.rows.append(dict(row))
         if self.events is None:
             return
@@ -99,7 +118,7 @@ class Metrics:
 
 
 def format_row(row: Mapping[str, float]) -> str:
-    """Row -> `epoch 3  step 60  train/loss 0.1234 ...`."""
+    """Formats a row of metrics as `epoch 3  step 60  train/loss 0.1234 ...`."""
     head = f"epoch {row['epoch']:<4g} step {row['step']:<7g}"
     return head + "  ".join(
         f"{name} {value:.4g}" for name, value in row.items() if name not in ("step", "epoch")
@@ -107,7 +126,7 @@ def format_row(row: Mapping[str, float]) -> str:
 
 
 def print_summary(title: str, row: Mapping[str, float]) -> None:
-    """Row {"val/accuracy": ...} -> a table on the screen, a line per metric, a column per source."""
+    """Prints a table of metrics with a line per metric and a column per source."""
     names = [name.split("/", 1) for name in row if "/" in name]
     sources = list(dict.fromkeys(source for source, _ in names))
     table = Table(title=title, title_justify="left")

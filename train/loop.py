@@ -1,4 +1,4 @@
-"""The one loop: fit(run, workdir)."""
+"""The training loop: `fit(run, workdir)`."""
 
 import dataclasses
 import logging
@@ -31,7 +31,7 @@ MAX_PLOT_BYTES = (
 
 
 class Compiled(NamedTuple):
-    """A run's functions over all devices, and the shapes and places of its state."""
+    """Compiled functions of a run, and the shapes and shardings of its state."""
 
     train: Callable
     measure: Callable
@@ -48,10 +48,22 @@ def fit(
     recipe: str = "",
     knobs: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Trains, resuming what stands in `workdir` -> the kept snapshot's metrics; {} if interrupted.
+    """Trains a run, and resumes it if the work directory holds a checkpoint.
 
-    Errors: ValueError where the run cannot be (sizes, another run's workdir), Diverged on NaN,
-    OSError where the disk is full.
+    Args:
+        run: the run.
+        workdir: folder of checkpoints, metrics, plots and weights.
+        layout: devices and parallelism; all devices under jit if not given.
+        recipe: name of the recipe, which is stored in run.json.
+        knobs: options of the recipe, which are stored in run.json.
+
+    Returns:
+        The metrics of the exported snapshot; {} if the run was interrupted.
+
+    Raises:
+        ValueError: if sizes are invalid or the work directory belongs to another run.
+        DivergedError: if the loss or its gradient is not finite.
+        OSError: if files cannot be written, e.g. because the disk is full.
     """
     workdir, layout = Path(workdir), layout or parallel.create_layout()
     logs.setup_logging(speak=parallel.is_main())
@@ -91,7 +103,7 @@ def fit(
 
 
 def compile_run(run: Run, layout: parallel.Layout) -> Compiled:
-    """Jits the run's functions; nothing is computed before the first call."""
+    """Creates the compiled functions of a run without computing anything."""
     example = {name: np.asarray(value)[None] for name, value in run.train[0].items()}
     example |= {"index": np.zeros(1, np.int32), "valid": np.ones(1, bool)}
     start = partial(
@@ -139,7 +151,11 @@ def train_until_done(
     checkpoints: Any,
     metrics: logs.Metrics,
 ) -> tuple[step.State, int, str]:
-    """Steps, rows, evaluations, checkpoints -> state, its step, "end" | "patience" | "signal"."""
+    """Trains, evaluates and saves checkpoints until the run ends.
+
+    Returns:
+        The state, its step, and the reason to stop: "end", "patience" or "signal".
+    """
     per_epoch = len(run.train) // run.batch_size
     total = per_epoch * run.epochs
     row_every = max(MIN_ROW_STEPS, per_epoch // ROWS_PER_EPOCH)
@@ -192,9 +208,12 @@ def run_steps(
     bar: Any,
     clock: Clock,
 ) -> tuple[step.State, int]:
-    """Trains from step `at` to `until`, or to a signal -> state, its step.
+    """Trains until a step or a signal.
 
-    A step's sums are read one step late, so that the device never waits for the host.
+    The sums of a step are read one step later, so that the device never waits for the host.
+
+    Returns:
+        The state and its step.
     """
     unread = None
     while at < until and not signals.asked(at):
@@ -212,7 +231,7 @@ def run_steps(
 
 
 def recompute_bn_stats(run: Run, variables: Any, layout: parallel.Layout) -> Any:
-    """The variables, with the norms' statistics over `run.precise` batches of the training data."""
+    """Returns the variables with the statistics of `run.precise_bn_batches` training batches."""
     one = partial(
         precise_batchnorm.batch_statistics,
         key=jax.random.key(run.seed),
@@ -241,7 +260,7 @@ def recompute_bn_stats(run: Run, variables: Any, layout: parallel.Layout) -> Any
 def evaluate_all(
     run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout
 ) -> dict[str, float]:
-    """Every evaluation source -> {"val/accuracy": ...}."""
+    """Evaluates all evaluation sources and returns {"val/accuracy": ...}."""
     results: dict[str, float] = {}
     for name, source in run.evaluate.items():
         summary = run.task.summarize(measure_source(run, variables, source, compiled, layout))
@@ -252,7 +271,7 @@ def evaluate_all(
 def measure_source(
     run: Run, variables: Any, source: Any, compiled: Compiled, layout: parallel.Layout
 ) -> list[Any]:
-    """A whole source -> what `task.measure` gives for each batch. All processes must call it."""
+    """Returns `task.measure` for each batch of a source; all processes must call it."""
     size = -(-run.batch_size // layout.mesh.size) * layout.mesh.size
     shares = dict(process=jax.process_index(), processes=jax.process_count())
     batches = eval_batches(source, batch_size=size, **shares)
@@ -263,7 +282,7 @@ def measure_source(
 
 
 def report_row(bar: Any, row: Mapping[str, float]) -> None:
-    """Shows a row: beside the bar on a terminal, as a line elsewhere."""
+    """Prints a row of metrics beside the progress bar, or as a line if there is no bar."""
     shown = {name: value for name, value in row.items() if not name.endswith("gradient_norm")}
     if bar.disable:
         log.info(logs.format_row(shown))
@@ -281,7 +300,11 @@ def finish(
     layout: parallel.Layout,
     rows: list[dict[str, float]],
 ) -> dict[str, float]:
-    """Writes the kept variables and the pictures, marks the run finished -> the kept row."""
+    """Exports the weights, writes the plots and marks the run as finished.
+
+    Returns:
+        The row of metrics of the exported snapshot.
+    """
     trained = step.variables_of(state)
     kept = next((row for row in reversed(rows) if row["step"] == at), {})
     if run.precise_bn_batches:
@@ -310,16 +333,19 @@ def finish(
 
 
 def plot_source(run: Run) -> Any:
-    """The source that the pictures show: the last to evaluate on."""
+    """Returns the source whose examples are plotted: the last evaluation source."""
     return list(run.evaluate.values())[-1] if run.evaluate else run.train
 
 
 def sample_for_plots(
     run: Run, variables: Any, compiled: Compiled, layout: parallel.Layout
 ) -> tuple[Any, Any]:
-    """Examples from all over that source, class folders too -> batch, outputs, to be drawn.
+    """Selects examples from the whole source and predicts them for the plots.
 
-    As many as `MAX_PLOT_EXAMPLES`, or as `MAX_PLOT_BYTES` bytes hold: those of a segmenter are large.
+    At most `MAX_PLOT_EXAMPLES` examples and `MAX_PLOT_BYTES` bytes are used.
+
+    Returns:
+        A batch and the outputs of the model.
     """
     whole = plot_source(run)
     places = np.random.default_rng(0).permutation(len(whole))[:MAX_PLOT_EXAMPLES]

@@ -1,4 +1,4 @@
-"""Memory of the host: blocks once asked of the system are kept."""
+"""Settings of the memory allocator of the host."""
 
 import ctypes
 import sys
@@ -12,11 +12,14 @@ KEEP_BYTES = {
 
 
 def keep_freed_memory() -> bool:
-    """-> whether the process keeps the memory that it frees; on Linux, from now on.
+    """Makes the process keep the memory that it frees, on Linux.
 
-    A CPU's XLA asks for all that lies between the operations anew in every step, gigabytes of it,
-    and glibc would give each large block back to the system: the page faults of fresh memory take
-    up to half the time of an operation. Command lines call this first; it changes the whole process.
+    XLA:CPU allocates gigabytes of temporary memory in every step, and glibc would return each large
+    block to the system. The page faults of fresh memory take up to half the time of an operation.
+    The command lines call this first, since it changes the whole process.
+
+    Returns:
+        Whether the setting has an effect.
 
     Source: mallopt(3).
 

@@ -1,7 +1,7 @@
-"""The only file that knows devices: jit over a mesh (data parallel, FSDP, many hosts) and pmap.
+"""Devices and parallelism: jit over a mesh (data parallel, FSDP, several hosts) and pmap.
 
-Batches enter as numpy dicts that hold this process's rows; states are global arrays, replicated or,
-with FSDP, split leaf by leaf. Evaluation has no gradients to sum, so both modes share its jit.
+Batches are numpy dicts with the rows of one process. States are global arrays, which are replicated
+or, with FSDP, sharded leaf by leaf. Evaluation sums no gradients, so both modes use jit for it.
 """
 
 import os
@@ -20,12 +20,18 @@ from train.malloc import keep_freed_memory
 
 MODES = ("jit", "pmap")
 DATA_AXIS = "data"
-# Leaves below this many numbers stay whole under FSDP: gathering them costs more than they weigh.
+# FSDP does not shard leaves with fewer values, since gathering them costs more than it saves.
 MIN_SHARD_SIZE = 1024
 
 
 class Layout(NamedTuple):
-    """Where arrays live: mode "jit" or "pmap", a mesh with the one axis "data", FSDP or not."""
+    """Devices and mode of a run.
+
+    Attributes:
+        mode: "jit" or "pmap".
+        mesh: mesh with the single axis "data".
+        fsdp: shard parameters and optimizer state over the devices.
+    """
 
     mode: str
     mesh: Mesh
@@ -33,13 +39,16 @@ class Layout(NamedTuple):
 
 
 def setup_devices(*, devices: int | None = None, compile_cache: Path | None = None) -> None:
-    """Before anything else of jax: memory, the compile cache, simulated devices, other processes.
+    """Configures jax before its first use: memory, compilation cache, simulated devices, processes.
 
-    Programs are kept in `compile_cache` for the next run, or where JAX_COMPILATION_CACHE_DIR says;
-    JAX_ENABLE_COMPILATION_CACHE=false turns that off.
-    Processes are found by `jax.distributed` itself (Cloud TPU pods, Slurm, Open MPI, Kubernetes)
-    where JAX_COORDINATOR_ADDRESS is set, "auto" among others; JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID say what cannot be found.
+    Compiled programs are kept in `compile_cache`, or in the folder JAX_COMPILATION_CACHE_DIR.
+    JAX_ENABLE_COMPILATION_CACHE=false disables the cache. Several processes are connected if
+    JAX_COORDINATOR_ADDRESS is set, for example to "auto". `jax.distributed` detects Cloud TPU pods,
+    Slurm, Open MPI and Kubernetes. Elsewhere, set JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Args:
+        devices: number of CPU devices to simulate; None for the real devices.
+        compile_cache: folder of compiled programs.
     """
     keep_freed_memory()
     if compile_cache is not None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -61,9 +70,19 @@ def setup_devices(*, devices: int | None = None, compile_cache: Path | None = No
 def create_layout(
     mode: str = "jit", *, shard: str | None = None, devices: Sequence[Any] | None = None
 ) -> Layout:
-    """All devices of all processes, or those given (as of `jax.devices()`), in one mesh.
+    """Creates a layout with all devices of all processes, or with the given devices.
 
-    Errors: an unknown mode; FSDP under pmap, where every device holds the whole state.
+    Args:
+        mode: "jit" or "pmap".
+        shard: "fsdp" to shard the state, or None.
+        devices: devices as from `jax.devices()`.
+
+    Returns:
+        The layout.
+
+    Raises:
+        ValueError: if the mode is unknown, or FSDP is combined with pmap, where each device holds
+            the whole state.
     """
     if mode not in MODES:
         raise ValueError(f"--parallel must be one of {', '.join(MODES)}; got {mode!r}")
@@ -75,7 +94,18 @@ def create_layout(
 
 
 def check_batch_size(layout: Layout, batch_size: int) -> int:
-    """This process's share of a batch. Errors: a size that the devices cannot share evenly."""
+    """Returns the rows of a batch that belong to this process.
+
+    Args:
+        layout: the layout.
+        batch_size: examples per step over all devices.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ValueError: if the devices cannot divide the batch evenly.
+    """
     devices = layout.mesh.size
     if batch_size < devices:
         raise ValueError(
@@ -91,14 +121,22 @@ def check_batch_size(layout: Layout, batch_size: int) -> int:
 
 
 def replicated_sharding(layout: Layout) -> NamedSharding:
+    """Returns the sharding of arrays that every device holds whole."""
     return NamedSharding(layout.mesh, PartitionSpec())
 
 
 def state_shardings(layout: Layout, state: Any) -> Any:
-    """State (or its shapes) -> where each leaf lives.
+    """Returns the sharding of each leaf of a state.
 
-    FSDP splits the largest dimension that the devices divide; optimizer moments have the shapes of
-    their parameters and so fall into the same split.
+    FSDP shards the largest dimension that the number of devices divides. Optimizer moments have the
+    shapes of their parameters and get the same sharding.
+
+    Args:
+        layout: the layout.
+        state: the state or its shapes.
+
+    Returns:
+        A pytree of shardings.
     """
 
     def place(leaf):
@@ -114,9 +152,16 @@ def state_shardings(layout: Layout, state: Any) -> Any:
 
 
 def put_batch(layout: Layout, batch: Any, *, mapped: bool | None = None) -> Any:
-    """This process's rows (numpy, [B / processes, ...]) -> the global batch on the devices.
+    """Moves the rows of this process to its devices.
 
-    `mapped`: the form of pmap, [local devices, B / devices, ...]; by default as the mode wants.
+    Args:
+        layout: the layout.
+        batch: numpy arrays [B / processes, ...].
+        mapped: return the arrays of pmap [local devices, B / devices, ...]; by default in mode
+            "pmap".
+
+    Returns:
+        The global batch on the devices.
     """
     if layout.mode == "pmap" if mapped is None else mapped:
         local = len(layout.mesh.local_devices)
@@ -128,7 +173,7 @@ def put_batch(layout: Layout, batch: Any, *, mapped: bool | None = None) -> Any:
 def prefetch_to_device(
     layout: Layout, batches: Iterable[Any], *, depth: int = 2, mapped: bool | None = None
 ) -> Iterator[Any]:
-    """Puts `depth` batches on the devices before the first is asked for."""
+    """Yields batches on the devices, with `depth` batches moved in advance."""
     waiting: deque[Any] = deque()
     source = iter(batches)
     for batch in islice(source, depth):
@@ -140,9 +185,15 @@ def prefetch_to_device(
 
 
 def compile_train(layout: Layout, step: Callable, shardings: Any) -> Callable:
-    """step(state, batch, axis=) -> the same over all devices; the old state's memory is reused.
+    """Compiles a training step for all devices; the memory of the old state is reused.
 
-    shardings: the state's `state_shardings`.
+    Args:
+        layout: the layout.
+        step: function of a state, a batch and `axis`.
+        shardings: shardings of the state.
+
+    Returns:
+        The compiled function of a state and a batch.
     """
     if layout.mode == "pmap":
         return jax.pmap(
@@ -161,28 +212,36 @@ def compile_train(layout: Layout, step: Callable, shardings: Any) -> Callable:
 
 
 def compile_eval(layout: Layout, step: Callable) -> Callable:
-    """step(variables, batch) -> the same over all devices, the result whole on each of them."""
+    """Compiles an evaluation step for all devices.
+
+    Args:
+        layout: the layout.
+        step: function of variables and a batch.
+
+    Returns:
+        The compiled function, whose result every device holds whole.
+    """
     return jax.jit(step, out_shardings=replicated_sharding(layout))
 
 
 def is_cpu(layout: Layout) -> bool:
-    """Whether the devices are CPUs, on which XLA computes convolutions slowly inside of loops."""
+    """Returns whether the devices are CPUs, where XLA computes convolutions in loops slowly."""
     return layout.mesh.devices.flat[0].platform == "cpu"
 
 
 def gather_to_host(layout: Layout, tree: Any) -> Any:
-    """Global arrays, whole or split -> numpy on every process. All processes must call it."""
+    """Gathers global arrays to numpy on every process; all processes must call it."""
     if not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
         tree = jax.jit(lambda tree: tree, out_shardings=replicated_sharding(layout))(tree)
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
 
 
 def is_main() -> bool:
-    """True on the one process that writes files and speaks."""
+    """Returns True on the one process that writes files and logs."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here."""
+    """Waits for all processes."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)

@@ -1,4 +1,4 @@
-"""Precise BatchNorm: running statistics that are true means over many batches."""
+"""Precise batch normalization: statistics that are true means over many batches."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -25,10 +25,21 @@ def batch_statistics(
     task: Task,
     frozen_norms: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Variables, batch [B, ...] -> the batch's own mean and variance, as "batch_stats" holds them.
+    """Computes the mean and variance of one batch for each normalization layer that is trained.
 
-    Of the norms that training trains, the others left out; variances are unbiased. The batch is
-    augmented as in training, by keys folded from `key` and its `index`.
+    The batch is augmented as in training, with keys derived from `key` and the index of each
+    example. Variances are unbiased.
+
+    Args:
+        variables: variables of the model.
+        batch: batch [B, ...].
+        key: random key [].
+        model: the model.
+        task: the learning problem.
+        frozen_norms: patterns of normalization layers that are not trained.
+
+    Returns:
+        Statistics with the structure of "batch_stats", without the layers that are not trained.
     """
     augment_key, dropout, sample = jax.random.split(key, 3)
     keys = jax.vmap(partial(jax.random.fold_in, augment_key))(batch["index"])
@@ -62,10 +73,19 @@ def batch_statistics(
 def precise_batchnorm(
     variables: Mapping[str, Any], statistics: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Variables, what `batch_statistics` gives for each of N batches -> variables with their means.
+    """Replaces running statistics by the statistics of all batches together.
 
-    The variance is that of all values together: the mean of the batches' variances plus the variance of
-    their means. Errors: ValueError without a batch.
+    The variance is the mean of the variances of the batches plus the variance of their means.
+
+    Args:
+        variables: variables of the model.
+        statistics: results of `batch_statistics`, one per batch.
+
+    Returns:
+        The variables with the new statistics.
+
+    Raises:
+        ValueError: if there is no batch.
 
     Source: Wu and Johnson 2021, Rethinking "Batch" in BatchNorm, section 3; He et al.'s released
     models, and PySlowFast's 200 batches.
@@ -95,5 +115,5 @@ def precise_batchnorm(
 
 
 def flatten_stats(tree: Mapping[str, Any]) -> dict[Path, Any]:
-    """A collection's values by path."""
+    """Flattens a collection to values by path."""
     return dict(flatten_dict(dict(tree)))

@@ -1,4 +1,4 @@
-"""What the loop itself remembers between steps, and what it makes of a step's sums."""
+"""The state of the training loop between steps, and the rows of metrics that it computes."""
 
 import dataclasses
 import math
@@ -15,15 +15,19 @@ LIKELY_CAUSES = (
 
 
 class DivergedError(ArithmeticError):
-    """The loss or its gradient is no number any more."""
+    """The loss or its gradient is not finite."""
 
 
 @dataclasses.dataclass
 class Progress:
-    """What the loop itself remembers, stored beside the state: JSON values only.
+    """The state of the loop, which is stored beside the training state as JSON values.
 
-    rank: the monitor, negated for "min", so that more is better; best: the highest and its step.
-    waited: evaluations since the best. sums, steps: training sums since the last row.
+    Attributes:
+        best: highest monitor so far, negated for "min".
+        best_step: step of the best monitor.
+        evaluations_since_best: evaluations since the best one.
+        sums: training sums since the last row of metrics.
+        steps: steps since the last row of metrics.
     """
 
     best: float | None = None
@@ -35,10 +39,14 @@ class Progress:
 
 @dataclasses.dataclass
 class Clock:
-    """Where the wall time of the steps since the last row went, in seconds.
+    """Measures the wall time of the steps since the last row of metrics, in seconds.
 
-    began: the first of them; waiting: for batches; compiling: this process's first step, whose call
-    returns when it is traced and compiled, or read from the cache, and is computed afterwards.
+    Attributes:
+        started: start of the first of these steps.
+        wait_seconds: time spent waiting for batches.
+        compile_seconds: time of the first call of the step, which traces and compiles, or reads the
+            compilation cache.
+        is_compile_reported: whether a row contains the compilation time.
     """
 
     started: float = 0.0
@@ -47,19 +55,27 @@ class Clock:
     is_compile_reported: bool = False
 
     def start(self) -> None:
+        """Starts the measurement of a row."""
         self.started, self.wait_seconds = time.perf_counter(), 0.0
 
     def next(self, batches: Iterator[Any]) -> Any:
-        """The next batch; what passes until it is there counts as waiting."""
+        """Returns the next batch and measures the time until it is available."""
         asked = time.perf_counter()
         batch = next(batches)
         self.wait_seconds += time.perf_counter() - asked
         return batch
 
     def row(self, examples: int) -> dict[str, float]:
-        """What `examples` took since `start`; two equal runs differ in nothing but these.
+        """Returns the timing values of a row of metrics.
 
-        Rate and share leave out the compilation, whose seconds the first row has.
+        The values are the only ones that differ between two equal runs. The rate and the share of
+        waiting exclude the compilation, which the first row reports.
+
+        Args:
+            examples: number of examples since `start`.
+
+        Returns:
+            `time/images_per_second`, `time/data_wait` and, once, `time/compile_seconds`.
         """
         seconds = time.perf_counter() - self.started
         row = {}
@@ -73,7 +89,16 @@ class Clock:
 
 
 def accumulate_metrics(progress: Progress, sums: Mapping[str, jax.Array] | None, step: int) -> None:
-    """Adds the sums of the step that led to `step`. Errors: Diverged where one is not finite."""
+    """Adds the sums of one step to the progress.
+
+    Args:
+        progress: the progress, which is updated.
+        sums: sums of the step; None before the first step.
+        step: number of the step.
+
+    Raises:
+        DivergedError: if a sum is not finite.
+    """
     if sums is None:
         return
     numbers = {name: float(value.addressable_data(0)) for name, value in sums.items()}
@@ -86,7 +111,7 @@ def accumulate_metrics(progress: Progress, sums: Mapping[str, jax.Array] | None,
 
 
 def training_row(progress: Progress) -> dict[str, float]:
-    """The means since the last row, which start anew."""
+    """Returns the training means since the last row, and resets the sums."""
     sums, count = dict(progress.sums), progress.steps
     progress.sums, progress.steps = {}, 0
     weight, norm = sums.pop("weight"), sums.pop("gradient_norm")
@@ -97,7 +122,19 @@ def training_row(progress: Progress) -> dict[str, float]:
 def update_best(
     progress: Progress, row: Mapping[str, float], monitor: tuple[str, str] | None
 ) -> bool:
-    """Whether the row is better than all before; the position learns it."""
+    """Updates the best monitor with a row of metrics.
+
+    Args:
+        progress: the progress, which is updated.
+        row: the row of metrics.
+        monitor: (metric, "max" or "min"), or None.
+
+    Returns:
+        Whether the row is better than all before.
+
+    Raises:
+        ValueError: if the row does not contain the metric.
+    """
     if monitor is None:
         return False
     metric, direction = monitor

@@ -1,4 +1,4 @@
-"""What a recipe gives to the loop."""
+"""The description of a training run that a recipe passes to the loop."""
 
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any, Literal, NamedTuple
@@ -11,19 +11,36 @@ from zoo.preprocess import Preprocessing
 
 
 class Run(NamedTuple):
-    """One reproducible training, closed over by the loop and never stored.
+    """One reproducible training run.
 
-    A source is anything with `len`, `source[i] -> dict of numpy arrays`, `name` and `classes`.
-    monitor: (metric, "max" | "min"), the metric named as in metrics.jsonl: "val/accuracy".
-    patience: epochs without a better monitor before the run stops early; None: never.
-    accumulate: micro-batches per step; memory of one, gradient of all.
-    ema: decay of the averaged parameters and statistics that are evaluated and exported.
-    variables: where to start from instead of `model.init` (fine-tuning).
-    held: patterns of parameters' paths; norms that match stay as in evaluation, statistics too.
-    precise: batches of the training data whose statistics replace the norms' running ones in the end.
-    name: the model's name in the registry, under which `zoo.load_model` finds it in the workdir;
-        without one (a module of your own) no model.safetensors is written.
-    preprocessing: what the weights' card shall say, where it is not the model's own.
+    A source has a length, returns a dict of numpy arrays for `source[i]`, and has `name` and
+    `classes`.
+
+    Attributes:
+        model: the model.
+        task: the learning problem.
+        train: the training source.
+        evaluate: evaluation sources by name.
+        optimizer: the optax transformation.
+        epochs: number of epochs.
+        batch_size: examples per step over all devices.
+        seed: seed of the order, the augmentation and the initialization.
+        monitor: (metric, "max" or "min") that selects the best snapshot, with the metric named as
+            in metrics.jsonl, e.g. "val/accuracy".
+        patience: evaluations without a better monitor after which the run stops; None to never stop
+            early.
+        accumulation_steps: micro-batches per step. The memory is that of one micro-batch, the
+            gradient that of the whole batch.
+        ema: decay of the averaged parameters and statistics that are evaluated and exported; None
+            for no average.
+        variables: initial variables in place of `model.init`, for fine-tuning.
+        frozen_norms: patterns of parameter paths. Matching normalization layers run in evaluation
+            mode and keep their statistics.
+        precise_bn_batches: number of training batches whose statistics replace the running ones at
+            the end; 0 to keep the running ones.
+        name: model name in the registry, with which `zoo.load_model` reads the work directory.
+            Without a name, no model.safetensors is written.
+        preprocessing: preprocessing stored with the weights; None for that of the model.
     """
 
     model: nn.Module
@@ -46,9 +63,19 @@ class Run(NamedTuple):
 
 
 def plan_steps(source: Sized, *, batch_size: int | Literal["all"], epochs: int) -> tuple[int, int]:
-    """A training set and two knobs -> batch size, steps of the whole run ("all": one an epoch).
+    """Computes the batch size and the number of steps of a run.
 
-    Errors: less than one epoch; a batch of none, or of more examples than there are.
+    Args:
+        source: the training source.
+        batch_size: examples per step, or "all" for one step per epoch.
+        epochs: number of epochs.
+
+    Returns:
+        The batch size and the total number of steps.
+
+    Raises:
+        ValueError: if `epochs` is below 1, or the batch size is not from 1 to the number of
+            examples.
 
     >>> plan_steps(range(1257), batch_size=64, epochs=40)
     (64, 760)

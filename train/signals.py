@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM, SIGINT, preemption."""
+"""Stops a run on SIGTERM, SIGINT or preemption."""
 
 import signal
 import threading
@@ -8,9 +8,10 @@ import jax
 
 
 class SignalHandler:
-    """While open, SIGTERM and SIGINT ask the loop to save and stop; a second SIGINT ends at once.
+    """Records SIGTERM and SIGINT inside its context, so that the loop saves and stops.
 
-    Among several processes jax's own preemption service agrees on the step at which all stop.
+    A second SIGINT ends the process immediately. With several processes, the preemption service of
+    jax agrees on the step at which all stop.
     """
 
     def __init__(self, checkpoints: Any):
@@ -29,10 +30,12 @@ class SignalHandler:
             signal.signal(number, handler)
 
     def receive(self, number: int, _: object) -> None:
+        """Records a signal and restores the previous handler."""
         self.came = True
         signal.signal(number, self.previous[number])
 
     def asked(self, at: int) -> bool:
+        """Returns whether the run must stop before step `at`."""
         if jax.process_count() > 1:
             return self.checkpoints.reached_preemption(at)
         return self.came

@@ -1,4 +1,7 @@
-"""State, init, train_step, eval_step: pure functions of (state, batch)."""
+"""The training state, and the functions that initialize, train and evaluate.
+
+All of them are pure functions of the state or variables and a batch.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -16,11 +19,16 @@ from train.task import Task
 
 
 class State(NamedTuple):
-    """All that training changes, arrays only: step [], params, collections, opt_state, ema, key [].
+    """The arrays that training changes.
 
-    collections: every variable collection but params, e.g. {"batch_stats": ...}.
-    ema: {"params": ..., collection: ...}, or None where the run keeps no average.
-    key: never changes; every draw is from fold_in(key, step), so that a resumed run repeats it.
+    Attributes:
+        step: number of finished steps [] int32.
+        params: parameters.
+        collections: all other variable collections, e.g. {"batch_stats": ...}.
+        opt_state: state of the optimizer.
+        ema: averaged variables, or None if the run keeps no average.
+        key: random key []. It never changes; each step uses `fold_in(key, step)`, so that a resumed
+            run draws the same numbers.
     """
 
     step: jax.Array
@@ -41,7 +49,20 @@ def init_state(
     ema: bool = False,
     variables: Any = None,
 ) -> State:
-    """Key [], batch [B, ...] -> State at step 0. `variables` replace what `model.init` draws."""
+    """Initializes the training state.
+
+    Args:
+        key: random key [].
+        batch: example batch [B, ...].
+        model: the model.
+        task: the learning problem.
+        optimizer: the optax transformation.
+        ema: keep an average of the variables.
+        variables: initial variables in place of `model.init`.
+
+    Returns:
+        The state at step 0.
+    """
     init_key, run_key = jax.random.split(key)
     if variables is None:
         arguments = task.inputs(jax.tree.map(lambda x: x[:1], batch), False)
@@ -59,7 +80,7 @@ def init_state(
 
 
 def variables_of(state: State) -> dict[str, Any]:
-    """State -> the variables to evaluate and to export: the average where there is one."""
+    """Returns the variables to evaluate and export: the average if the state has one."""
     return {"params": state.params, **state.collections} if state.ema is None else state.ema
 
 
@@ -76,13 +97,26 @@ def train_step(
     frozen_norms: Sequence[str] = (),
     axis: str | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
-    """State, batch [B, ...] -> State, sums {"loss", "weight", ..., "gradient_norm"} as scalars.
+    """Computes one training step.
 
-    `accumulation_steps` micro-batches run in a loop, or with `unroll` without one, as CPUs want it: there a
-    step of ResNet-20 in a loop took 24 times as long. Norms whose scale one of the patterns `frozen_norms`
-    matches are computed as in evaluation. `axis` names the mapped axis under pmap; None under jit,
-    where arrays are global. Sums of losses, weights and gradients are added over the axis before
-    anything is divided.
+    Sums of losses, weights and gradients are added over devices and micro-batches before they are
+    divided by the summed weight.
+
+    Args:
+        state: the training state.
+        batch: batch [B, ...].
+        model: the model.
+        task: the learning problem.
+        optimizer: the optax transformation.
+        accumulation_steps: number of micro-batches.
+        unroll: unroll the loop over micro-batches, which CPUs require: there, a step of ResNet-20
+            in a loop took 24 times as long.
+        ema: decay of the averaged variables, or None.
+        frozen_norms: patterns of scale paths. Matching normalization layers run in evaluation mode.
+        axis: name of the mapped axis under pmap; None under jit, where arrays are global.
+
+    Returns:
+        The next state, and scalar sums {"loss", "weight", ..., "gradient_norm"}.
     """
     chex.assert_equal_shape_prefix([batch["index"], batch["valid"]], 1)
     if axis is not None and "axis_name" in type(model).__dataclass_fields__:
@@ -123,7 +157,15 @@ def train_step(
 
 
 def freeze_norm_statistics(patterns: Sequence[str]) -> AbstractContextManager:
-    """Within it, BatchNorms whose `scale` a pattern matches, as in train.optim.param_groups, are not trained."""
+    """Returns a context in which matching normalization layers run in evaluation mode.
+
+    Args:
+        patterns: regular expressions that match the path of the layer's `scale`, as in
+            train.optim.param_groups.
+
+    Returns:
+        The context manager.
+    """
 
     def hold(call: Callable, arguments: tuple, keywords: dict, context: Any) -> Any:
         module = context.module
@@ -146,7 +188,20 @@ def accumulated_gradients(
     accumulation_steps: int,
     unroll: bool = False,
 ) -> tuple[Any, dict[str, jax.Array], Any]:
-    """Batch [B, ...] -> gradients of the summed loss, sums, collections, by micro-batches."""
+    """Computes the gradients of the summed loss over micro-batches.
+
+    Args:
+        state: the training state.
+        batch: batch [B, ...].
+        key: random key [].
+        model: the model.
+        task: the learning problem.
+        accumulation_steps: number of micro-batches.
+        unroll: unroll the loop over micro-batches.
+
+    Returns:
+        Gradients, sums of the loss and its parts, and the new collections.
+    """
     names = list(state.collections)
 
     def loss(params, collections, micro, key):
@@ -183,10 +238,24 @@ def micro_batches(
     accumulation_steps: int,
     unroll: bool = False,
 ) -> tuple[Any, tuple[Any, Any]]:
-    """gradient(params, collections, batch [B, ...], key) -> (gradients, (sums, collections)), by parts.
+    """Adds the gradients of micro-batches.
 
-    Micro-batch m holds rows m, m + accumulate, ...: a slice of every device's rows, so nothing
-    moves between devices. BatchNorm sees one micro-batch at a time, as in every such scheme.
+    Micro-batch m consists of rows m, m + accumulation_steps, ... Each is a slice of the rows of
+    every device, so no data moves between devices. Batch normalization uses one micro-batch at a
+    time.
+
+    Args:
+        gradient: function of params, collections, a batch [B, ...] and a key that returns
+            (gradients, (sums, collections)).
+        params: parameters.
+        collections: other variable collections.
+        batch: batch [B, ...].
+        key: random key [].
+        accumulation_steps: number of micro-batches.
+        unroll: unroll the loop.
+
+    Returns:
+        Gradients, and sums with the new collections.
     """
     if accumulation_steps == 1:
         return gradient(params, collections, batch, key)
@@ -213,31 +282,48 @@ def micro_batches(
 
 
 def order_after(gradients: Any, micro_batch: Any) -> Any:
-    """A micro-batch, tied to the gradients before it.
+    """Makes a micro-batch depend on the gradients before it.
 
-    Else XLA computes all forward passes first and keeps their maps: as much memory as the whole
-    batch takes. XLA:CPU removes an optimization_barrier; that a gradient is infinite it cannot
-    exclude, and then the rest does not matter.
+    Otherwise XLA computes all forward passes first and keeps their feature maps, which needs the
+    memory of the whole batch. XLA:CPU removes `optimization_barrier`. It cannot remove this test
+    for an infinite gradient, which does not change a finite run.
+
+    Args:
+        gradients: gradients of the micro-batches before.
+        micro_batch: the micro-batch.
+
+    Returns:
+        The micro-batch.
     """
     some = sum(leaf.ravel()[0] for leaf in jax.tree.leaves(gradients))
     return jax.tree.map(lambda x: jnp.where(jnp.isinf(some), jnp.zeros_like(x), x), micro_batch)
 
 
 def update_ema(ema: Any, variables: Any, *, decay: float, step: jax.Array) -> Any:
-    """Averages, variables -> averages: decay rises from 0.1 as (1 + step) / (10 + step).
+    """Updates the averaged variables.
 
-    Without the rise the first thousands of evaluations would see mostly the random start.
+    The decay rises from 0.1 as (1 + step) / (10 + step). With a constant decay, the first thousands
+    of steps would mostly average the random initialization.
+
+    Args:
+        ema: averaged variables.
+        variables: current variables.
+        decay: largest decay.
+        step: number of finished steps [].
+
+    Returns:
+        The new averaged variables.
     """
     rate = 1 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda old, new: old + rate.astype(old.dtype) * (new - old), ema, variables)
 
 
 def eval_step(variables: Any, batch: Any, *, model: nn.Module, task: Task) -> Any:
-    """Variables, batch [B, ...] -> what `task.measure` gives: sums or rows."""
+    """Returns `task.measure` of a batch [B, ...]."""
     return task.measure(partial(model.apply, variables), batch)
 
 
 def predict_step(variables: Any, batch: Any, *, model: nn.Module, task: Task) -> dict[str, Any]:
-    """Variables, batch [B, ...] -> the model's outputs but its stages, which nobody draws."""
+    """Returns the outputs of the model for a batch [B, ...], without the stages of the backbone."""
     outputs: Any = model.apply(variables, *task.inputs(batch, False))
     return {name: value for name, value in outputs.items() if "stage" not in name}

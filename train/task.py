@@ -1,24 +1,30 @@
-"""What a learning problem is to the loop: six pure functions."""
+"""The functions that define a learning problem for the training loop."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 
 class Task(NamedTuple):
-    """Six pure functions; the one loop and the one step serve every learning problem.
+    """Six pure functions that define a learning problem.
 
-    A batch is a dict of arrays with leading axis B. `index` [B] int32 numbers the example in the
-    run (in evaluation: in the source), `valid` [B] bool is False on the padding of a last batch.
+    The training step and the training loop use nothing else, so they serve every problem. A batch
+    is a dict of arrays with leading axis B. `index` [B] int32 numbers each example in the run
+    during training, and in the source during evaluation. `valid` [B] bool is False for the padding
+    of the last batch.
 
-    augment: keys [B], batch -> batch. On the device, inside the jitted step, one key per example.
-    inputs: batch, train -> (argument, ...). What the model is called with.
-    loss: outputs, batch -> (total, weight, {name: total}). Sums over the examples at hand; the step
-        divides by the summed weight, so that a mean over devices and micro-batches is exact.
-    measure: apply, batch -> pytree. `apply(*inputs)` is the model in evaluation; gives sums,
-        confusion counts or rows, padding left out.
-    summarize: [pytree, ...] -> {name: float}. On the host, in numpy.
-    render: batch, outputs, [pytree, ...] -> {file: matplotlib Figure, or text}. What a person looks
-        at: some examples as the model sees them, and what `measure` gave for the whole source.
+    Attributes:
+        augment: function of keys [B] and a batch that returns a batch. It runs on the device inside
+            the compiled step, with one key per example.
+        inputs: function of a batch and `train` that returns the arguments of the model.
+        loss: function of outputs and a batch that returns (total, weight, {name: total}), sums over
+            the examples of the batch. The step divides by the summed weight, so that means over
+            devices and micro-batches are exact.
+        measure: function of `apply` and a batch that returns a pytree of sums, confusion counts or
+            rows without padding. `apply(*inputs)` evaluates the model.
+        summarize: function of a list of such pytrees that returns {name: float}. It runs on the
+            host in numpy.
+        render: function of a batch, outputs and a list of pytrees that returns {file name:
+            matplotlib Figure or text}, with a few examples and the measures of the whole source.
     """
 
     augment: Callable

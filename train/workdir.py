@@ -1,4 +1,4 @@
-"""Whose a workdir is: run.json."""
+"""The file run.json, which records the run that a work directory belongs to."""
 
 import json
 from collections.abc import Mapping
@@ -17,9 +17,19 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 def claim_workdir(
     workdir: Path, identity: dict[str, Any], layout: parallel.Layout
 ) -> dict[str, float] | None:
-    """Marks the workdir as this run's -> the results of a finished one, else None.
+    """Creates the work directory of a run, or checks that it belongs to this run.
 
-    Errors: the folder holds another run (the differing values are named), or somebody's files.
+    Args:
+        workdir: the work directory.
+        identity: recipe, knobs and seed of the run.
+        layout: the devices.
+
+    Returns:
+        The metrics of a finished run, or None.
+
+    Raises:
+        ValueError: if the folder holds another run, whose differing values are listed, or other
+            files.
     """
     path = workdir / "run.json"
     if path.exists():
@@ -37,7 +47,7 @@ def claim_workdir(
         return there.get("finished")
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise ValueError(f"{workdir} is not empty and holds no run; give another --workdir")
-    parallel.barrier("claimed")  # every process has looked before one writes
+    parallel.barrier("claimed")  # every process checks the folder before one writes
     if parallel.is_main():
         workdir.mkdir(parents=True, exist_ok=True)
         machine = {
@@ -52,7 +62,7 @@ def claim_workdir(
 
 
 def describe_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """`epochs 3 there, 5 asked for`: the values in which two identities differ."""
+    """Describes the values in which two identities differ."""
     theirs = {**theirs, **theirs["knobs"]}
     ours = {**ours, **ours["knobs"]}
     names = [name for name in {**theirs, **ours} if name != "knobs"]
@@ -64,7 +74,7 @@ def describe_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> s
 
 
 def mark_finished(workdir: Path, metrics: Mapping[str, float]) -> None:
-    """Adds the kept row of metrics to run.json, by which `claim_workdir` knows a finished run."""
+    """Adds the final row of metrics to run.json, which marks the run as finished."""
     path = workdir / "run.json"
     facts = json.loads(path.read_text())
     logs.write_text(path, json.dumps({**facts, "finished": metrics}, indent=2) + "\n")
