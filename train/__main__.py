@@ -43,7 +43,7 @@ KNOBS = {
     "magnitude": "magnitude of RandAugment, 0 to 30",
     "stochastic_depth": "stochastic depth rate of the last block",
     "weights": "torchvision://TAG | hf://ORG/REPO | FILE | folder of a run | None: random weights",
-    "augmentation": "none | light: random crops and flips | strong: also TrivialAugment and erasing",
+    "augmentation": "none | light: crops and flips | strong: also TrivialAugment and erasing",
     "mixup": "alpha of the Beta distribution of mixup; 0: no mixup",
     "label_smoothing": "share of the label that is distributed over all classes",
     "balance": "weight classes by the inverse of their frequency",

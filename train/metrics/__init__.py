@@ -1,1 +1,1 @@
-"""Metrics, one module per learning problem."""
+"""Metrics of classification, segmentation and detection."""

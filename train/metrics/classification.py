@@ -1,4 +1,4 @@
-"""Hits on the device, counts and figures on the host."""
+"""Metrics of classification and segmentation: counts on the device, figures on the host."""
 
 from collections.abc import Sequence
 
@@ -11,21 +11,37 @@ from train.metrics.connected_components import connected_components
 
 ISBI_THRESHOLDS = np.cumsum(
     [0.0, *[0.1] * 10]
-)  # as the script adds them up: the last is just below 1
+)  # added as in the script, so that the last one is just below 1
 
 
 def top_k_correct(logits: jax.Array, label: jax.Array, *, k: int) -> jax.Array:
-    """[B, K], [B] -> [B] bool: the label is among the k highest; ties count for the label.
+    """Returns whether the label is among the k highest logits; ties count as correct.
+
+    Args:
+        logits: logits [B, K].
+        label: labels [B].
+        k: number of classes.
+
+    Returns:
+        Correct predictions [B] bool; False where the logit of the label is NaN.
 
     >>> top_k_correct(jnp.array([[0.1, 0.3, 0.2]]), jnp.array([2]), k=2)
     Array([ True], dtype=bool)
     """
     own = jnp.take_along_axis(logits, label[:, None], axis=1)
-    return jnp.sum(~(logits <= own), axis=1) < k  # so written, a NaN is no hit
+    return jnp.sum(~(logits <= own), axis=1) < k  # a NaN compares as incorrect
 
 
 def confusion_matrix(predicted: np.ndarray, label: np.ndarray, *, classes: int) -> np.ndarray:
-    """[N], [N] -> counts [K, K]: row the truth, column the prediction; a label of -1 is left out.
+    """Counts the predictions of each class.
+
+    Args:
+        predicted: predicted classes [N].
+        label: labels [N]; -1 is ignored.
+        classes: number of classes K.
+
+    Returns:
+        Counts [K, K] with a row per label and a column per prediction.
 
     >>> confusion_matrix(np.array([1, 0, 0]), np.array([1, 1, -1]), classes=2)
     array([[0, 0],
@@ -37,11 +53,18 @@ def confusion_matrix(predicted: np.ndarray, label: np.ndarray, *, classes: int) 
 
 
 def precision_recall_f1(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Confusion counts [K, K] -> {"precision", "recall", "f1"} [K], nan where it is 0 / 0.
+    """Computes precision, recall and F1 of each class.
 
-    F1 is 2 hits / (examples + predictions): 0 for a class that is there and never found.
+    F1 is 2 correct / (examples + predictions). It is 0 for a class that is never predicted.
 
-    >>> {name: share.round(2).tolist() for name, share in precision_recall_f1(np.array([[3, 1], [0, 2]])).items()}
+    Args:
+        counts: confusion matrix [K, K].
+
+    Returns:
+        `precision`, `recall` and `f1` [K]; NaN for 0 / 0.
+
+    >>> metrics = precision_recall_f1(np.array([[3, 1], [0, 2]]))
+    >>> {name: values.round(2).tolist() for name, values in metrics.items()}
     {'precision': [1.0, 0.67], 'recall': [0.75, 1.0], 'f1': [0.86, 0.8]}
     """
     hits, there, said = np.diag(counts), counts.sum(1), counts.sum(0)
@@ -54,9 +77,16 @@ def precision_recall_f1(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def pixel_confusion_matrix(predicted: jax.Array, mask: jax.Array, *, classes: int) -> jax.Array:
-    """[...], [...] -> counts [K, K] int32: row the truth, column the prediction; on the device.
+    """Counts the predicted classes of pixels on the device.
 
-    Pixels whose mask is no class, 255 as a rule, are left out. Exact up to 2^31 pixels.
+    Args:
+        predicted: predicted classes [...].
+        mask: ground truth [...]. Values that are no class, such as 255, are ignored.
+        classes: number of classes K.
+
+    Returns:
+        Counts [K, K] int32 with a row per true class and a column per prediction, exact up to 2^31
+        pixels.
 
     >>> pixel_confusion_matrix(jnp.array([1, 0, 0]), jnp.array([1, 1, 255]), classes=2).tolist()
     [[0, 0], [1, 1]]
@@ -68,10 +98,16 @@ def pixel_confusion_matrix(predicted: jax.Array, mask: jax.Array, *, classes: in
 
 
 def region_metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Confusion counts [K, K] -> {"accuracy", "iou", "dice"} [K], nan where it is 0 / 0.
+    """Computes accuracy, IoU and Dice of each class.
 
-    So a class that is in neither truth nor prediction is nan throughout; one that is predicted
-    and never true has IoU and Dice 0, and no accuracy.
+    A class in neither ground truth nor predictions has NaN. A class in the predictions only has IoU
+    and Dice 0, and accuracy NaN.
+
+    Args:
+        counts: confusion matrix [K, K].
+
+    Returns:
+        `accuracy`, `iou` and `dice` [K].
 
     >>> figures = region_metrics(np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]]))
     >>> {name: share.round(2).tolist() for name, share in figures.items()}
@@ -88,14 +124,21 @@ def region_metrics(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def overlap_counts(counts: np.ndarray) -> dict[str, float]:
-    """Confusion counts [K, K] -> {"pixel_accuracy", "mean_accuracy", "mean_iou",
-    "frequency_weighted_iou", "dice"}; nan without a pixel.
+    """Computes the mean segmentation metrics of a confusion matrix.
 
-    The means are over the classes for which `region_metrics` has a figure; "dice" is one of them.
+    Means cover the classes for which `region_metrics` is not NaN.
+
+    Args:
+        counts: confusion matrix [K, K].
+
+    Returns:
+        `pixel_accuracy`, `mean_accuracy`, `mean_iou`, `frequency_weighted_iou` and `dice`; NaN
+        without pixels.
 
     Source: Long et al. 2015, section 5; its release's score.py leaves classes out in the same way.
 
-    >>> {name: round(share, 3) for name, share in overlap_counts(np.array([[3, 1], [0, 2]])).items()}
+    >>> metrics = overlap_counts(np.array([[3, 1], [0, 2]]))
+    >>> {name: round(value, 3) for name, value in metrics.items()}
     {'pixel_accuracy': 0.833, 'mean_accuracy': 0.875, 'mean_iou': 0.708,
      'frequency_weighted_iou': 0.722, 'dice': 0.829}
     """
@@ -119,11 +162,18 @@ def overlap_counts(counts: np.ndarray) -> dict[str, float]:
 def isbi_scores(
     probabilities: Sequence[np.ndarray], truth: Sequence[np.ndarray]
 ) -> dict[str, float]:
-    """Of cell, [N, H, W]; instances [N, H, W], 0 = membrane -> {"rand", "information"}.
+    """Computes the scores V^Rand and V^Info of the ISBI 2012 challenge.
 
-    The scores of the ISBI 2012 challenge, V^Rand and V^Info, foreground-restricted, after thinning:
-    at each of `ISBI_THRESHOLDS` the mean over the images, of these the best. Only pixels that are cell
-    in the truth count; images without one are left out. nan where none is left.
+    Scores are foreground-restricted and computed after thinning. At each of `ISBI_THRESHOLDS` they
+    are averaged over the images, and the best mean counts. Only pixels of cells in the ground truth
+    count. Images without a cell are ignored.
+
+    Args:
+        probabilities: probability of a cell [N, H, W].
+        truth: instances [N, H, W]; 0 is membrane.
+
+    Returns:
+        `rand` and `information`; NaN if no image has a cell.
 
     Source: Arganda-Carreras et al. 2015, Crowdsourcing the creation of image segmentation
     algorithms for connectomics; thresholds and thinning as in the published script for Fiji.
@@ -147,11 +197,17 @@ def isbi_scores(
 
 
 def thin_membrane(cell: np.ndarray) -> np.ndarray:
-    """[H, W] bool -> regions [H, W], 1 ... N: the connected cells, grown over the membranes until a
-    line, 0, of one pixel (two in a corner) is left. Without a cell the image is one region.
+    """Labels connected cells and grows them until the membranes are one pixel wide.
 
-    As flooding does it: a pixel goes to the cell that is nearest by steps along rows and columns.
-    Membranes that end within a cell, and spots in it, vanish.
+    Each pixel joins the cell that is nearest in steps along rows and columns, as in flooding.
+    Membranes that end within a cell vanish, as do spots. A line is two pixels wide in corners. An
+    image without a cell is one region.
+
+    Args:
+        cell: whether a pixel is in a cell [H, W] bool.
+
+    Returns:
+        Regions 1 to N [H, W]; 0 on lines.
 
     Source: the watershed of Soille and Vincent 1990 on the two levels, cells 4-connected, which the
     script for Fiji calls thinning; which of two equally near cells gets the line differs.
@@ -178,16 +234,23 @@ def thin_membrane(cell: np.ndarray) -> np.ndarray:
 
 
 def rand_and_information(predicted: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """Regions [H, W], 0 = line; instances [H, W], 0 = membrane -> (V^Rand, V^Info), 0 to 1.
+    """Computes V^Rand and V^Info of two segmentations.
 
-    Over the pixels that are in an instance; each of a line is a region of its own. V^Rand is the
-    harmonic mean of the chances that two pixels of a region are of one instance, and two of an
-    instance in one region; V^Info is the mutual information over the mean of both entropies, 1
-    where both are 0. Merged and split regions weigh alike.
+    Only pixels of an instance count, and each pixel of a line is a region of its own. V^Rand is the
+    harmonic mean of two probabilities: that two pixels of a region are in one instance, and that
+    two pixels of an instance are in one region. V^Info is the mutual information divided by the
+    mean of both entropies. Merged and split regions have equal weight.
+
+    Args:
+        predicted: regions [H, W]; 0 is a line.
+        target: instances [H, W]; 0 is membrane.
+
+    Returns:
+        V^Rand and V^Info from 0 to 1; V^Info is 1 if both entropies are 0.
 
     Source: Arganda-Carreras et al. 2015, with alpha = 1/2; lines as in the script for Fiji.
 
-    >>> rand_and_information(np.array([[1, 1, 1, 1]]), np.array([[1, 1, 2, 2]]))  # merged: P 1/2, R 1
+    >>> rand_and_information(np.array([[1, 1, 1, 1]]), np.array([[1, 1, 2, 2]]))  # merged regions
     (0.6666666666666666, 0.0)
     """
     inside = target > 0
@@ -196,7 +259,7 @@ def rand_and_information(predicted: np.ndarray, target: np.ndarray) -> tuple[flo
     joint = sparse.coo_array((np.full(target.size, 1 / target.size), (target, predicted))).tocsr()
     s = np.asarray(joint.sum(1)).ravel()
     pairs, t = joint[:, 1:].data, np.asarray(joint.sum(0)).ravel()[1:]
-    single = alone / target.size  # `alone` as squares, one pixel each
+    single = alone / target.size  # squares of regions of one pixel
     rand = (np.sum(pairs**2) + single) / (np.sum(s**2) / 2 + (np.sum(t**2) + single) / 2)
 
     def entropy(shares: np.ndarray) -> float:

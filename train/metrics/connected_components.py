@@ -1,4 +1,4 @@
-"""Instances, and how much the loss of a pixel between two of them counts. On the host."""
+"""Connected components of masks, and weights of the pixels between them, on the host."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,16 @@ MAX_DISTANCE = (
 
 
 def connected_components(mask: np.ndarray) -> np.ndarray:
-    """[H, W], cells where it is not 0 -> [H, W] int32: the connected cells 1 ... N, 0 elsewhere.
+    """Labels the connected components of a mask.
 
-    Pixels touch by their sides, as the ISBI 2012 challenge counts neurites: diagonal ones may
-    have a border of one pixel between them.
+    Pixels are connected by their sides, as in the ISBI 2012 challenge. Diagonal cells may have a
+    border of one pixel between them.
+
+    Args:
+        mask: mask [H, W]; cells are not 0.
+
+    Returns:
+        Components 1 to N [H, W] int32; 0 elsewhere.
 
     >>> connected_components(np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1]])).tolist()
     [[1, 0, 2], [1, 0, 0], [0, 3, 3]]
@@ -31,16 +37,25 @@ def border_weights(
     sigma: float = 5.0,
     class_weights: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """[H, W], 0 = background -> [H, W] float32: w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2)).
+    """Computes the pixel weights w_c + w0 exp(-(d1 + d2)^2 / (2 sigma^2)).
 
-    d1 and d2 are a background pixel's distances in pixels to the nearest and the second nearest
-    instance; cells, and backgrounds with fewer than two near, have w_c alone. class_weights:
-    (background, cells); None: those with which both make up half of this image, 1 on average.
-    Errors: ValueError for class weights that are not two numbers from 0 on.
+    d1 and d2 are the distances of a background pixel to the nearest and second nearest instance, in
+    pixels. Cells have the weight w_c, as do background pixels with fewer than two instances nearby.
+    Distances are computed in the bounding box of each instance, enlarged by `MAX_DISTANCE` sigmas.
+    Only the two smallest are kept, so that memory does not grow with the number of instances.
 
-    The two smallest distances alone are held, whatever the number N of instances: each one's are
-    computed in its bounding box and `MAX_DISTANCE` sigmas around, and merged there; beyond that the term
-    is nothing. Time grows with the area of these boxes together.
+    Args:
+        instances: instances [H, W]; 0 is background.
+        w0: weight of the border.
+        sigma: width of the border in pixels.
+        class_weights: weights w_c of background and cells; None for weights that balance both in
+            this image, 1 on average.
+
+    Returns:
+        Weights [H, W] float32.
+
+    Raises:
+        ValueError: if the class weights are not two numbers of at least 0.
 
     Source: Ronneberger et al. 2015, U-Net, equation 2; the border's term on the background alone,
     as its figure 3 draws it.
@@ -61,7 +76,7 @@ def border_weights(
 
 
 def class_frequency_weights(inside: np.ndarray) -> tuple[float, float]:
-    """[H, W] bool -> weights of False and True whose sums over the image are equal, of mean 1.
+    """Returns weights of False and True that balance both, with mean 1.
 
     >>> class_frequency_weights(np.array([[False, True, True, True]]))
     (2.0, 0.6666666666666666)
@@ -71,7 +86,7 @@ def class_frequency_weights(inside: np.ndarray) -> tuple[float, float]:
 
 
 def check_class_weights(class_weights: Sequence[float]) -> tuple[float, float]:
-    """The weights of background and cells; raises ValueError in one line for anything else."""
+    """Returns the weights of background and cells; raises ValueError if they are invalid."""
     given = np.asarray(class_weights, np.float64)
     if given.shape != (2,) or not (np.isfinite(given) & (given >= 0)).all():
         raise ValueError(
@@ -82,15 +97,21 @@ def check_class_weights(class_weights: Sequence[float]) -> tuple[float, float]:
 
 
 def two_nearest_distances(instances: np.ndarray, *, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """[H, W] -> distances [H, W] float32 to the nearest and the second nearest instance.
+    """Computes the distances to the nearest and second nearest instance.
 
-    inf where it is further than `reach`; 0 to the nearest within an instance.
+    Args:
+        instances: instances [H, W]; 0 is background.
+        reach: largest distance.
+
+    Returns:
+        Two distances [H, W] float32; infinite above `reach`, and 0 to the nearest within an
+        instance.
 
     >>> [d.tolist() for d in two_nearest_distances(np.array([[7, 0, 0, 0, 3]]), reach=3.0)]
     [[[0.0, 1.0, 2.0, 1.0, 0.0]], [[inf, 3.0, 2.0, 3.0, inf]]]
     """
     _, places = np.unique(np.append(0, instances), return_inverse=True)
-    labels = places[1:].reshape(instances.shape)  # 0, 1 ... N, however they are numbered
+    labels = places[1:].reshape(instances.shape)  # numbered 0, 1 ... N
     nearest, second = (np.full(instances.shape, np.inf, np.float32) for _ in range(2))
     around = int(np.ceil(reach))
     for number, box in enumerate(ndimage.find_objects(labels), start=1):

@@ -1,10 +1,11 @@
-"""How well boxes are found: Pascal VOC's average precision, and COCO's twelve figures.
+"""Average precision of Pascal VOC, and the twelve metrics of COCO.
 
-Rows are a dict of arrays, of I images, M detections and N objects each, in one pixel grid:
-"index" [I] int, "boxes" [I, M, 4], "scores" [I, M], "labels" [I, M] int, "valid" [I, M] bool;
-"truth_boxes" [I, N, 4], "truth_labels" [I, N] int, "truth_valid" [I, N] bool, "crowd" [I, N] bool
-(VOC's difficult objects, COCO's crowds: to find them is neither right nor wrong), and perhaps "area"
-[I, N], which COCO measures the size of objects by, else it is their box's.
+Rows are a dict of arrays of I images with M detections and N objects each, in one coordinate
+system: `index` [I] int, `boxes` [I, M, 4], `scores` [I, M], `labels` [I, M] int, `valid` [I, M]
+bool, `truth_boxes` [I, N, 4], `truth_labels` [I, N] int, `truth_valid` [I, N] bool, `crowd` [I, N]
+bool, and optionally `area` [I, N]. `crowd` marks the difficult objects of VOC and the crowds of
+COCO, whose detections are neither correct nor wrong. COCO measures the size of objects by `area`,
+and by the area of the box without it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,12 @@ COCO_NAMES = (
 
 
 class MatchedDetections(NamedTuple):
-    """`verdict` [I, M] int8: 1 true, 0 false, -1 neither. `owner` [I, M]: the object that it meets.
+    """The objects that detections are matched to.
 
-    Where a detection meets none, its owner is -1; `objects` [K] are those to be found.
+    Attributes:
+        verdict: [I, M] int8, 1 for correct, 0 for wrong, -1 for neither.
+        owner: index [I, M] of the matched object, -1 for none.
+        objects: number of objects of each class [K], without crowds.
     """
 
     verdict: np.ndarray
@@ -32,9 +36,15 @@ class MatchedDetections(NamedTuple):
 
 
 def collect_rows(per_batch: Sequence[DetectionRows]) -> dict[str, np.ndarray]:
-    """Rows of batches with "seen" [B] -> rows of all images that were seen, by their index.
+    """Joins the rows of batches and sorts them by image.
 
-    Sorted, so that equal scores fall alike whatever the devices.
+    The order makes ties independent of the number of devices.
+
+    Args:
+        per_batch: rows of each batch with "seen" [B], which is False for padding.
+
+    Returns:
+        Rows of all images.
     """
     names = [name for name in per_batch[0] if name != "seen"]
     seen = np.concatenate([part["seen"] for part in per_batch]).astype(bool)
@@ -44,16 +54,17 @@ def collect_rows(per_batch: Sequence[DetectionRows]) -> dict[str, np.ndarray]:
 
 
 def drop_non_finite(rows: DetectionRows) -> dict[str, np.ndarray]:
-    """Rows -> rows whose detections are finite numbers: others are none."""
+    """Marks detections with values that are not finite as invalid."""
     finite = np.isfinite(rows["scores"]) & np.isfinite(rows["boxes"]).all(-1)
     valid = rows["valid"] & finite
     return {**rows, "valid": valid, "boxes": np.where(valid[..., None], rows["boxes"], 0)}
 
 
 def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[..., M, 4], [..., N, 4] -> IoU [..., M, N] float64, 0 of boxes without an area.
+    """Computes the IoU [..., M, N] float64 of boxes [..., M, 4] and [..., N, 4]; 0 without area.
 
-    >>> pairwise_iou(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [5, 5, 5, 5]])).round(3).tolist()
+    >>> others = np.array([[1, 0, 3, 2], [5, 5, 5, 5]])
+    >>> pairwise_iou(np.array([[0, 0, 2, 2]]), others).round(3).tolist()
     [[0.333, 0.0]]
     """
     a, b = a[..., :, None, :].astype(np.float64), b[..., None, :, :].astype(np.float64)
@@ -65,10 +76,19 @@ def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def match_detections(rows: DetectionRows, *, classes: int, iou: float = 0.5) -> MatchedDetections:
-    """Which detections are true: each meets the object of its class that it overlaps most.
+    """Matches each detection to the object of its class with the largest IoU.
 
-    True where they overlap by `iou` or more and no detection of a higher score met that object
-    before; neither where the object is crowd; else false. Equal scores go by their order.
+    A detection is correct if the IoU is at least `iou` and no detection with a higher score is
+    matched to the object. It is neither correct nor wrong if the object is a crowd. Ties keep their
+    order.
+
+    Args:
+        rows: detections and objects.
+        classes: number of classes K.
+        iou: IoU threshold.
+
+    Returns:
+        The matches.
 
     Source: VOCevaldet.m of Pascal VOC's development kit. Its boxes hold their last pixel; here they
     end where it ends, so that nothing is added to widths.
@@ -98,7 +118,16 @@ def match_detections(rows: DetectionRows, *, classes: int, iou: float = 0.5) -> 
 def rank_by_score(
     rows: DetectionRows, judged: MatchedDetections, *, label: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """-> scores [D] from the highest down, whether they are true [D]; of one class, or of all."""
+    """Sorts detections by score.
+
+    Args:
+        rows: detections and objects.
+        judged: their matches.
+        label: class; all classes if not given.
+
+    Returns:
+        Scores [D] in descending order, and whether each is correct [D].
+    """
     counted = judged.verdict >= 0
     if label is not None:
         counted &= rows["labels"] == label
@@ -108,11 +137,19 @@ def rank_by_score(
 
 
 def average_precision(true: np.ndarray, objects: int, *, points: int | None = None) -> float:
-    """Detections [D] bool, the most certain first, and the number of objects -> AP; nan of none.
+    """Computes the average precision.
 
-    The area under precision over recall, made to fall; with `points` 11 the mean precision at
-    recalls 0, 0.1 ... 1. These are compared as whole numbers: the development kit's 0.3 is a little
-    above 3 / 10.
+    It is the area under the monotonic precision-recall curve. With `points` 11, it is the mean
+    precision at recalls 0, 0.1 ... 1. These are compared as integers, since 0.3 of the development
+    kit is slightly above 3 / 10.
+
+    Args:
+        true: whether each detection is correct [D], in descending order of score.
+        objects: number of objects.
+        points: number of recalls; None for the area.
+
+    Returns:
+        The average precision; NaN without objects.
 
     Source: Pascal VOC's development kits of 2010 (area) and 2007 (11 points).
 
@@ -133,9 +170,15 @@ def average_precision(true: np.ndarray, objects: int, *, points: int | None = No
 
 
 def voc_per_class(rows: DetectionRows, judged: MatchedDetections) -> dict[str, np.ndarray]:
-    """-> {"objects", "detections", "found" [K] int, "ap50", "ap50_voc07" [K]}, nan without objects.
+    """Computes the average precision of each class; detections of crowds do not count.
 
-    Detections of crowd objects are not counted.
+    Args:
+        rows: detections and objects.
+        judged: their matches.
+
+    Returns:
+        `objects`, `detections` and `found` [K] int, `ap50` and `ap50_voc07` [K]; NaN without
+        objects.
     """
     lists = [rank_by_score(rows, judged, label=label)[1] for label in range(len(judged.objects))]
     pairs = list(zip(lists, judged.objects.tolist(), strict=True))
@@ -151,25 +194,33 @@ def voc_per_class(rows: DetectionRows, judged: MatchedDetections) -> dict[str, n
 def precision_recall_curve(
     rows: DetectionRows, judged: MatchedDetections, *, label: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """-> recall [D], precision [D] of a class, from the most certain detection down."""
+    """Computes the precision-recall curve of a class.
+
+    Args:
+        rows: detections and objects.
+        judged: their matches.
+        label: the class.
+
+    Returns:
+        Recall [D] and precision [D], in descending order of score.
+    """
     _, true = rank_by_score(rows, judged, label=label)
     hits = np.cumsum(true)
     return hits / max(judged.objects[label], 1), hits / np.arange(1, len(true) + 1)
 
 
 def best_f1_score(rows: DetectionRows, judged: MatchedDetections) -> float:
-    """-> the score from which on detections are best believed: that of the largest F1, all classes
-    together; infinite where there are no detections."""
+    """Returns the score threshold of the best F1 over all classes; infinite if none is detected."""
     scores, true = rank_by_score(rows, judged)
     if not len(scores):
         return float("inf")
     f1 = 2 * np.cumsum(true) / (np.arange(1, len(true) + 1) + judged.objects.sum())
-    last = np.append(scores[1:] != scores[:-1], True)  # of equal scores all are believed
+    last = np.append(scores[1:] != scores[:-1], True)  # ties are accepted together
     return float(scores[np.argmax(np.where(last, f1, -1.0))])
 
 
 def voc_metrics(rows: DetectionRows, *, classes: int) -> dict[str, float]:
-    """Rows -> {"ap50", "ap50_voc07"}: means over the classes that have objects; nan of none."""
+    """Computes `ap50` and `ap50_voc07`: means over the classes with objects, NaN without any."""
     figures = voc_per_class(rows, match_detections(rows, classes=classes))
     seen = figures["objects"] > 0
     names = ("ap50", "ap50_voc07")
@@ -177,10 +228,17 @@ def voc_metrics(rows: DetectionRows, *, classes: int) -> dict[str, float]:
 
 
 def coco_metrics(rows: DetectionRows, *, classes: int) -> dict[str, float]:
-    """Rows -> COCO's twelve figures, named as in COCO_NAMES; nan where there is no such object.
+    """Computes the twelve metrics of COCO.
 
-    "ap" is the mean over IoU 0.5, 0.55 ... 0.95. Boxes must be in the pixels of the files, for
-    small, medium and large are areas up to 32², 96² and more.
+    "ap" is the mean over IoU 0.5, 0.55 ... 0.95. Boxes must be in pixels of the files, since the
+    sizes small, medium and large are areas up to 32², up to 96² and above.
+
+    Args:
+        rows: detections and objects.
+        classes: number of classes.
+
+    Returns:
+        Metrics named as in COCO_NAMES; NaN where no object counts.
 
     Source: pycocotools' COCOeval, computed by faster-coco-eval.
     """
@@ -189,7 +247,7 @@ def coco_metrics(rows: DetectionRows, *, classes: int) -> dict[str, float]:
 
 
 def coco_per_class(rows: DetectionRows, *, classes: int) -> np.ndarray:
-    """Rows -> COCO's AP of each class [K], nan without objects."""
+    """Computes the COCO AP of each class [K]; NaN without objects."""
     evaluation: Any = run_coco_eval(rows, classes=classes)
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class; any area
     lists = [precision[..., k] for k in range(classes)]
@@ -197,7 +255,7 @@ def coco_per_class(rows: DetectionRows, *, classes: int) -> np.ndarray:
 
 
 def run_coco_eval(rows: DetectionRows, *, classes: int) -> Any:
-    """Rows -> faster-coco-eval's evaluation, done."""
+    """Returns the finished evaluation of faster-coco-eval."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     images = [{"id": number + 1} for number in range(len(rows["valid"]))]
@@ -219,7 +277,11 @@ def run_coco_eval(rows: DetectionRows, *, classes: int) -> Any:
 def to_coco_entries(
     rows: DetectionRows, prefix: str
 ) -> list[tuple[tuple[int, int], dict[str, Any]]]:
-    """The valid detections, or with "truth_" objects -> [(their place, COCO's entry of each)]."""
+    """Converts valid detections, or objects with the prefix "truth_", to entries of COCO.
+
+    Returns:
+        Pairs of the position of each and its entry.
+    """
     boxes, labels = rows[f"{prefix}boxes"].astype(np.float64), rows[f"{prefix}labels"]
     places = [(int(i), int(j)) for i, j in np.argwhere(rows[f"{prefix}valid"])]
     sides = np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
@@ -230,5 +292,5 @@ def to_coco_entries(
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
-    """[..., 4] -> [...]."""
+    """Computes the areas [...] of boxes [..., 4]."""
     return np.prod(boxes[..., 2:].astype(np.float64) - boxes[..., :2], -1)

@@ -1,21 +1,21 @@
-"""Optimizers and the links of their chain that optax lacks; all the rest is optax, used as it is.
+"""Optimizers and gradient transformations that optax lacks.
 
-A recipe composes, in this order: clip, penalty, optimizer, rates per layer, and freezes around it:
+A recipe composes clipping, penalties, an optimizer, learning rates by layer, and freezing:
 
-    paths.freeze(
+    param_groups.freeze_by_path(
         optax.chain(
             optax.clip_by_global_norm(1.0),
             create_optimizer("adamw", schedule, weight_decay=0.05),
-            paths.layer_decay(["stem/.*", "stage1_.*", "stage2_.*"], decay=0.75),
+            param_groups.layer_decay(["stem/.*", "stage1_.*", "stage2_.*"], decay=0.75),
         ),
         "stem/.*",
     )
 
-Clipping is `optax.clip_by_global_norm`, `optax.clip` (by value) and `optax.adaptive_grad_clip`
-(AGC; its paper leaves out the head: `optax.masked(..., paths.path_mask("(?!head/).*"))`).
+optax clips by norm (`clip_by_global_norm`), by value (`clip`) and by parameter norm
+(`adaptive_grad_clip`). The paper of the latter excludes the head:
+`optax.masked(..., param_groups.path_mask("(?!head/).*"))`.
 
-Gradients come in averaged over the devices: nothing
-here knows them. They may be bfloat16 where parameters, and so the state, are float32.
+Gradients are already averaged over the devices. They may be bfloat16 with float32 parameters.
 """
 
 import difflib
@@ -36,9 +36,17 @@ Rate = float | optax.Schedule
 def add_penalty(
     *, l1: float = 0.0, l2: float = 0.0, mask: param_groups.Mask = param_groups.decay_mask
 ) -> optax.GradientTransformation:
-    """Adds l1 * sign(w) + l2 * w to the gradient: L1, coupled L2, or with both the elastic net.
+    """Adds l1 * sign(w) + l2 * w to the gradient: L1, coupled L2 or the elastic net.
 
-    It goes before the optimizer and is the gradient of l1 * |w| + l2 / 2 * |w|^2.
+    It is the gradient of l1 * |w| + l2 / 2 * |w|^2 and precedes the optimizer.
+
+    Args:
+        l1: factor of the L1 penalty.
+        l2: factor of the L2 penalty.
+        mask: parameters with a penalty.
+
+    Returns:
+        The optax transformation.
 
     Source: Zou and Hastie 2005, equation 3, whose lambda_2 is l2 / 2.
 
@@ -56,7 +64,17 @@ def add_penalty(
 def decoupled_l2(
     weight: float, learning_rate: Rate, *, mask: param_groups.Mask = param_groups.decay_mask
 ) -> optax.GradientTransformation:
-    """Decoupled weight decay, for after the optimizer: takes rate * weight * w off the parameters.
+    """Subtracts learning rate * weight * w from the parameters: decoupled weight decay.
+
+    It follows the optimizer.
+
+    Args:
+        weight: weight decay.
+        learning_rate: rate or schedule.
+        mask: parameters with weight decay.
+
+    Returns:
+        The optax transformation.
 
     Source: Loshchilov and Hutter 2019, algorithm 2; their decay is rate * weight, as in torch.
 
@@ -75,14 +93,25 @@ def momentum(
     momentum: float = 0.9,
     form: Literal["outside", "inside", "average"] = "outside",
 ) -> optax.GradientTransformation:
-    """Gradient descent with a velocity v, in the three published forms.
+    """Gradient descent with momentum, in the three published forms of the velocity v.
 
     "outside" (torch, optax):  v = momentum * v + g;                   w = w - rate * v
     "inside" (Caffe):          v = momentum * v + rate * g;            w = w - v
     "average":                 v = momentum * v + (1 - momentum) * g;  w = w - rate * v
 
-    The first two are one while the rate stays; when it falls, "inside" still carries velocity made
-    at the old rate. "average" is "outside" at a rate (1 - momentum) times as large.
+    The first two are equal while the rate is constant. When it decreases, the velocity of "inside"
+    still contains the old rate. "average" equals "outside" with (1 - momentum) times the rate.
+
+    Args:
+        learning_rate: rate or schedule.
+        momentum: factor of the velocity.
+        form: form of the velocity.
+
+    Returns:
+        The optax transformation.
+
+    Raises:
+        ValueError: if the form is unknown.
 
     Source: "inside" is Sutskever et al. 2013, equations 1 and 2.
 
@@ -109,13 +138,23 @@ def lars(
     weight_decay: float = 0.0,
     mask: param_groups.Mask = param_groups.decay_mask,
 ) -> optax.GradientTransformation:
-    """Momentum ("inside") whose rate follows the ratio of norms, layer by layer.
+    """LARS: momentum ("inside") with a learning rate for each layer.
 
-    g' = trust * |w| / (|g| + weight_decay * |w|) * (g + weight_decay * w); where `mask` is False,
-    or a norm is zero, the ratio is 1; where it is False there is no decay either.
+    g' = trust * |w| / (|g| + weight_decay * |w|) * (g + weight_decay * w). The ratio is 1 if a norm
+    is zero. Where `mask` is False, the ratio is 1 and there is no weight decay.
 
-    Source: You, Gitman and Ginsburg 2017, algorithm 1. `optax.lars` divides by
-    |g + weight_decay * w| in its place.
+    Args:
+        learning_rate: rate or schedule.
+        momentum: factor of the velocity.
+        trust: trust coefficient.
+        weight_decay: weight decay.
+        mask: parameters with the ratio and weight decay.
+
+    Returns:
+        The optax transformation.
+
+    Source: You, Gitman and Ginsburg 2017, algorithm 1. `optax.lars` divides by |g + weight_decay *
+    w| in its place.
 
     >>> w, optimizer = {"kernel": jnp.array([3.0, 4.0])}, lars(0.1)
     >>> optimizer.update({"kernel": jnp.array([1.0, 0.0])}, optimizer.init(w), w)[0]["kernel"][0]
@@ -140,11 +179,20 @@ def muon(
     weight_decay: float = 0.0,
     mask: param_groups.Mask = param_groups.decay_mask,
 ) -> optax.GradientTransformation:
-    """Muon (`optax.contrib.muon`) on matrices and convolutions, Adam with Nesterov on the rest.
+    """Muon (`optax.contrib.muon`) for matrices and convolutions, Adam with Nesterov for the rest.
 
-    A convolution's kernel is taken as the matrix [height * width * C_in, C_out]. Depthwise kernels
-    and others with one input channel, kernels of rank 3, biases, norms and embeddings go to Adam;
-    a classifier's matrix does not. One rate serves both: Muon's step is scaled to Adam's size.
+    The kernel of a convolution is a matrix [height * width * C_in, C_out]. Adam updates depthwise
+    and other kernels with one input channel, kernels of rank 3, biases, normalization layers and
+    embeddings. Muon also updates the matrix of a classifier. One learning rate serves both, since
+    the step of Muon is scaled to that of Adam.
+
+    Args:
+        learning_rate: rate or schedule.
+        weight_decay: weight decay.
+        mask: parameters with weight decay.
+
+    Returns:
+        The optax transformation.
 
     Source: Jordan et al. 2024 (Newton-Schulz, convolutions); Liu et al. 2025, equation 4 (scale).
 
@@ -203,12 +251,23 @@ def create_optimizer(
     weight_decay: float = 0.0,
     mask: param_groups.Mask = param_groups.decay_mask,
 ) -> optax.GradientTransformation:
-    """An optimizer by its name in OPTIMIZERS, its other constants optax's or of this file.
+    """Creates an optimizer by its name in OPTIMIZERS.
 
-    Weight decay is decoupled, rate * weight_decay * w, in adamw, lamb, lion and muon; lars weighs
-    it in its ratio; to the others it is the L2 penalty on the gradient.
+    Other constants are the defaults of optax or of this file. Weight decay is decoupled (learning
+    rate * weight_decay * w) for adamw, lamb, lion and muon. lars includes it in its ratio. For the
+    others it is an L2 penalty of the gradient.
 
-    Errors: an unknown name; a rate or a decay that is negative or not finite.
+    Args:
+        name: name of the optimizer.
+        learning_rate: rate or schedule.
+        weight_decay: weight decay.
+        mask: parameters with weight decay.
+
+    Returns:
+        The optax transformation.
+
+    Raises:
+        ValueError: if the name is unknown, or a number is negative or not finite.
 
     >>> create_optimizer("adma", 0.1)
     Traceback (most recent call last):

@@ -1,6 +1,6 @@
-"""Which parameters: masks, rates and freezing by path.
+"""Masks, learning rates and freezing by parameter path.
 
-Parameters are named by their path below `params`, "stage1_0/reduce/conv/kernel"; a pattern is a
+The path of a parameter excludes `params`, e.g. "stage1_0/reduce/conv/kernel". A pattern is a
 regular expression that matches a whole path.
 """
 
@@ -18,9 +18,16 @@ Mask = Callable[[Any], Any]  # params -> tree of bool
 
 
 def decay_mask(params: Any) -> Any:
-    """Where penalties apply: True at kernels and embeddings; False at biases, norms, all the rest.
+    """Selects kernels and embeddings, but not biases and normalization layers, for penalties.
 
-    The name decides, not the rank: an attention's bias has rank 2, and so has a table of positions.
+    The name decides instead of the rank: the bias of an attention layer and position embeddings
+    have rank 2.
+
+    Args:
+        params: parameters.
+
+    Returns:
+        A tree of bool.
 
     >>> decay_mask({"conv": {"kernel": 1.0, "bias": 1.0}, "norm": {"scale": 1.0}})
     {'conv': {'bias': False, 'kernel': True}, 'norm': {'scale': False}}
@@ -31,9 +38,16 @@ def decay_mask(params: Any) -> Any:
 
 
 def path_mask(*patterns: str) -> Mask:
-    """A mask for optax: True where one of the patterns matches the whole path.
+    """Creates an optax mask that is True where one of the patterns matches.
 
-    Errors, when it meets the parameters: a pattern that matches none of them.
+    Args:
+        patterns: patterns of paths.
+
+    Returns:
+        A function of parameters that returns a tree of bool.
+
+    Raises:
+        ValueError: when it is applied, if a pattern matches no parameter.
 
     >>> path_mask("stage1_.*")({"stage1_0": {"kernel": 1.0}, "head": {"kernel": 1.0}})
     {'head': {'kernel': False}, 'stage1_0': {'kernel': True}}
@@ -50,11 +64,13 @@ def path_mask(*patterns: str) -> Mask:
 
 
 def path_name(path: tuple) -> str:
+    """Joins the keys of a path with slashes."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def check_matches(patterns: Iterable[str], params: Any) -> None:
-    # What an outer freeze hides counts as there: rates may name layers that are frozen.
+    # Parameters that an outer freeze hides count as matches, since rates may name frozen layers.
+    """Raises ValueError if a pattern matches no parameter."""
     leaves = jax.tree_util.tree_leaves_with_path(
         params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode)
     )
@@ -69,11 +85,19 @@ def check_matches(patterns: Iterable[str], params: Any) -> None:
 
 
 def scale_by_path(scales: Mapping[str, float]) -> optax.GradientTransformation:
-    """Rates by layer, for after the optimizer: {pattern: factor on the step}.
+    """Scales the updates of parameters by path.
 
-    The first pattern that matches counts; a path that none matches keeps the full rate.
+    It follows the optimizer. The first matching pattern counts. Parameters without a match keep
+    their update.
 
-    Errors, at init: a pattern that matches no path.
+    Args:
+        scales: factors by pattern.
+
+    Returns:
+        The optax transformation.
+
+    Raises:
+        ValueError: at initialization, if a pattern matches no path.
 
     >>> scale = scale_by_path({".*bias": 2.0})  # Caffe's rate for biases
     >>> w = {"kernel": 1.0, "bias": 1.0}
@@ -97,10 +121,17 @@ def scale_by_path(scales: Mapping[str, float]) -> optax.GradientTransformation:
 
 
 def layer_decay(groups: Sequence[str], *, decay: float) -> optax.GradientTransformation:
-    """Layer-wise rates that fall towards the input, for after the optimizer.
+    """Decreases the learning rate from the head to the input.
 
-    `groups` are patterns from the input upwards; the last is scaled by decay, the one below it by
-    decay^2 and so on. What no pattern matches, the head, keeps the full rate.
+    It follows the optimizer.
+
+    Args:
+        groups: patterns from the input to the head. The last is scaled by `decay`, the one before
+            by decay^2, and so on. Other parameters, such as the head, keep the full rate.
+        decay: factor for each group.
+
+    Returns:
+        The optax transformation.
 
     Source: Howard and Ruder 2018 (ULMFiT), section 3.2; Bao et al. 2022 (BEiT).
 
@@ -113,11 +144,18 @@ def layer_decay(groups: Sequence[str], *, decay: float) -> optax.GradientTransfo
 
 
 def count_layers(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    """Model, shape [H, W, C] of an image -> patterns of its layers' parameters, input to head.
+    """Lists patterns of the parameters of each layer, from the input to the head.
 
-    A layer is a stage where the model has several, a block where it has one (ViT), and each other
-    part with a kernel: stem, transition, fc6. The model's own parameters (class token, positions)
-    belong to the first; norms that stand alone to none. Nothing is computed.
+    A layer is a stage if the model has several, else a block (ViT), or another part with a kernel,
+    such as a stem or a transition. Parameters of the model itself, such as a class token, belong to
+    the first layer. Separate normalization layers belong to none. Nothing is computed.
+
+    Args:
+        model: the model.
+        shape: image shape [H, W, C].
+
+    Returns:
+        Patterns.
 
     >>> import zoo
     >>> count_layers(zoo.create_model("resnet18"), (64, 64, 3))
@@ -148,11 +186,19 @@ def count_layers(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
 def freeze_by_path(
     optimizer: optax.GradientTransformation, *patterns: str
 ) -> optax.GradientTransformation:
-    """The optimizer for all but the parameters that a pattern matches: those stay as they are.
+    """Applies an optimizer to all parameters but those that a pattern matches.
 
-    Frozen parameters have no optimizer state, no decay, and no part in a clipped norm.
+    Frozen parameters have no optimizer state and no weight decay, and do not count for clipping.
 
-    Errors, at init: a pattern that matches no path.
+    Args:
+        optimizer: the optax transformation.
+        patterns: patterns of paths.
+
+    Returns:
+        The optax transformation.
+
+    Raises:
+        ValueError: at initialization, if a pattern matches no path.
 
     >>> w = {"stem": {"kernel": 1.0}, "head": {"kernel": 1.0}}
     >>> optimizer = freeze_by_path(optax.sgd(0.5), "stem/.*")

@@ -1,7 +1,7 @@
-"""Learning rate by step: functions `step -> rate`, counted in optimizer steps from 0, that optax takes as they are.
+"""Learning rate schedules: functions of the step, from 0, for optax.
 
-A number of epochs becomes steps where the recipe knows them: `epochs * (len(source) // batch_size)`.
-Every schedule holds its last value past its end. `warmup` goes before any of them.
+Recipes convert epochs to steps: `epochs * (len(source) // batch_size)`. After its end, a schedule
+keeps its last value. `warmup` can precede any of them.
 """
 
 import math
@@ -12,7 +12,7 @@ import optax
 
 
 def constant(rate: float) -> optax.Schedule:
-    """The same rate at every step.
+    """Returns a schedule with the same rate at every step.
 
     >>> constant(0.1)(1000)
     0.1
@@ -21,9 +21,18 @@ def constant(rate: float) -> optax.Schedule:
 
 
 def step_decay(rate: float, *, boundaries: Sequence[int], factor: float = 0.1) -> optax.Schedule:
-    """`rate`, multiplied by `factor` once more from each of the boundaries (in steps) on.
+    """Multiplies the rate by `factor` at each boundary.
 
-    Errors: boundaries that do not rise, or lie below step 1.
+    Args:
+        rate: initial rate.
+        boundaries: steps in ascending order.
+        factor: factor at each boundary.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        ValueError: if boundaries do not ascend or are below 1.
 
     Source: He et al. 2016 (ResNet), section 3.4: divided by 10 where the error plateaus.
 
@@ -41,12 +50,22 @@ def step_decay(rate: float, *, boundaries: Sequence[int], factor: float = 0.1) -
 def decay_every(
     rate: float, *, steps: int, after: Sequence[float], factor: float = 0.1
 ) -> optax.Schedule:
-    """`rate`, multiplied by `factor` once more after each of these shares of `steps`.
+    """Multiplies the rate by `factor` after each of the given fractions of the training.
 
-    For drops that are published in epochs of a whole training, `after=(30 / 90, 60 / 90)`: they
-    keep their places in a shorter one.
+    Published drops in epochs, such as `after=(30 / 90, 60 / 90)`, keep their relative position in a
+    shorter training.
 
-    Errors: a share outside of 0 to 1.
+    Args:
+        rate: initial rate.
+        steps: number of steps.
+        after: fractions of `steps`.
+        factor: factor of each drop.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        ValueError: if a fraction is not from 0 to 1.
 
     >>> print(f"{decay_every(0.1, steps=900, after=(1 / 3, 2 / 3))(300):.3f}")
     0.010
@@ -65,7 +84,7 @@ def decay_every(
 
 
 def cosine(rate: float, *, steps: int) -> optax.Schedule:
-    """Half a cosine from `rate` at step 0 to zero at step `steps`.
+    """Decreases the rate along half a cosine to zero at step `steps`.
 
     Source: Loshchilov and Hutter 2017 (SGDR), equation 5, without restarts.
 
@@ -76,7 +95,7 @@ def cosine(rate: float, *, steps: int) -> optax.Schedule:
 
 
 def linear(rate: float, *, steps: int, end: float = 0.0) -> optax.Schedule:
-    """A straight line from `rate` at step 0 to `end` at step `steps`.
+    """Changes the rate linearly from `rate` at step 0 to `end` at step `steps`.
 
     >>> print(f"{linear(0.1, steps=100)(75):.3f}")
     0.025
@@ -85,9 +104,17 @@ def linear(rate: float, *, steps: int, end: float = 0.0) -> optax.Schedule:
 
 
 def inverse_sqrt(rate: float, *, hold: int) -> optax.Schedule:
-    """`rate` for the first `hold` steps, then `rate * sqrt(hold / step)`, without an end.
+    """Keeps the rate for `hold` steps, then multiplies it by sqrt(hold / step).
 
-    `warmup(inverse_sqrt(rate, hold=n), n)` is the published schedule, with rate = 1 / sqrt(width * n).
+    `warmup(inverse_sqrt(rate, hold=n), n)` is the published schedule, with rate = 1 / sqrt(width *
+    n).
+
+    Args:
+        rate: initial rate.
+        hold: steps with the initial rate.
+
+    Returns:
+        The schedule, which does not end.
 
     Source: Vaswani et al. 2017, equation 3.
 
@@ -100,12 +127,21 @@ def inverse_sqrt(rate: float, *, hold: int) -> optax.Schedule:
 
 
 def warmup(schedule: optax.Schedule, steps: int, *, start: float = 0.0) -> optax.Schedule:
-    """A straight line from `start` at step 0 to `schedule(steps)` at step `steps`, then `schedule`.
+    """Increases the rate linearly from `start` to `schedule(steps)`, then follows `schedule`.
 
-    The main schedule goes on at its own step, not at its 0: its boundaries and its end stay where
-    they are published, counted from the start of training, and the joint has no jump.
+    The main schedule is not shifted: its boundaries and its end count from the start of the
+    training. The rate does not jump.
 
-    Errors: a negative number of steps (0 means no warm-up).
+    Args:
+        schedule: the main schedule.
+        steps: steps of the warm-up; 0 for none.
+        start: initial rate.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        ValueError: if `steps` is negative.
 
     Source: Goyal et al. 2017, section 2.2, gradual warm-up; the line ends on the main schedule's
     value as in SlowFast's `lr_policy`, also where that has begun to fall.
@@ -127,7 +163,15 @@ def warmup(schedule: optax.Schedule, steps: int, *, start: float = 0.0) -> optax
 
 
 def scaled_rate(rate: float, *, batch_size: int, reference: int = 256) -> float:
-    """The linear batch-size rule: a rate published for batches of `reference`, for `batch_size`.
+    """Scales a published rate linearly with the batch size.
+
+    Args:
+        rate: published rate.
+        batch_size: batch size.
+        reference: published batch size.
+
+    Returns:
+        The rate.
 
     Source: Goyal et al. 2017, section 2.1.
 
