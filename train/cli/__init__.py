@@ -1,1 +1,1 @@
-"""The command line `python -m train`."""
+"""The commands of `python -m train`."""

@@ -1,4 +1,4 @@
-"""The commands of `python -m train` beside the recipes."""
+"""The commands of `python -m train` other than the recipes."""
 
 import json
 from collections.abc import Callable
@@ -36,19 +36,19 @@ EVAL_BATCH_SIZES = {
     "segmentation": 64,
     "detection": 8,
     "video": 8,
-}  # at a time
-SPLIT_ORDER = ("test", "val", "train")  # which is evaluated where none is asked for
+}  # images per step
+SPLIT_ORDER = ("test", "val", "train")  # the first split of the source is evaluated by default
 
 
 def augment_gallery(
     image: tyro.conf.Positional[Path], *, output: Path = Path("gallery.png"), seed: int = 0
 ) -> None:
-    """Every augmentation of IMAGE, several draws of each, in one picture.
+    """Draws several random examples of every augmentation of an image in one figure.
 
     Args:
         image: a photograph
-        output: where the picture goes
-        seed: of the draws
+        output: the image file to write
+        seed: seed of the random numbers
     """
     try:
         pixels = read_image(image, size=(GALLERY_PIXELS, GALLERY_PIXELS, 3))
@@ -68,16 +68,16 @@ def nearest(
     size: tuple[int, int, int] | None = None,
     seed: int = 0,
 ) -> None:
-    """Accuracy of the nearest training images' classes, on pixels or on a model's features.
+    """Measures the accuracy of nearest neighbors on pixels or on the features of a model.
 
     Args:
         source: digits | idx:FOLDER | folder:FOLDER | tfds:NAME
-        model: whose pooled features are compared; pixels without one
-        weights: a file, a run's workdir or an address, of that model
+        model: model whose pooled features are compared (default: pixels)
+        weights: weights of the model: a file, the folder of a run, or an address
         distance: l1, l2, cosine
-        k: how many neighbors vote
-        size: height, width, channels of the images [the model's]
-        seed: of the split of a folder that has none
+        k: numbers of neighbors
+        size: height, width and channels of the images (default: those of the model)
+        seed: seed that splits a folder without splits
     """
     what, results = knn.knn_report(
         source, model=model, weights=weights, distances=distance, ks=k, size=size, seed=seed
@@ -108,31 +108,37 @@ def evaluate(
     batch_size: int | None = None,
     workdir: Path | None = None,
 ) -> None:
-    """Figures of weights on data with labels, masks or boxes; what they confuse, class by class.
+    """Evaluates weights on a data set.
 
-    Of classifiers of images and of clips top-1 and top-5 accuracy, resized, cut and normalized as the
-    weights' publisher does; of segmenters accuracy, IoU and Dice, images as large as they are; of
-    detectors average precision, images on the canvas that the weights tell. Leaves evaluation.json,
-    classes.csv, predictions.png, and confusion.png or precision_recall.png, in the workdir; of images'
-    classifiers mistakes.csv: what is wrong, least likely label first (--split train: wrong labels).
+    Classifiers of images and clips are measured by top-1 and top-5 accuracy, with the preprocessing
+    of the publisher of the weights. Segmenters are measured by accuracy, IoU and Dice on images of
+    their original size. Detectors are measured by average precision on the canvas of the weights.
+    The command writes evaluation.json, classes.csv, predictions.png, and confusion.png or
+    precision_recall.png to the work directory. For image classifiers it also writes mistakes.csv,
+    with the least likely label first; with --split train, these are probable label errors.
 
     Args:
-        name: a name of `python -m zoo list`
-        weights: torchvision://TAG | hf://ORG/REPO | FILE | RUN'S FOLDER
-        source: labels: digits | idx:FOLDER | folder:FOLDER | tfds:NAME; masks: digit_scenes too, voc:, coco:; boxes: digit_scenes | folder: | tfds:; clips: moving_digits | folder: | csv: | ucf101: | tfds:
-        split: of the source [test, else val, else train]
-        crops: 10: the mean of corners, center and their mirror images (classifiers)
-        views: clips of each video, and crops of each clip, whose mean it is: 10 3 is usual (of clips)
-        values: of the masks' pixels, class by class [the index] (this and what follows: segmenters)
-        ignore: the value of pixels without a class, besides 255
-        splits: blocks of a folder that has none: "0-19 / 20-24", train / val (detectors too)
-        size: height, width, channels that images of many sizes are brought to; detectors: of the canvas
-        margin: pixels by which images are mirrored on every side, for valid convolutions
-        flips: the mean over mirror images
-        membrane: of two classes the border of cells: ISBI 2012's Rand and information scores too
-        metric: voc: at IoU 0.5, by area and by 11 points; coco: its twelve figures (detectors)
-        batch_size: images at a time over all devices [64, detectors 8]
-        workdir: where the figures go [runs/evaluate_NAME]
+        name: model name, as printed by `python -m zoo list`
+        weights: torchvision://TAG | hf://ORG/REPO | FILE | folder of a run
+        source: classification: digits | idx:FOLDER | folder:FOLDER | tfds:NAME; segmentation: also
+            digit_scenes, voc:, coco:; detection: digit_scenes | folder: | tfds:; video:
+            moving_digits | folder: | csv: | ucf101: | tfds:
+        split: split of the source (default: test, else val, else train)
+        crops: classification: 10 averages the corners, the center and their mirror images
+        views: video: clips per video and crops per clip that are averaged, e.g. 10 3
+        values: segmentation: pixel value of each class (default: the class index)
+        ignore: segmentation: value of pixels without a class, in addition to 255
+        splits: segmentation, detection: training and validation images of a folder without
+            splits, e.g. "0-19 / 20-24"
+        size: segmentation: height, width and channels to which images are resized; detection:
+            size of the canvas
+        margin: segmentation: mirrored pixels on every side, for valid convolutions
+        flips: segmentation: average over mirrored images
+        membrane: segmentation: which of two classes is the border of cells, for the Rand and
+            information scores of ISBI 2012
+        metric: detection: voc for IoU 0.5, by area and 11 points; coco for its twelve metrics
+        batch_size: images per step over all devices (default: 64, detection and video 8)
+        workdir: output folder (default: runs/evaluate_NAME)
     """
     meant = {"values": values, "ignore": ignore, "parts": splits, "size": size}
     how = {"crops": crops, "views": views, "margin": margin, "flips": flips}
@@ -151,7 +157,7 @@ def evaluate(
 def open_evaluation(
     loaded: LoadedModel, weights: str, source: str, *, options: dict, keywords: dict
 ) -> tuple[Callable[[Any], Task], Any, dict[str, Any]]:
-    """-> data to the model's task, the parts of the source, and the knobs that were heard."""
+    """Returns the builder of the task, the splits of the source, and the options that apply."""
     kind = variant_card(loaded.name)[0]["task"]
     if kind not in EVAL_BATCH_SIZES:
         raise ValueError(
@@ -182,7 +188,7 @@ def open_evaluation(
 def open_eval_clips(
     loaded: LoadedModel, seen: Preprocessing, source: str, *, views: tuple[int, int]
 ) -> tuple[Any, Callable[[Any], Task]]:
-    """The source's parts, and data to the task: the center of a clip, of several crops the whole."""
+    """Returns the splits of the source and the builder of the task."""
     if len(loaded.image) != 4 or loaded.image[-1] not in (1, 3):
         raise ValueError(f"{loaded.name} sees more than the clip, or less: see its recipe")
     sources = open_clips(source, seen, views=views)
@@ -191,7 +197,7 @@ def open_eval_clips(
 
 
 def zero_loss(outputs: Any, batch: Any) -> dict[str, jax.Array]:
-    """Detectors are judged by their boxes alone."""
+    """Returns a loss of zero, since evaluation measures boxes alone."""
     return {}
 
 
@@ -203,7 +209,7 @@ def open_eval_boxes(
     parts: str | None,
     size: tuple[int, int, int] | None,
 ) -> Any:
-    """The source's parts, on the weights' canvas; published weights' takes upright pictures too."""
+    """Returns the splits of the source on the canvas of the weights."""
     seen = loaded_preprocessing(loaded, weights)
     if size is not None:
         seen = seen._replace(size=size[:2])
@@ -222,7 +228,7 @@ def open_eval_boxes(
 
 
 def open_eval_masks(loaded: LoadedModel, source: str, **meant: Any) -> Any:
-    """The source's parts; of folders and TFDS the classes are called as the weights call them."""
+    """Returns the splits of the source, with the class names of the weights where it has none."""
     if source.partition(":")[0] in ("folder", "tfds") and loaded.card.get("classes"):
         meant["classes"] = tuple(loaded.card["classes"])
     return open_masks(source, **meant)
@@ -237,7 +243,7 @@ def evaluate_model(
     batch_size: int,
     workdir: Path,
 ) -> None:
-    """Measures the whole source; evaluation.json holds `card` and the figures."""
+    """Measures a source and writes the results with `card` to evaluation.json."""
     part = card["part"]
     run = Run(
         model=loaded.model,
@@ -269,7 +275,7 @@ def evaluate_model(
 
 
 def check_class_names(named: Any, count: int, data: Source, weights: str) -> None:
-    """Raises ValueError where the weights' classes are not the data's, in their order."""
+    """Raises ValueError if weights and data have different classes or another order of them."""
     theirs = list(named) if named else [""] * count
     if len(theirs) != len(data.classes) or (named and theirs != list(data.classes)):
         said = f"{len(theirs)} classes" + (f" ({', '.join(theirs[:3])}, ...)" if named else "")

@@ -1,1 +1,1 @@
-"""Learning problems, each a function that returns a Task."""
+"""Learning problems, each a function that returns a `Task`."""

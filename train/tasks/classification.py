@@ -1,4 +1,4 @@
-"""One image, one label."""
+"""Image classification."""
 
 import csv
 import io
@@ -41,20 +41,34 @@ def classification(
     crops: int = 1,
     training_size: tuple[int, int] | None = None,
 ) -> Task:
-    """Batches {"image" [B, H, W, C] uint8, "label" [B]} and models with "logits" [B, K].
+    """Creates the task of image classification.
 
-    loss: a name in LOSSES, a function logits [B, K], label [B] -> [B], or a Loss that has one for
-        soft labels too. These are smoothed labels, and what mixup and cutmix leave in "target".
-    class_weights: [K], of the true class, in the loss and in the weight that it is divided by; so
-        in train/accuracy too. Evaluation is not weighted.
-    teacher: image [B, h, w, C], preprocessed -> logits [B, K], with gradients stopped. The loss is
-        (1 - teacher_weight) * loss + teacher_weight * distillation at `temperature`.
-    crops: 1, or 10 for the mean probabilities of `ten_crops` in evaluation, and their logarithms' loss.
-    training_size: (height, width) of training images, where it is not the size of evaluation.
+    Batches have "image" [B, H, W, C] uint8 and "label" [B], and models return "logits" [B, K]. In
+    training, the image is what `augment` returns. In evaluation, `preprocess` resizes it and crops
+    its center. Metrics are the loss, the accuracy and, above twenty classes, the top-5 accuracy.
 
-    In training the image is all that `augment` leaves, in evaluation what `preprocess` cuts from
-    its center. Metrics: loss, accuracy and, above twenty classes, top5_accuracy. Raises
-    ValueError for knobs that cannot be, and for soft labels where the loss takes none.
+    Args:
+        preprocessing: preprocessing of the model.
+        classes: class names.
+        augment: augmentation of keys [B] and a batch.
+        loss: a name in LOSSES, a function of logits [B, K] and label [B] that returns [B], or a
+            `Loss` that also has a function of soft labels. Soft labels are smoothed labels, and the
+            "target" of mixup and cutmix.
+        label_smoothing: share of the label that is distributed over all classes.
+        class_weights: weights [K] of the true class, in the loss, in its divisor and in
+            train/accuracy. Evaluation has no weights.
+        teacher: function of preprocessed images [B, h, w, C] that returns logits [B, K]. The loss
+            is (1 - teacher_weight) * loss + teacher_weight * distillation.
+        temperature: temperature of the distillation.
+        teacher_weight: weight of the distillation.
+        crops: 1, or 10 to average the probabilities of `ten_crops` in evaluation.
+        training_size: height and width of training images, if they differ from evaluation.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: if an option is invalid, or the loss has no form for soft labels.
 
     Source: class weights as in torch's cross_entropy: the sum of weights divides hard labels,
     smoothed or not, but the number of examples divides those of a "target".
@@ -97,7 +111,7 @@ def check_loss_options(
     temperature: float,
     teacher_weight: float,
 ) -> None:
-    """Raises ValueError in one line for knobs of the loss that cannot be."""
+    """Raises ValueError if an option of the loss is invalid."""
     if class_weights is not None:
         given = np.asarray(class_weights, np.float64)
         if given.shape != (len(classes),) or not (np.isfinite(given) & (given >= 0)).all():
@@ -118,7 +132,7 @@ def check_loss_options(
 
 
 def check_crops(preprocessing: Preprocessing, crops: int) -> None:
-    """Raises ValueError where the crops are not 1 or 10, or ten of them would be the same."""
+    """Raises ValueError if the number of crops is invalid, or all ten crops would be equal."""
     if crops not in (1, 10):
         raise ValueError(f"crops is 1 (the center) or 10; got {crops}")
     if crops == 10 and preprocessing.crop >= 1:
@@ -131,10 +145,20 @@ def check_crops(preprocessing: Preprocessing, crops: int) -> None:
 def measure(
     apply: Callable, batch: Any, *, hard: Callable, preprocessing: Preprocessing, crops: int
 ) -> dict[str, jax.Array]:
-    """Sums of loss and top-5 hits; rows of label and prediction, -1 on the padding, and of what
-    `mistakes_csv` tells: example's number and the probabilities of both.
+    """Returns sums of the loss and of top-5 hits, and rows for each example.
 
-    hard: logits, label -> [B].
+    Rows are label and prediction, -1 for padding, the index of the example, and the probabilities
+    of both.
+
+    Args:
+        apply: function of the inputs that evaluates the model.
+        batch: batch [B, ...].
+        hard: loss of logits and labels, which returns [B].
+        preprocessing: preprocessing of the model.
+        crops: 1 or 10.
+
+    Returns:
+        Sums and rows by name.
     """
     label, valid = batch["label"], batch["valid"]
     if crops == 1:
@@ -157,7 +181,7 @@ def measure(
 
 
 def summarize(measured: Sequence[Any], *, top5: bool) -> dict[str, float]:
-    """Sums and rows of batches -> {"loss", "accuracy", "top5_accuracy"}."""
+    """Computes "loss", "accuracy" and "top5_accuracy" from the sums and rows of batches."""
     label, predicted = (
         np.concatenate([part[name] for part in measured]) for name in ("label", "predicted")
     )
@@ -171,7 +195,7 @@ def summarize(measured: Sequence[Any], *, top5: bool) -> dict[str, float]:
 def render(
     batch: Any, outputs: Any, measured: Sequence[Any], *, classes: Sequence[str]
 ) -> dict[str, Figure | str]:
-    """What the model says of single images, what it confuses, and how it does on each class."""
+    """Plots predictions and the confusion matrix, and writes the metrics of each class."""
     label, predicted = (
         np.concatenate([part[name] for part in measured]) for name in ("label", "predicted")
     )
@@ -186,15 +210,22 @@ def render(
 def mistakes_csv(
     measured: Sequence[Any], classes: Sequence[str], files: Sequence[str] | None = None
 ) -> str:
-    """Rows of batches -> CSV of the wrong ones, the least likely label first.
+    r"""Formats wrong predictions as CSV, with the least likely label first.
 
-    An example is called by its file, else by its number in the source. On training data the first
-    lines are where labels are wrong, if any are.
+    On training data, the first lines are the most likely label errors.
+
+    Args:
+        measured: rows of batches.
+        classes: class names.
+        files: file of each example; its index if not given.
+
+    Returns:
+        The CSV text.
 
     >>> row = dict(index=[4, 5], label=[0, 1], predicted=[0, 0])
     >>> row |= dict(label_share=[0.9, 0.25], predicted_share=[0.9, 0.75])
     >>> mistakes_csv([row], ("no", "yes"))
-    'example,label,predicted,p_label,p_predicted\\n5,yes,no,0.2500,0.7500\\n'
+    'example,label,predicted,p_label,p_predicted\n5,yes,no,0.2500,0.7500\n'
     """
     rows = {name: np.concatenate([part[name] for part in measured]) for name in MISTAKE_ROWS}
     order = np.argsort(rows["label_share"], kind="stable")
@@ -212,9 +243,9 @@ def mistakes_csv(
 
 
 def plot_hardest(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:
-    """The hardest examples, then some as they come: what the model says and how sure it is.
+    """Plots the hardest examples and some others with the predicted class and its probability.
 
-    In red, with the truth, where it is wrong.
+    Wrong predictions are red, with the true class.
     """
     probabilities, label = np.asarray(jax.nn.softmax(outputs["logits"], -1)), batch["label"]
     predicted = probabilities.argmax(-1)
@@ -227,7 +258,7 @@ def plot_hardest(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:
     figure = plots.plot_images(batch["image"][shown], titles, wrong=(predicted != label)[shown])
     wrong = np.sum(predicted != label)
     figure.suptitle(
-        f"the {len(order)} hardest of {len(label)} ({wrong} wrong), then {PLOT_EXAMPLES} as they come",
+        f"the {len(order)} hardest of {len(label)} ({wrong} wrong), then {PLOT_EXAMPLES} others",
         fontsize=9,
     )
     return figure

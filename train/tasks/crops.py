@@ -1,4 +1,4 @@
-"""Several looks at one image in evaluation."""
+"""Several crops of one image in evaluation."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,16 @@ from zoo.preprocess import Preprocessing, preprocess, resize
 
 
 def ten_crops(image: jax.Array, preprocessing: Preprocessing) -> list[jax.Array]:
-    """[B, H, W, C] uint8, or floats in [0, 1] -> ten times [B, h, w, C], ready for the model.
+    """Returns the four corners and the center of images, and their mirror images.
 
-    Resized as `preprocess` does (not at all, where the data is opened at size / crop); then the
-    four corners, the center that `preprocess` cuts, and the mirror images of the five.
+    Images are resized as in `preprocess`, which does not resize if the data has the size / crop.
+
+    Args:
+        image: images [B, H, W, C] uint8, or floats in [0, 1].
+        preprocessing: preprocessing of the model.
+
+    Returns:
+        Ten arrays [B, h, w, C], normalized for the model.
 
     Source: Krizhevsky et al. 2012, section 4.1.
 

@@ -1,4 +1,4 @@
-"""One image, boxes around objects and the class of each."""
+"""Object detection."""
 
 import csv
 import io
@@ -20,8 +20,8 @@ from zoo.preprocess import Preprocessing
 
 __all__ = ["Metric", "detection"]
 Metric = Literal["voc", "coco"]
-DETECTION_KEYS = ("boxes", "scores", "labels", "valid")  # what detectors give
-PROPOSAL_KEYS = ("proposals", "proposal_valid")  # for models that do not propose themselves
+DETECTION_KEYS = ("boxes", "scores", "labels", "valid")  # outputs of detectors
+PROPOSAL_KEYS = ("proposals", "proposal_valid")  # for models without a region proposal network
 CSV_COLUMNS = ("objects", "detections", "found")  # counts of classes.csv; its figures follow
 
 
@@ -34,26 +34,33 @@ def detection(
     truth: bool = False,
     metric: Metric = "voc",
 ) -> Task:
-    """Batches {"image" [B, H, W, C] uint8, "boxes" [B, N, 4], "labels" [B, N], "box_valid" [B, N],
-    "crowd" [B, N], "size" [B, 2], "scale" [B, 2]} and models with "boxes" [B, M, 4], "scores",
-    "labels" and "valid" [B, M].
+    """Creates the task of object detection.
 
-    Images lie in the top left corner of their canvas, "size" high and wide, "scale" (y, x) times as
-    large as their files; the model sees zeros beyond them. Crowd objects are neither trained on nor
-    counted.
+    Batches have "image" [B, H, W, C] uint8, "boxes" [B, N, 4], "labels" [B, N], "box_valid" [B, N],
+    "crowd" [B, N], "size" [B, 2] and "scale" [B, 2]. Models return "boxes" [B, M, 4], "scores",
+    "labels" and "valid" [B, M]. An image is in the top left corner of its canvas. It has the height
+    and width "size", is "scale" (y, x) times as large as its file, and is surrounded by zeros.
+    Crowd objects are neither trained on nor counted. Boxes are compared in pixels of the files.
+    COCO measures objects by "area" [B, N] if batches have it. Metrics are the loss, its parts, and
+    those of `metric`.
 
-    loss: outputs, batch -> {name: [B]}, whose sum is the loss; its batch has no crowd objects.
-    truth: hands the model {"boxes", "labels", "box_valid", "size"} in training and {"size"} in
-        evaluation, where such a model then has no loss; "proposals" [B, P, 4] and "proposal_valid"
-        [B, P] too where batches have them.
-    metric: "voc" for ap50 (area) and ap50_voc07 (11 points), the means over classes of the average
-        precision at IoU 0.5; "coco" for the twelve of train.metrics.detection.COCO_NAMES.
+    Args:
+        preprocessing: preprocessing of the model.
+        classes: class names.
+        loss: function of outputs and a batch without crowds that returns parts {name: [B]}, whose
+            sum is the loss.
+        augment: augmentation of keys [B] and a batch.
+        truth: pass {"boxes", "labels", "box_valid", "size"} to the model in training and {"size"}
+            in evaluation, where such a model has no loss. "proposals" [B, P, 4] and
+            "proposal_valid" [B, P] are added if batches have them.
+        metric: "voc" for ap50 (area) and ap50_voc07 (11 points), means over classes of the average
+            precision at IoU 0.5; "coco" for train.metrics.detection.COCO_NAMES.
 
-    Boxes are compared in the pixels of the files; an "area" [B, N], where batches have one, is what
-    COCO measures objects by. Metrics: loss and its parts, and those.
-    Errors: ValueError in one line for knobs that cannot be.
+    Returns:
+        The task.
 
-    Source: see train.metrics.detection.
+    Raises:
+        ValueError: if an option is invalid.
     """
     if not classes:
         raise ValueError("a detector tells apart one class or more; got none")
@@ -72,7 +79,7 @@ def detection(
 
 
 def inputs(batch: Any, train: bool, *, preprocessing: Preprocessing, truth: bool) -> tuple:
-    """-> (images [B, H, W, C], normalized, 0 beyond them), or with `truth` (images, truth)."""
+    """Returns the normalized images, 0 outside of their size, and with `truth` the targets."""
     image = normalize_canvas(batch["image"], batch["size"], preprocessing)
     if not truth:
         return (image,)
@@ -82,28 +89,28 @@ def inputs(batch: Any, train: bool, *, preprocessing: Preprocessing, truth: bool
 
 
 def without_crowd(batch: Any) -> dict[str, Any]:
-    """A batch without its crowd objects."""
+    """Returns a batch without its crowd objects."""
     return {**batch, "box_valid": batch["box_valid"] & ~batch["crowd"]}
 
 
 def total_loss(
     outputs: Any, batch: Any, *, loss: Callable
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """Sums over the images: of the loss, of their number, and of the loss' parts."""
+    """Returns sums over images: the loss, the number of images, and the parts of the loss."""
     parts = sum_losses(loss(outputs, without_crowd(batch)), batch["valid"])
     weight = jnp.sum(batch["valid"], dtype=jnp.float32)
     return sum(parts.values(), jnp.zeros(())), weight, parts
 
 
 def sum_losses(parts: Mapping[str, jax.Array], valid: jax.Array) -> dict[str, jax.Array]:
-    """{name: [B]}, [B] -> {name: []}, without the padding."""
+    """Adds losses [B] by name over the valid examples."""
     return {name: jnp.sum(jnp.where(valid, each, 0.0)) for name, each in parts.items()}
 
 
 def measure(
     apply: Callable, batch: Any, *, inputs: Callable, loss: Callable | None
 ) -> dict[str, Any]:
-    """-> {"rows": detections and objects as train.metrics.detection has them, "parts": sums}."""
+    """Returns detections and objects as rows of train.metrics.detection, and sums of the losses."""
     outputs = apply(*inputs(batch, False))
     scale = batch["scale"][:, None, jnp.array([1, 0, 1, 0])]
     rows = {**prediction_rows(batch, outputs), "seen": batch["valid"]}
@@ -114,7 +121,7 @@ def measure(
 
 
 def prediction_rows(batch: Any, outputs: Any) -> dict[str, Any]:
-    """A batch and what a model says of it -> rows of train.metrics.detection, on the canvas."""
+    """Converts a batch and its outputs to rows of train.metrics.detection, on the canvas."""
     return {
         **{name: outputs[name] for name in DETECTION_KEYS},
         "index": batch["index"],
@@ -128,14 +135,14 @@ def prediction_rows(batch: Any, outputs: Any) -> dict[str, Any]:
 
 
 def collect_rows(measured: Sequence[Any]) -> dict[str, np.ndarray]:
-    """What batches gave, together and in order: rows of train.metrics.detection."""
+    """Joins the rows of batches."""
     return metrics.collect_rows([part["rows"] for part in measured])
 
 
 def summarize(
     measured: Sequence[Any], *, classes: Sequence[str], metric: Metric
 ) -> dict[str, float]:
-    """Sums and rows of batches -> {"loss", its parts, and the metric's figures}."""
+    """Computes "loss", its parts and the metrics from the sums and rows of batches."""
     rows = collect_rows(measured)
     count = len(rows["index"])
     parts = {
@@ -150,7 +157,7 @@ def summarize(
 def render(
     batch: Any, outputs: Any, measured: Sequence[Any], *, classes: Sequence[str], metric: Metric
 ) -> dict[str, Figure | str]:
-    """Boxes beside the truth, the hardest first, precision over recall, and how each class does."""
+    """Plots the hardest images and the precision-recall curves, and writes metrics by class."""
     rows = collect_rows(measured)
     judged = metrics.match_detections(rows, classes=len(classes))
     each = metrics.voc_per_class(rows, judged)
@@ -168,7 +175,7 @@ def render(
 
 
 def class_table(each: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
-    """Counts and figures [K] -> a line of CSV per class; nan stays empty."""
+    """Formats counts and metrics [K] as CSV with a line per class; NaN is empty."""
     figures = [name for name in each if name not in CSV_COLUMNS]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""What a detector says, drawn: the hardest images, and precision over recall."""
+"""Plots of detections on the hardest images, and of precision over recall."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from train.plots import Frame
 from zoo.media.colormap import box_colormap
 
 HARDEST, COMING = 6, 4  # examples in predictions.png
-CROWD_COLOR = (170, 170, 170)  # what is not counted
+CROWD_COLOR = (170, 170, 170)  # objects that do not count
 
 
 def plot_hardest(
@@ -72,7 +72,7 @@ def prediction_frames(
     classes: Sequence[str],
     palette: Sequence[Sequence[int]],
 ) -> list[Frame]:
-    """The detections of an image, the most certain on top, dashed where they are wrong."""
+    """Returns the detections of an image, the highest score on top, dashed where they are wrong."""
     frames = []
     kept = np.flatnonzero(rows["valid"][row])
     for place in kept[np.argsort(rows["scores"][row, kept], stable=True)].tolist():
@@ -90,7 +90,7 @@ def precision_recall(
     *,
     classes: Sequence[str],
 ) -> Figure:
-    """Precision over recall at IoU 0.5, a line for each class that has objects."""
+    """Plots precision over recall at IoU 0.5, with a line for each class with objects."""
     seen = np.flatnonzero(judged.objects > 0).tolist()
     curves = {
         classes[label]: metrics.precision_recall_curve(rows, judged, label=label) for label in seen

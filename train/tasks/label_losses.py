@@ -1,4 +1,4 @@
-"""What a classifier's logits cost: of labels, and of the soft ones that mixing and smoothing make."""
+"""Losses of labels, and of the soft labels that mixing and smoothing create."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -15,14 +15,19 @@ LossName = Literal["softmax", "binary", "svm", "hinge"]
 
 
 class Loss(NamedTuple):
-    """hard: logits [B, K], label [B] -> [B]. soft: logits, target [B, K] -> [B], if it can."""
+    """A loss of classification.
+
+    Attributes:
+        hard: function of logits [B, K] and labels [B] that returns [B].
+        soft: function of logits and soft labels [B, K] that returns [B], or None.
+    """
 
     hard: Callable
     soft: Callable | None = None
 
 
 def binary_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """[B, K], [B] -> [B]: binary cross-entropy over the classes, of labels."""
+    """Computes the binary cross-entropy [B] over the classes, of logits [B, K] and labels [B]."""
     return losses.binary_cross_entropy(logits, jax.nn.one_hot(label, logits.shape[-1]))
 
 
@@ -35,7 +40,7 @@ LOSSES = {
 
 
 def lookup_loss(loss: str | Loss | Callable) -> Loss:
-    """A name, a Loss or a function -> the Loss; a function of the table brings its soft form."""
+    """Returns the `Loss` of a name or a function; functions in the table have their soft form."""
     if isinstance(loss, str):
         return lookup(LOSSES, loss, kind="loss")
     if isinstance(loss, Loss):
@@ -52,7 +57,22 @@ def weighted_loss(
     smoothing: float,
     weights: Sequence[float] | np.ndarray | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """[B, K], [B], soft labels [B, K] or None -> losses [B], and the weights [B] to divide by."""
+    """Computes weighted losses, and the weights that divide their sum.
+
+    Args:
+        law: the loss.
+        logits: logits [B, K].
+        label: labels [B].
+        target: soft labels [B, K], or None.
+        smoothing: label smoothing.
+        weights: class weights [K], or None.
+
+    Returns:
+        Losses [B] and weights [B].
+
+    Raises:
+        ValueError: if soft labels are given and the loss has no form for them.
+    """
     one = jnp.ones(len(label), jnp.float32)
     by_class = None if weights is None else jnp.asarray(weights, jnp.float32)
     own = one if by_class is None else by_class[label]

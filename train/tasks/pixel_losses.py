@@ -1,4 +1,4 @@
-"""What a segmenter's logits cost: a loss of pixels or of whole images, or a sum of several."""
+"""Losses of segmentation: of pixels or images, or a sum of several."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -21,7 +21,18 @@ LOSSES: dict[str, Callable] = {
 def lookup_losses(
     loss: LossName | Callable | Sequence[LossName | Callable],
 ) -> tuple[Callable, ...]:
-    """A name, a function logits [B, H, W, K], mask [B, H, W] -> [B, H, W] or [B], or several."""
+    """Returns loss functions by name.
+
+    Args:
+        loss: a name, a function of logits [B, H, W, K] and mask [B, H, W] that returns [B, H, W] or
+            [B], or several of them.
+
+    Returns:
+        The functions.
+
+    Raises:
+        ValueError: if no loss is given or a name is unknown.
+    """
     several = [loss] if isinstance(loss, str) or callable(loss) else list(loss)
     if not several:
         raise ValueError(f"expected a loss or several to be summed, {', '.join(LOSSES)}; got none")
@@ -33,10 +44,19 @@ def lookup_losses(
 def pixel_loss(
     laws: Sequence[Callable], logits: jax.Array, mask: jax.Array, weight: jax.Array
 ) -> jax.Array:
-    """[B, H, W, K], [B, H, W], weights [B, H, W] -> []: the sum that sum(weight) divides.
+    """Computes the sum of several losses, which sum(weight) divides.
 
-    A loss of an image counts as much as its pixels weigh together, so that one division makes the
-    mean of all, over any split of the batch.
+    The loss of an image is multiplied by the weight of its pixels. Therefore one division computes
+    the mean for any split of the batch.
+
+    Args:
+        laws: loss functions.
+        logits: logits [B, H, W, K].
+        mask: ground truth [B, H, W].
+        weight: weights [B, H, W].
+
+    Returns:
+        The sum [].
     """
     total = jnp.zeros(())
     for law in laws:
@@ -46,9 +66,7 @@ def pixel_loss(
 
 
 def align_logits(logits: Any, *maps: Any) -> tuple[Any, ...]:
-    """Logits [B, h, w, K], maps [B, H, W, ...] -> all of them, cut to the middle that they share.
-
-    Arrays of jax or numpy.
+    """Crops logits [B, h, w, K] and maps [B, H, W, ...] of jax or numpy to their common center.
 
     >>> [x.shape for x in align_logits(jnp.zeros((1, 4, 8, 2)), jnp.zeros((1, 6, 6)))]
     [(1, 4, 6, 2), (1, 4, 6)]
@@ -59,6 +77,6 @@ def align_logits(logits: Any, *maps: Any) -> tuple[Any, ...]:
 
 
 def center_crop(x: Any, size: Sequence[int]) -> Any:
-    """[B, H, W, ...] -> [B, *size, ...]."""
+    """Crops the center [B, *size, ...] of an array [B, H, W, ...]."""
     top, left = ((whole - part) // 2 for whole, part in zip(x.shape[1:3], size, strict=True))
     return x[:, top : top + size[0], left : left + size[1]]

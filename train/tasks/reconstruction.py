@@ -1,4 +1,4 @@
-"""An image, itself as the target; with noise on the input it is denoising."""
+"""Reconstruction of an image, or of an image without noise."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -32,12 +32,20 @@ def reconstruction(
     loss: Loss = "cross_entropy",
     augment: Callable = augmentation.identity,
 ) -> Task:
-    """Batches {"image" [B, H, W, C]} and models with "reconstruction" [B, H, W, C].
+    """Creates the task of reconstruction.
 
-    Images are uint8, or floats in [0, 1]. noise: standard deviation of the Gaussian noise on the
-    input, clipped to [0, 1]; drawn afresh in training, from a fixed key and `index` in evaluation.
-    loss: a mean over pixels, of "reconstruction_logits" for cross-entropy. Metrics: loss and
-    squared_error, summed over an image's pixels as in Hinton and Salakhutdinov 2006.
+    Batches have "image" [B, H, W, C] uint8, or floats in [0, 1], and models return "reconstruction"
+    [B, H, W, C]. Metrics are the loss and squared_error, which is summed over the pixels of an
+    image as in Hinton and Salakhutdinov 2006.
+
+    Args:
+        noise: standard deviation of Gaussian noise on the input, which is clipped to [0, 1]. It is
+            random in training, and depends on the index of the example in evaluation.
+        loss: name of the loss, a mean over pixels. The cross-entropy uses "reconstruction_logits".
+        augment: augmentation of keys [B] and a batch.
+
+    Returns:
+        The task.
     """
 
     def augmented(keys: jax.Array, batch: Any) -> Any:
@@ -84,7 +92,7 @@ def reconstruction(
 
 
 def add_noise(keys: jax.Array, image: jax.Array, *, noise: float) -> jax.Array:
-    """Keys [B], [B, H, W, C] -> the same with Gaussian noise, clipped to [0, 1]."""
+    """Adds Gaussian noise to images [B, H, W, C] with keys [B], clipped to [0, 1]."""
 
     def corrupt(key: jax.Array, image: jax.Array) -> jax.Array:
         return jnp.clip(image + noise * jax.random.normal(key, image.shape), 0.0, 1.0)
@@ -93,7 +101,7 @@ def add_noise(keys: jax.Array, image: jax.Array, *, noise: float) -> jax.Array:
 
 
 def reconstruction_errors(outputs: Any, batch: Any, *, loss: Loss) -> tuple[jax.Array, jax.Array]:
-    """Outputs, batch -> the loss per pixel [B], the squared error per image [B]."""
+    """Returns the loss per pixel [B] and the squared error per image [B]."""
     target = to_unit_range(batch["image"])
     pixels = math.prod(target.shape[1:])
     squared = pixels * losses.squared_error(outputs["reconstruction"], target)
@@ -104,20 +112,20 @@ def reconstruction_errors(outputs: Any, batch: Any, *, loss: Loss) -> tuple[jax.
 
 
 def to_unit_range(image: jax.Array) -> jax.Array:
-    """[B, H, W, C] uint8, or float in [0, 1] -> float32 in [0, 1]."""
+    """Converts images [B, H, W, C] of uint8 or floats in [0, 1] to float32 in [0, 1]."""
     image = jnp.asarray(image)
     scale = 1 / 255 if image.dtype == jnp.uint8 else 1.0
     return image.astype(jnp.float32) * scale
 
 
 def to_image(image: np.ndarray) -> np.ndarray:
-    """[B, H, W, C] -> the same where it is gray or RGB; codes [B, 1, 1, D] as bars [B, 8, D, 1]."""
+    """Returns gray and RGB images unchanged, and codes [B, 1, 1, D] as bars [B, 8, D, 1]."""
     if image.shape[-1] in (1, 3):
         return image
     return np.broadcast_to(image.reshape(len(image), 1, -1, 1), (len(image), 8, image[0].size, 1))
 
 
 def summarize(measured: Sequence[Any]) -> dict[str, float]:
-    """Sums of batches -> {"loss", "squared_error"}."""
+    """Computes "loss" and "squared_error" from the sums of batches."""
     sums = jax.tree.map(lambda *parts: np.sum(np.stack(parts), dtype=np.float64), *measured)
     return {name: sums[name] / sums["count"] for name in ("loss", "squared_error")}

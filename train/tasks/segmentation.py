@@ -1,4 +1,4 @@
-"""One image, a class for each pixel."""
+"""Semantic segmentation."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -45,27 +45,38 @@ def segmentation(
     membrane: int | None = None,
     palette: np.ndarray | None = None,
 ) -> Task:
-    """Batches {"image" [B, H, W, C] uint8, "mask" [B, H, W]} and models with "logits" [B, h, w, K].
+    """Creates the task of semantic segmentation.
 
-    A mask holds classes, and 255 where a pixel is ignored. "weight" [B, H, W] in the batch, where
-    it is, weighs the pixels in training. What is larger of logits and mask is cut to the middle.
+    Batches have "image" [B, H, W, C] uint8 and "mask" [B, H, W] of classes, with 255 for ignored
+    pixels, and models return "logits" [B, h, w, K]. Optional weights "weight" [B, H, W] apply to
+    the pixels in training. The larger of logits and mask is cropped to the center of the other.
+    Images keep their size; only mean and deviation of `preprocessing` are used. Metrics are loss,
+    pixel_accuracy, mean_accuracy, mean_iou, frequency_weighted_iou and dice.
 
-    loss: a name in LOSSES, a function logits [B, h, w, K], mask [B, h, w] -> losses of pixels
-        [B, h, w] or of images [B], or several, which are summed. The mean over pixels; that of an
-        image counts as its pixels do.
-    class_weights: [K], times "weight", in the loss and in the weight that it is divided by; so
-        in train/pixel_accuracy too. Evaluation is not weighted.
-    auxiliary_weight: of the same loss of "auxiliary_logits", in training, where a model gives them.
-    margin: pixels by which images are mirrored on every side, for valid convolutions.
-    predict: (image -> probabilities [B, h, w, K]), image -> the same, in evaluation and under jit:
-        zoo.inference.tiling.flips for the mean over mirror images. Pictures show the model alone.
-    membrane: of two classes the one that is the border of cells; the ISBI 2012 challenge's "rand"
-        and "information" are then measured on the host, for which masks are gathered.
-    palette: [K, 3] uint8, of the pictures [Pascal VOC's].
+    Args:
+        preprocessing: preprocessing of the model.
+        classes: class names.
+        augment: augmentation of keys [B] and a batch.
+        loss: a name in LOSSES, a function of logits [B, h, w, K] and mask [B, h, w] that returns
+            losses of pixels [B, h, w] or images [B], or several of them, which are added. The loss
+            is the mean over pixels. The loss of an image counts as much as its pixels.
+        class_weights: weights [K] of the true class, which multiply "weight" in the loss, in its
+            divisor and in train/pixel_accuracy. Evaluation has no weights.
+        auxiliary_weight: weight in training of the same loss of "auxiliary_logits", if a model
+            returns them.
+        margin: pixels by which images are mirrored on every side, for valid convolutions.
+        predict: function of (function of images that returns probabilities [B, h, w, K]) and images
+            that returns probabilities, in evaluation, such as `zoo.inference.tiling.average_flips`.
+            Plots show the model alone.
+        membrane: which of two classes is the border of cells. Then "rand" and "information" of the
+            ISBI 2012 challenge are measured on the host.
+        palette: colors [K, 3] uint8 of the plots; those of Pascal VOC if not given.
 
-    Images keep their size; of `preprocessing` mean and deviation count. Metrics: loss,
-    pixel_accuracy, mean_accuracy, mean_iou, frequency_weighted_iou, dice, see metrics.regions.
-    Errors: ValueError in one line for knobs that cannot be.
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: if an option is invalid.
 
     Source: Long et al. 2015, section 5, for the metrics; Ronneberger et al. 2015 for weight maps.
     """
@@ -89,7 +100,7 @@ def segmentation(
 def inputs(
     batch: Any, train: bool, *, preprocessing: Preprocessing, margin: int
 ) -> tuple[jax.Array]:
-    """Images [B, H, W, C] -> [B, H + 2 margin, W + 2 margin, C], normalized and mirrored."""
+    """Normalizes images [B, H, W, C] and mirrors `margin` pixels on every side."""
     del train
     image = batch["image"]
     whole = preprocessing._replace(size=image.shape[1:3], crop=1.0)
@@ -104,7 +115,7 @@ def total_loss(
     class_weights: Sequence[float] | np.ndarray | None,
     auxiliary_weight: float,
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """Sums over the weighted pixels: of the losses, of the weights, of those that are right."""
+    """Returns sums over the weighted pixels: the losses, the weights, and the correct pixels."""
     weight = losses.pixel_weights(batch["mask"], batch.get("weight"), class_weights=class_weights)
     weight = weight * batch["valid"][:, None, None]
     logits, mask, own = align_logits(outputs["logits"], batch["mask"], weight)
@@ -126,7 +137,7 @@ def measure(
     predict: Callable | None,
     membrane: int | None,
 ) -> dict[str, jax.Array]:
-    """The sum of the losses and confusion counts; with `membrane` masks, and where cells are."""
+    """Returns the sum of the losses and confusion counts, and masks and cells with `membrane`."""
     logits = predict_probabilities(apply, *inputs(batch, False), predict=predict)
     mask = jnp.where(batch["valid"][:, None, None], batch["mask"], losses.IGNORE_LABEL)
     logits, mask = align_logits(logits, mask)
@@ -148,7 +159,7 @@ def check_options(
     membrane: int | None,
     palette: np.ndarray | None,
 ) -> None:
-    """Raises ValueError in one line for knobs that cannot be."""
+    """Raises ValueError if an option is invalid."""
     if not 2 <= len(classes) <= losses.IGNORE_LABEL:
         raise ValueError(f"a mask tells apart 2 to 255 classes; got {len(classes)}")
     if class_weights is not None:
@@ -171,7 +182,7 @@ def check_options(
 
 
 def mirror_margin(image: jax.Array, margin: int) -> jax.Array:
-    """[B, H, W, C] -> [B, H + 2 m, W + 2 m, C], the border pixel not repeated."""
+    """Mirrors images [B, H, W, C] at their border to [B, H + 2 m, W + 2 m, C]."""
     if margin >= min(image.shape[1:3]):
         raise ValueError(
             f"images of {image.shape[1]} x {image.shape[2]} can be mirrored by less than their "
@@ -184,7 +195,7 @@ def mirror_margin(image: jax.Array, margin: int) -> jax.Array:
 def predict_probabilities(
     apply: Callable, image: jax.Array, *, predict: Callable | None
 ) -> jax.Array:
-    """[B, H, W, C] -> logits [B, h, w, K]; with `predict` the logarithms of its probabilities."""
+    """Returns logits [B, h, w, K] of images, or the log-probabilities of `predict`."""
     if predict is None:
         return apply(image)["logits"]
     shares = predict(lambda image: jax.nn.softmax(apply(image)["logits"]), image)
@@ -192,12 +203,12 @@ def predict_probabilities(
 
 
 def cell_probability(logits: jax.Array, membrane: int) -> jax.Array:
-    """Logits [B, h, w, 2] -> [B, h, w] float32, the probability that it is no membrane."""
+    """Returns the probability [B, h, w] float32 of a cell from logits [B, h, w, 2]."""
     return jax.nn.softmax(logits.astype(jnp.float32))[..., 1 - membrane]
 
 
 def summarize(measured: Sequence[Any], *, membrane: int | None) -> dict[str, float]:
-    """Sums of batches -> {"loss", "pixel_accuracy", ...}; with `membrane` "rand", "information"."""
+    """Computes the metrics from the sums of batches; with `membrane` also the ISBI scores."""
     counts = sum_confusion(measured)
     pixels = counts.sum()
     total = np.sum([part["loss"] for part in measured], dtype=np.float64)
@@ -213,7 +224,7 @@ def summarize(measured: Sequence[Any], *, membrane: int | None) -> dict[str, flo
 
 
 def sum_confusion(measured: Sequence[Any]) -> np.ndarray:
-    """What batches counted, together: [K, K] int64."""
+    """Adds the confusion matrices of batches to [K, K] int64."""
     return np.stack([part["confusion"] for part in measured]).sum(0, dtype=np.int64)
 
 
@@ -225,7 +236,7 @@ def render(
     classes: Sequence[str],
     palette: np.ndarray,
 ) -> dict[str, Figure | str]:
-    """Masks beside the truth, the hardest first, what is confused, and how each class does."""
+    """Plots predictions and the confusion matrix, and writes the metrics of each class."""
     counts = sum_confusion(measured)
     return {
         "predictions.png": plot_hardest(batch, outputs, classes=classes, palette=palette),
@@ -237,7 +248,7 @@ def render(
 def plot_hardest(
     batch: Any, outputs: Any, *, classes: Sequence[str], palette: np.ndarray
 ) -> Figure:
-    """The examples of the lowest mean IoU, then some as they come."""
+    """Plots the examples with the lowest mean IoU, and some others."""
     predicted = np.asarray(outputs["logits"]).argmax(-1)
     predicted, mask = (np.asarray(x) for x in align_logits(predicted, np.asarray(batch["mask"])))
     figures = [
@@ -260,5 +271,5 @@ def plot_hardest(
 
 
 def format_labels(mask: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Masks [B, H, W] -> [B, H, W] int64, -1 where they name no class."""
+    """Converts masks [B, H, W] to int64 with -1 where they contain no class."""
     return np.where(mask < len(classes), mask.astype(np.int64), -1)

@@ -1,4 +1,4 @@
-"""Figures of single classes as text."""
+"""Metrics of each class as text."""
 
 import csv
 import io
@@ -10,10 +10,10 @@ import numpy as np
 def class_table(
     counts: np.ndarray, classes: Sequence[str], figures: Mapping[str, np.ndarray]
 ) -> str:
-    """Confusion counts [K, K], figures [K] each -> a line of CSV per class; nan stays empty.
+    r"""Formats confusion counts [K, K] and metrics [K] as CSV with a line per class; NaN is empty.
 
     >>> class_table(np.array([[3, 1], [0, 0]]), ("no", "yes"), {"recall": np.array([0.75, np.nan])})
-    'class,support,predicted,recall\\nno,4,3,0.7500\\nyes,0,1,\\n'
+    'class,support,predicted,recall\nno,4,3,0.7500\nyes,0,1,\n'
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

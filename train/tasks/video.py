@@ -1,4 +1,4 @@
-"""One clip, one label; of several views of a video the mean of their scores."""
+"""Video classification, with scores averaged over several views of a video."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,21 +35,32 @@ def video(
     inputs: Inputs = "video",
     flow: Preprocessing | None = None,
 ) -> Task:
-    """Batches {"video" [B, T, H, W, C] uint8, "label" [B]} and models with "logits" [B, K].
+    """Creates the task of video classification.
 
-    inputs: what the model is called with.
-        "video": the clip [B, T, h, w, C];
-        "frame": one of its frames [B, h, w, C], in training a random one, else the middle one;
-        "flow": batch["flow"] [B, L, H, W, 2] as [B, h, w, 2 L], x and y in turn, each field less its
-            mean; "maps": batch["maps"] [B, H, W, M] as images of M channels;
-        "both": frame and flow, two arguments, the flow by the preprocessing `flow`.
-    Examples with one "group" are views of one video: their scores (the model's, or softmax of its
-    logits) are averaged before anything is counted, and the loss is that of the average.
+    Batches have "video" [B, T, H, W, C] uint8 and "label" [B], and models return "logits" [B, K].
+    Examples with the same "group" are views of one video. Their scores (those of the model, or the
+    softmax of its logits) are averaged before the metrics and the loss are computed. In training,
+    frames are what `augment` returns. In evaluation, `preprocess` crops their center. Metrics are
+    the loss, the accuracy and, above twenty classes, the top-5 accuracy.
 
-    loss, label_smoothing: as for `classification`. In training the frames are all that `augment`
-    leaves, in evaluation what `preprocess` cuts from their center. Metrics: loss, accuracy and,
-    above twenty classes, top5_accuracy.
-    Errors: ValueError in one line for knobs that cannot be.
+    Args:
+        preprocessing: preprocessing of the model.
+        classes: class names.
+        augment: augmentation of keys [B] and a batch.
+        loss: loss as for `classification`.
+        label_smoothing: label smoothing as for `classification`.
+        inputs: arguments of the model. "video" is the clip [B, T, h, w, C]. "frame" is one frame
+            [B, h, w, C], a random one in training and the middle one in evaluation. "flow" is
+            batch["flow"] [B, L, H, W, 2] as [B, h, w, 2 L], with x and y alternating and the mean
+            of each field subtracted. "maps" is batch["maps"] [B, H, W, M] as images of M channels.
+            "both" is frame and flow.
+        flow: preprocessing of the flow for "both".
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: if an option is invalid.
 
     Source: mean subtraction of Simonyan and Zisserman 2014, section 3.1; scores averaged over views
     as there and in Feichtenhofer et al. 2019, section 4.
@@ -77,7 +88,7 @@ def video(
 def model_inputs(
     batch: Any, train: bool, *, kind: Inputs, preprocessing: Preprocessing, flow: Preprocessing
 ) -> tuple[jax.Array, ...]:
-    """What a model is called with."""
+    """Returns the arguments of the model."""
     match kind:
         case "video":
             return (normalize_clip(batch["video"], preprocessing, train=train),)
@@ -94,12 +105,12 @@ def model_inputs(
 
 
 def crop_frames(image: jax.Array, preprocessing: Preprocessing, *, train: bool) -> jax.Array:
-    """[B, H, W, C] -> [B, h, w, C], normalized: in training the whole, else the center."""
+    """Normalizes images [B, H, W, C] and crops their center in evaluation."""
     return preprocess(image, preprocessing._replace(crop=1.0) if train else preprocessing)
 
 
 def normalize_clip(clip: jax.Array, preprocessing: Preprocessing, *, train: bool) -> jax.Array:
-    """[B, T, H, W, C] -> [B, T, h, w, C], every frame as an image is."""
+    """Normalizes clips [B, T, H, W, C] and crops the center of their frames in evaluation."""
     if clip.ndim != 5:
         raise ValueError(f"expected videos [B, T, H, W, C], got shape {clip.shape}")
     flat = crop_frames(clip.reshape(-1, *clip.shape[2:]), preprocessing, train=train)
@@ -107,7 +118,7 @@ def normalize_clip(clip: jax.Array, preprocessing: Preprocessing, *, train: bool
 
 
 def single_frame_inputs(batch: Any, preprocessing: Preprocessing, *, train: bool) -> jax.Array:
-    """Batch -> [B, h, w, C]: a frame that the example's number draws, in evaluation the middle one."""
+    """Returns a frame [B, h, w, C] of each clip: a random one, in evaluation the middle one."""
     clip, index = batch["video"], batch["index"]
     length = clip.shape[1]
     if train:
@@ -119,7 +130,7 @@ def single_frame_inputs(batch: Any, preprocessing: Preprocessing, *, train: bool
 
 
 def stack_flow(flow: jax.Array, preprocessing: Preprocessing, *, train: bool) -> jax.Array:
-    """[B, L, H, W, 2] uint8 -> [B, h, w, 2 L], x and y in turn, each field less its mean."""
+    """Converts flow [B, L, H, W, 2] uint8 to [B, h, w, 2 L] and subtracts the mean of fields."""
     count, length, height, width, _ = flow.shape
     together = jnp.moveaxis(flow, 1, 3).reshape(count, height, width, 2 * length)
     fields = crop_frames(together, with_channels(preprocessing, 2 * length), train=train)
@@ -127,12 +138,12 @@ def stack_flow(flow: jax.Array, preprocessing: Preprocessing, *, train: bool) ->
 
 
 def clip_scores(outputs: Any) -> jax.Array:
-    """A model's outputs -> [B, K], scores that sum to 1."""
+    """Returns scores [B, K] that sum to 1."""
     return outputs["scores"] if "scores" in outputs else jax.nn.softmax(outputs["logits"], -1)
 
 
 def measure(apply: Callable, batch: Any, *, inputs: Callable) -> dict[str, jax.Array]:
-    """Rows of scores [B, K], label and group [B], label -1 on the padding."""
+    """Returns rows of scores [B, K], labels and groups [B], with the label -1 for padding."""
     group = batch["group"] if "group" in batch else batch["index"]
     return {
         "scores": clip_scores(apply(*inputs(batch, False))),
@@ -142,7 +153,13 @@ def measure(apply: Callable, batch: Any, *, inputs: Callable) -> dict[str, jax.A
 
 
 def average_views(measured: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of batches -> of N videos: mean scores [N, K], labels [N], groups [N], ascending.
+    """Averages the scores of the views of each video.
+
+    Args:
+        measured: rows of batches.
+
+    Returns:
+        Mean scores [N, K], labels [N] and groups [N] of N videos, in ascending order of groups.
 
     >>> rows = {"scores": np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [1, 0]])}
     >>> rows |= {"label": np.array([1, 0, 1, -1]), "group": np.array([4, 2, 4, 5])}
@@ -161,10 +178,10 @@ def average_views(measured: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def summarize(measured: Sequence[Any], *, top5: bool) -> dict[str, float]:
-    """Rows of batches -> {"loss", "accuracy", "top5_accuracy"} over videos."""
+    """Computes "loss", "accuracy" and "top5_accuracy" over videos."""
     scores, label, _ = average_views(measured)
     own = scores[np.arange(len(label)), label]
-    # How many classes have a higher score, or as high a one and come before: argmax's order.
+    # The number of classes with a higher score, or an equal score and a lower index, as in argmax.
     earlier = np.arange(scores.shape[1]) < label[:, None]
     above = (scores > own[:, None]) | ((scores == own[:, None]) & earlier)
     rank = above.sum(1)
@@ -178,7 +195,7 @@ def summarize(measured: Sequence[Any], *, top5: bool) -> dict[str, float]:
 def render(
     batch: Any, outputs: Any, measured: Sequence[Any], *, classes: Sequence[str]
 ) -> dict[str, Figure | str]:
-    """What the model says of single clips, what it confuses, and how it does on each class."""
+    """Plots predictions and the confusion matrix, and writes the metrics of each class."""
     scores, label, _ = average_views(measured)
     counts = metrics.confusion_matrix(scores.argmax(1), label, classes=len(classes))
     return {
@@ -189,7 +206,7 @@ def render(
 
 
 def plot_hardest(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:
-    """The hardest clips, then some as they come, as strips of frames with truth and guess."""
+    """Plots the hardest clips and some others as strips of frames with true and predicted class."""
     scores, label = np.asarray(clip_scores(outputs)), batch["label"]
     predicted = scores.argmax(-1)
     order = np.argsort(scores[np.arange(len(label)), label], stable=True)[:PLOT_EXAMPLES]
@@ -201,14 +218,14 @@ def plot_hardest(batch: Any, outputs: Any, *, classes: Sequence[str]) -> Figure:
     figure = plots.plot_clips(clip_images(batch)[shown], titles, wrong=(predicted != label)[shown])
     wrong = np.sum(predicted != label)
     figure.suptitle(
-        f"the {len(order)} hardest of {len(label)} ({wrong} wrong), then {PLOT_EXAMPLES} as they come",
+        f"the {len(order)} hardest of {len(label)} ({wrong} wrong), then {PLOT_EXAMPLES} others",
         fontsize=9,
     )
     return figure
 
 
 def clip_images(batch: Any) -> np.ndarray:
-    """A batch's clips as pictures [B, T, H, W, C]: the video, else the flow along x, else the maps."""
+    """Returns the clips of a batch [B, T, H, W, C]: the video, the flow along x, or the maps."""
     if "video" in batch:
         return batch["video"]
     if "flow" in batch:
