@@ -1,11 +1,13 @@
-"""Device-side augmentation: keys [B], batch -> batch, inside the jitted step.
+"""Augmentation on the device: functions of keys [B] and a batch, inside the compiled step.
 
-Most functions are of one key and one image, `function(key, image [H, W, C], *, knobs) -> image`;
-a recipe binds their knobs and lists them: `images(flip, partial(rotate, degrees=15.0))`. Images are
-uint8, or floats in [0, 1], and come back so (train.augment.pixels). Those of train.augment.scene
-move an image together with its mask and boxes: `scenes(scene.flip, partial(scene.rotate,
-degrees=15.0))`, and so do those of train.augment.zoom. Those of train.augment.clip draw once for all
-frames of a clip: `clips(clip.flip, clip.still(partial(brightness, amount=0.4)))`.
+Most functions transform one image: `function(key, image [H, W, C], *, options)`. A recipe sets
+their options and combines them: `images(flip, partial(rotate, degrees=15.0))`. Images are uint8, or
+floats in [0, 1], and keep their dtype (train.augment.pixels).
+
+The functions of train.augment.scene and train.augment.zoom transform an image together with its
+mask and boxes: `scenes(scene.flip, partial(scene.rotate, degrees=15.0))`. Those of
+train.augment.clip apply the same transformation to all frames of a clip: `clips(clip.flip,
+clip.same_for_all_frames(partial(brightness, amount=0.4)))`.
 """
 
 from collections.abc import Callable
@@ -69,15 +71,22 @@ __all__ = [
 
 
 def identity(keys: jax.Array, batch: Any) -> Any:
-    """Keys [B], batch -> the batch as it is."""
+    """Returns the batch unchanged."""
     del keys
     return batch
 
 
 def images(*functions: Callable) -> Callable:
-    """function(key, image [H, W, C]) -> image, ... -> augment(keys [B], batch) on batch["image"].
+    """Combines functions of one image to an augmentation of batch["image"].
 
-    Each function draws from a key of its own, so that adding one at the end changes no draw before.
+    Each function uses its own key, so that another function at the end does not change the random
+    numbers of the others.
+
+    Args:
+        functions: functions of a key and an image [H, W, C].
+
+    Returns:
+        A function of keys [B] and a batch.
     """
 
     def augment(keys: jax.Array, batch: Any) -> Any:
@@ -91,12 +100,17 @@ def images(*functions: Callable) -> Callable:
 
 
 def scenes(*functions: Callable) -> Callable:
-    """function(key, scene) -> scene, ... -> augment(keys [B], batch) on every entry of the batch.
+    """Combines functions of one scene to an augmentation of all entries of a batch.
 
-    The functions are those of train.augment.scene, and colors as `scene.image_alone(function)`.
-    Each draws from a key of its own, as in `images`.
-    Errors: ValueError where a mask, weight or instances are not of the image's size, or boxes do
-    not say which are valid.
+    The functions are those of train.augment.scene, and of colors as `scene.image_only(function)`.
+    Each uses its own key, as in `images`.
+
+    Args:
+        functions: functions of a key and a scene.
+
+    Returns:
+        A function of keys [B] and a batch. It raises ValueError if a mask, weights or instances do
+        not have the size of the image, or boxes have no "box_valid".
     """
 
     def augment(keys: jax.Array, batch: Any) -> Any:
@@ -109,7 +123,7 @@ def scenes(*functions: Callable) -> Callable:
         for number, function in enumerate(functions):
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
             batch = jax.vmap(function)(own, batch)
-            # Else a sampling of a sampled image computes each of its pixels four times: two
+            # Otherwise sampling a sampled image computes each of its pixels four times: two
             # samplings of 4 x 512 x 512 with mask and weight take 160 milliseconds in place of 90.
             moved = scene.scene_maps(batch)
             batch = {**batch, **{name: fusion_barrier(value) for name, value in moved.items()}}
@@ -119,10 +133,16 @@ def scenes(*functions: Callable) -> Callable:
 
 
 def clips(*functions: Callable) -> Callable:
-    """function(key, clip) -> clip, ... -> augment(keys [B], batch) on every entry of the batch.
+    """Combines functions of one clip to an augmentation of all entries of a batch.
 
-    The functions are those of train.augment.clip, and colors as `clip.still(function)`. Each draws
-    from a key of its own, as in `images`.
+    The functions are those of train.augment.clip, and of colors as
+    `clip.same_for_all_frames(function)`. Each uses its own key, as in `images`.
+
+    Args:
+        functions: functions of a key and a clip.
+
+    Returns:
+        A function of keys [B] and a batch.
     """
 
     def augment(keys: jax.Array, batch: Any) -> Any:
@@ -135,9 +155,15 @@ def clips(*functions: Callable) -> Callable:
 
 
 def chain(*augments: Callable) -> Callable:
-    """augment(keys [B], batch) -> batch, ... -> all of them in order, as one.
+    """Applies several augmentations of batches in order.
 
-    Each draws from keys of its own: `chain(images(flip), partial(mixup, classes=10))`.
+    Each uses its own keys: `chain(images(flip), partial(mixup, classes=10))`.
+
+    Args:
+        augments: functions of keys [B] and a batch.
+
+    Returns:
+        A function of keys [B] and a batch.
     """
 
     def augment(keys: jax.Array, batch: Any) -> Any:
@@ -149,9 +175,14 @@ def chain(*augments: Callable) -> Callable:
 
 
 def one_of(*augments: Callable) -> Callable:
-    """augment(keys [B], batch) -> batch, ... -> one of them for each example, equally likely.
+    """Applies one of several augmentations to each example, with equal probability.
 
-    Errors: ValueError where they do not all put the same entries into the batch.
+    Args:
+        augments: functions of keys [B] and a batch.
+
+    Returns:
+        A function of keys [B] and a batch. It raises ValueError if the augmentations return
+        different entries.
     """
 
     def augment(keys: jax.Array, batch: Any) -> Any:

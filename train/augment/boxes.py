@@ -1,7 +1,7 @@
-"""How the boxes of a scene move with its pixels: one scene at a time, to be vmapped.
+"""Transformation of boxes together with the pixels of one scene.
 
-A scene of detection holds "boxes" [N, 4] (x0, y0, x1, y1) in pixels of the image, "box_valid" [N]
-and, where the picture fills only the upper left of its canvas, its "size" [2] (height, width).
+A scene of detection has "boxes" [N, 4] (x0, y0, x1, y1) in pixels, "box_valid" [N] and, if the
+image fills only the upper left of its canvas, "size" [2] (height, width).
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ VisibleExtent = tuple[
 
 
 def visible_extent(scene: Scene) -> VisibleExtent:
-    """Scene -> height and width of its picture, which lies in the upper left of the canvas."""
+    """Returns height and width of the image, which is in the upper left of the canvas."""
     if "size" not in scene:
         return scene["image"].shape[:2]
     height, width = scene["size"].astype(jnp.float32)
@@ -34,10 +34,17 @@ def keep_visible_boxes(
     visible: float,
     whole: jax.Array | None = None,
 ) -> Scene:
-    """Scene, its boxes [N, 4] where they have moved -> scene with what is left of them.
+    """Clips transformed boxes to the image and removes those that are hardly visible.
 
-    Cut at the border of a picture of `size`. A box of which less than `visible` of the area, or of
-    the `whole` [N], is left is no longer valid, nor is one without any; these become 0.
+    Args:
+        scene: the scene.
+        boxes: transformed boxes [N, 4].
+        size: height and width of the image.
+        visible: smallest visible share of the area. Boxes with less are invalid and become 0.
+        whole: areas [N] of the complete boxes; those of `boxes` if not given.
+
+    Returns:
+        The scene with clipped boxes.
     """
     height, width = size
     ends = jnp.stack([jnp.asarray(end, jnp.float32) for end in (width, height, width, height)])
@@ -48,9 +55,15 @@ def keep_visible_boxes(
 
 
 def with_proposals(function: Callable) -> Callable:
-    """function(key, scene) -> scene, to one whose "proposals" [P, 4] move as its boxes do.
+    """Extends a function of scenes to "proposals" [P, 4], which move like boxes.
 
-    A proposal that a box in its place would not outlast loses its "proposal_valid" [P].
+    Proposals that are hardly visible lose their "proposal_valid" [P].
+
+    Args:
+        function: function of a key and a scene.
+
+    Returns:
+        A function of a key and a scene with proposals.
 
     >>> def moved(key, scene):
     ...     return {**scene, "boxes": scene["boxes"] + 1.0}
@@ -72,7 +85,15 @@ def with_proposals(function: Callable) -> Callable:
 
 
 def transform_hulls(boxes: jax.Array, matrix: jax.Array) -> jax.Array:
-    """[N, 4], [2, 3] as for geometry.warp -> [N, 4], around the corners, which move against it.
+    """Returns the bounding boxes of transformed corners.
+
+    Args:
+        boxes: boxes [N, 4].
+        matrix: matrix [2, 3] as for `geometry.warp`, which maps output to input; corners move by
+            its inverse.
+
+    Returns:
+        Boxes [N, 4].
 
     >>> half = jnp.array([[2.0, 0.0, 0.0], [0.0, 1.0, -3.0]])  # comes from twice as far right
     >>> transform_hulls(jnp.array([[2.0, 0.0, 8.0, 4.0]]), half).tolist()
@@ -81,7 +102,7 @@ def transform_hulls(boxes: jax.Array, matrix: jax.Array) -> jax.Array:
     (a, b, e), (c, d, f) = matrix
     corners_x = boxes[:, jnp.array([0, 2, 0, 2])] - e
     corners_y = boxes[:, jnp.array([1, 1, 3, 3])] - f
-    # The inverse written out: a GPU's default matrix product is too coarse for pixels.
+    # The inverse is written out, since default matrix products of GPUs are too imprecise.
     determinant = a * d - b * c
     x = (d * corners_x - b * corners_y) / determinant
     y = (a * corners_y - c * corners_x) / determinant
@@ -89,7 +110,16 @@ def transform_hulls(boxes: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 def deform_hulls(boxes: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """[N, 4], x, y [h, w] where pixels come from -> [N, 4], around the pixels that come from each."""
+    """Returns the bounding boxes of the pixels that come from each box.
+
+    Args:
+        boxes: boxes [N, 4].
+        x: source x [h, w] of each pixel.
+        y: source y [h, w] of each pixel.
+
+    Returns:
+        Boxes [N, 4].
+    """
     height, width = x.shape
     rows, columns = jnp.arange(height), jnp.arange(width)
 
@@ -104,7 +134,7 @@ def deform_hulls(boxes: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def mirror_boxes(boxes: jax.Array, size: VisibleExtent, *, vertical: bool) -> jax.Array:
-    """[N, 4] -> [N, 4], left to right in a picture of `size`, or upside down.
+    """Mirrors boxes [N, 4] horizontally, or vertically, in an image of `size`.
 
     >>> mirror_boxes(jnp.array([[1.0, 0.0, 3.0, 2.0]]), (5, 10), vertical=False).tolist()
     [[7.0, 0.0, 9.0, 2.0]]

@@ -1,8 +1,8 @@
-"""Augmentation of clips, one draw for all frames: one key and one example at a time, to be vmapped.
+"""Augmentation of one clip with the same random numbers for all frames.
 
-An example is a dict: "video" [T, H, W, C], uint8 or floats in [0, 1], and "flow" [L, H, W, 2] uint8
-(x, y; 128 is no motion), either or both, and "label" []. Flow is moved, mirrored and scaled as what
-it tells of is.
+A clip is a dict with "video" [T, H, W, C] (uint8, or floats in [0, 1]), "flow" [L, H, W, 2] uint8
+(x, y; 128 is no motion), or both, and "label" []. Flow vectors are mirrored and scaled with the
+frames.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +20,16 @@ ZERO_FLOW_LEVEL = 128  # the level of a flow of 0
 
 
 def clip_maps(clip: Clip) -> Clip:
-    """The entries of an example that have pixels: [T, H, W, C] each, of one height and width.
+    """Returns the entries of a clip with pixels, [T, H, W, C] each.
 
-    Errors: ValueError where they differ, or there are none.
+    Args:
+        clip: the clip.
+
+    Returns:
+        The entries by name.
+
+    Raises:
+        ValueError: if their sizes differ, or there are none.
 
     >>> list(clip_maps({"video": jnp.zeros((4, 8, 8, 3)), "label": jnp.zeros((), jnp.int32)}))
     ['video']
@@ -35,9 +42,15 @@ def clip_maps(clip: Clip) -> Clip:
 
 
 def same_for_all_frames(function: Callable) -> Callable:
-    """function(key, image [H, W, C]) -> function(key, clip): every frame by the same draw.
+    """Converts a function of an image to one of a clip, with the same draw for all frames.
 
-    For what changes colors; flow stays as it is.
+    It is for changes of colors. The flow does not change.
+
+    Args:
+        function: function of a key and an image [H, W, C].
+
+    Returns:
+        A function of a key and a clip.
 
     >>> from train import augment
     >>> darker = same_for_all_frames(partial(augment.brightness, amount=0.4))
@@ -58,10 +71,17 @@ def flip(
     mirrored: Sequence[int] | np.ndarray | None = None,
     probability: float = 0.5,
 ) -> Clip:
-    """Key [], clip [H, W] -> clip [H, W], mirrored left to right, flows along x turned round.
+    """Mirrors a clip horizontally with a probability, and negates its flow along x.
 
-    mirrored: [K], the label that a mirrored clip of each class has, where some change: what goes
-    left goes right (train.data.video.mirror_labels). Label it before mixing does.
+    Args:
+        key: random key [].
+        clip: the clip.
+        mirrored: label [K] of a mirrored clip of each class, for classes such as left and right
+            (`train.data.video.mirror_labels`). Flip clips before labels are mixed.
+        probability: probability of mirroring.
+
+    Returns:
+        The clip.
 
     >>> clip = {"video": jnp.arange(6.0).reshape(1, 2, 3, 1) / 6, "label": jnp.array(1)}
     >>> turned = flip(jax.random.key(0), clip, mirrored=(1, 0), probability=1.0)
@@ -81,9 +101,18 @@ def flip(
 
 
 def crop(key: jax.Array, clip: Clip, *, size: tuple[int, int]) -> Clip:
-    """Key [], clip [H, W] -> clip of `size`, the same part of every frame, every place as likely.
+    """Crops the same random part of all frames.
 
-    Errors: ValueError where the frames are smaller than `size` (height, width).
+    Args:
+        key: random key [].
+        clip: the clip.
+        size: height and width.
+
+    Returns:
+        The clip of `size`.
+
+    Raises:
+        ValueError: if the frames are smaller than `size`.
 
     >>> crop(jax.random.key(0), {"video": jnp.ones((4, 8, 9, 3))}, size=(6, 6))["video"].shape
     (4, 6, 6, 3)
@@ -105,12 +134,23 @@ def crop(key: jax.Array, clip: Clip, *, size: tuple[int, int]) -> Clip:
 def scaled_crop(
     key: jax.Array, clip: Clip, *, sides: tuple[int, int] = (256, 320), size: tuple[int, int]
 ) -> Clip:
-    """Key [], clip [H, W] -> clip of `size`: resized to a short side in `sides`, a part cut out.
+    """Resizes a clip to a random short side and crops a random part.
 
-    For sets of one size; files of many sizes are jittered while decoding. The side is uniform, the
-    part as likely at every place; one draw for all frames. Linear with antialiasing. Flow keeps its
-    levels times the scale, rounded.
-    Errors: ValueError where `size` is larger than the smallest side.
+    The short side is uniform in `sides`. Resizing is linear with antialiasing. Flow values are
+    multiplied by the scale and rounded. This is for data sets with images of one size; the loader
+    resizes files of many sizes while decoding.
+
+    Args:
+        key: random key [].
+        clip: the clip.
+        sides: smallest and largest short side.
+        size: height and width of the crop.
+
+    Returns:
+        The clip of `size`.
+
+    Raises:
+        ValueError: if `size` is larger than the smallest side.
 
     Source: Simonyan and Zisserman 2015, section 3.1; Feichtenhofer et al. 2019, section 4: 256 to
     320, parts of 224.

@@ -1,7 +1,7 @@
-"""Augmentation that changes colors: one key and one image at a time, to be vmapped.
+"""Augmentation of the colors of one image.
 
-Every image is uint8 or floats in [0, 1] and comes back so. The adjust_ functions take no key:
-they are what the random ones and the policies apply, after Pillow's ImageEnhance.
+Images are uint8, or floats in [0, 1], and keep their dtype. The adjust_ functions take no key. The
+random functions and the policies apply them, with the definitions of Pillow's ImageEnhance.
 """
 
 import jax
@@ -22,7 +22,15 @@ PCA_DIRECTIONS = (
 
 
 def brightness(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C], times a factor in 1 +- amount.
+    """Multiplies an image by a random factor in 1 +- amount.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        amount: largest deviation of the factor from 1.
+
+    Returns:
+        The image.
 
     >>> brightness(jax.random.key(0), jnp.ones((8, 8, 3)), amount=0.4).shape
     (8, 8, 3)
@@ -31,7 +39,15 @@ def brightness(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
 
 
 def contrast(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C], the distance to its mean gray times a factor in 1 +- amount.
+    """Multiplies the distance to the mean gray by a random factor in 1 +- amount.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        amount: largest deviation of the factor from 1.
+
+    Returns:
+        The image.
 
     >>> contrast(jax.random.key(0), jnp.ones((8, 8, 3)), amount=0.4).shape
     (8, 8, 3)
@@ -40,7 +56,15 @@ def contrast(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
 
 
 def saturation(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C], each pixel's distance to gray times a factor in 1 +- amount.
+    """Multiplies the distance of each pixel to gray by a random factor in 1 +- amount.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        amount: largest deviation of the factor from 1.
+
+    Returns:
+        The image.
 
     >>> saturation(jax.random.key(0), jnp.ones((8, 8, 3)), amount=0.4).shape
     (8, 8, 3)
@@ -49,7 +73,15 @@ def saturation(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
 
 
 def hue(key: jax.Array, image: jax.Array, *, amount: float) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C], its hues moved round the circle by up to `amount` turns.
+    """Rotates the hues by a random angle.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        amount: largest rotation in turns.
+
+    Returns:
+        The image.
 
     >>> hue(jax.random.key(0), jnp.ones((8, 8, 3)), amount=0.1).shape
     (8, 8, 3)
@@ -65,10 +97,19 @@ def hsv(
     saturation: float = 1.5,
     exposure: float = 1.5,
 ) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C]: hue, saturation and exposure (the value) of YOLO.
+    """Changes hue, saturation and value as YOLO does.
 
-    The hue moves round the circle by up to `hue` turns; the others are multiplied by a factor
-    between 1 and `saturation` or `exposure`, or divided by it, either as likely.
+    Saturation and value are multiplied or divided by a random factor, with equal probability.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        hue: largest rotation of the hue in turns.
+        saturation: largest factor of the saturation.
+        exposure: largest factor of the value.
+
+    Returns:
+        The image.
 
     Source: Redmon et al. 2016, section 2.2, for saturation and exposure of 1.5; darknet's
     random_distort_image for the draws and its hue, which the cards of later versions have at 0.1.
@@ -83,7 +124,15 @@ def hsv(
 
 
 def noise(key: jax.Array, image: jax.Array, *, deviation: float) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C] plus Gaussian noise, its standard deviation in [0, 1] units.
+    """Adds Gaussian noise.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        deviation: standard deviation, for values in [0, 1].
+
+    Returns:
+        The image.
 
     >>> noise(jax.random.key(0), jnp.ones((8, 8, 3)), deviation=0.1).shape
     (8, 8, 3)
@@ -93,12 +142,21 @@ def noise(key: jax.Array, image: jax.Array, *, deviation: float) -> jax.Array:
 
 
 def pca_color(key: jax.Array, image: jax.Array, *, deviation: float = 0.1) -> jax.Array:
-    """Key [], [H, W, 3] -> [H, W, 3] plus one color, drawn along ImageNet's main color axes.
+    """Adds a random color along the principal components of the colors of ImageNet.
 
-    Errors: ValueError where the image has not three channels.
+    Args:
+        key: random key [].
+        image: image [H, W, 3].
+        deviation: standard deviation of the coefficients.
 
-    Source: Krizhevsky et al. 2012, section 4.1; the constants from fb.resnet.torch, since the
-    paper has none.
+    Returns:
+        The image.
+
+    Raises:
+        ValueError: if the image does not have three channels.
+
+    Source: Krizhevsky et al. 2012, section 4.1; the constants from fb.resnet.torch, since the paper
+    has none.
 
     >>> pca_color(jax.random.key(0), jnp.ones((8, 8, 3))).shape
     (8, 8, 3)
@@ -113,7 +171,15 @@ def pca_color(key: jax.Array, image: jax.Array, *, deviation: float = 0.1) -> ja
 def blur(
     key: jax.Array, image: jax.Array, *, deviations: tuple[float, float] = (0.1, 2.0)
 ) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C], a Gaussian blur of between `deviations` pixels.
+    """Applies a Gaussian blur of random strength.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        deviations: smallest and largest standard deviation in pixels.
+
+    Returns:
+        The image.
 
     Source: Chen et al. 2020 (SimCLR), appendix A.
 
@@ -125,35 +191,44 @@ def blur(
 
 
 def draw_factor(key: jax.Array, amount: float) -> jax.Array:
-    """Key [] -> [], uniform in 1 +- amount, never below 0."""
+    """Draws a factor [] in 1 +- amount that is at least 0."""
     return jax.random.uniform(key, (), minval=max(0.0, 1.0 - amount), maxval=1.0 + amount)
 
 
 def adjust_brightness(image: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """[H, W, C], factor [] -> [H, W, C]; 0 is black, 1 the image."""
+    """Multiplies an image [H, W, C] by a factor []; 0 is black, 1 the image."""
     return blend(image, jnp.zeros((1, 1, 1)), factor)
 
 
 def adjust_contrast(image: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """[H, W, C], factor [] -> [H, W, C]; 0 is the mean gray all over, 1 the image."""
+    """Blends an image [H, W, C] with its mean gray; factor 0 is the mean gray, 1 the image."""
     return blend(image, jnp.mean(to_gray(to_unit(image)), keepdims=True), factor)
 
 
 def adjust_saturation(image: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """[H, W, C], factor [] -> [H, W, C]; 0 is the gray image, 1 the image."""
+    """Blends an image [H, W, C] with its gray image; factor 0 is the gray image, 1 the image."""
     return blend(image, to_gray(to_unit(image)), factor)
 
 
 def adjust_sharpness(image: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """[H, W, C], factor [] -> [H, W, C]; 0 is the image after `smooth_kernel`, 1 the image."""
+    """Blends an image [H, W, C] with its `smooth_kernel`; factor 0 is that, 1 the image."""
     return blend(image, smooth_kernel(to_unit(image)), factor)
 
 
 def adjust_hue(image: jax.Array, turn: float | jax.Array) -> jax.Array:
-    """[H, W, C], turn [] -> [H, W, C]; 1 is once round the circle of hues.
+    """Rotates the hues of an image by an angle.
 
-    Through hue, saturation and value; a gray image (C = 1) has no hue and stays.
-    Errors: ValueError where C is neither 1 nor 3.
+    A gray image has no hue and does not change.
+
+    Args:
+        image: image [H, W, C].
+        turn: rotation [] in turns.
+
+    Returns:
+        The image.
+
+    Raises:
+        ValueError: if C is neither 1 nor 3.
     """
     return adjust_hsv(image, turn, 1.0, 1.0) if is_color(image) else image
 
@@ -164,10 +239,22 @@ def adjust_hsv(
     saturation: float | jax.Array,
     exposure: float | jax.Array,
 ) -> jax.Array:
-    """[H, W, C], turn, factors [] -> [H, W, C]: hue turned, saturation and value multiplied.
+    """Rotates the hues and multiplies saturation and value.
 
-    What leaves [0, 1] is cut when it is red, green and blue again, as in darknet's distort_image.
-    Of a gray image (C = 1) the value alone. Errors: ValueError where C is neither 1 nor 3.
+    RGB values are clipped to [0, 1], as in darknet's distort_image. Only the value of a gray image
+    changes.
+
+    Args:
+        image: image [H, W, C].
+        turn: rotation [] in turns.
+        saturation: factor [] of the saturation.
+        exposure: factor [] of the value.
+
+    Returns:
+        The image.
+
+    Raises:
+        ValueError: if C is neither 1 nor 3.
     """
     unit = to_unit(image)
     if not is_color(image):
@@ -189,10 +276,17 @@ def adjust_hsv(
 
 
 def adjust_blur(image: jax.Array, deviation: float | jax.Array) -> jax.Array:
-    """[H, W, C], deviation [] in pixels -> [H, W, C]; the border's weights sum to 1 too.
+    """Applies a Gaussian blur; weights at the border also sum to 1.
 
-    Two products with dense weights, so that the deviation may be drawn inside jit; a kernel would
-    need a fixed size.
+    It multiplies by two dense matrices, so that the deviation can be a traced value. A kernel would
+    need a static size.
+
+    Args:
+        image: image [H, W, C].
+        deviation: standard deviation [] in pixels.
+
+    Returns:
+        The image.
     """
 
     def weights(size: int) -> jax.Array:
@@ -208,29 +302,35 @@ def adjust_blur(image: jax.Array, deviation: float | jax.Array) -> jax.Array:
 
 
 def blend(image: jax.Array, other: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """[H, W, C], other in [0, 1], factor [] -> [H, W, C]; 0 is the other, above 1 away from it."""
+    """Blends an image with another one.
+
+    Args:
+        image: image [H, W, C].
+        other: other image, floats in [0, 1].
+        factor: factor []: 0 is the other image, 1 the image, larger values extrapolate.
+
+    Returns:
+        The image.
+    """
     return from_unit(other + factor * (to_unit(image) - other), image.dtype)
 
 
 def to_gray(unit: jax.Array) -> jax.Array:
-    """[H, W, C] -> [H, W, 1], the luma of red, green, blue; one channel stays.
-
-    Errors: ValueError where C is neither 1 nor 3.
-    """
+    """Converts an image [H, W, C] to its luma [H, W, 1]; raises ValueError if C is not 1 or 3."""
     if not is_color(unit):
         return unit
     return jnp.sum(unit * jnp.array(LUMA).reshape(1, 1, 3), -1, keepdims=True)
 
 
 def is_color(image: jax.Array) -> bool:
-    """[H, W, C] -> whether C is 3; ValueError where it is neither 1 nor 3."""
+    """Returns whether an image has 3 channels; raises ValueError if it has neither 1 nor 3."""
     if image.shape[-1] not in (1, 3):
         raise ValueError(f"expected an image of 1 or 3 channels, got {image.shape[-1]}")
     return image.shape[-1] == 3
 
 
 def smooth_kernel(unit: jax.Array) -> jax.Array:
-    """[H, W, C] -> [H, W, C]: 3x3 neighbors weighed 1, the pixel 5; the outermost pixels stay.
+    """Smooths an image with weights 1 for 3x3 neighbors and 5 for the pixel; borders stay.
 
     Source: Pillow's ImageFilter.SMOOTH.
     """

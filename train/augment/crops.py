@@ -1,4 +1,4 @@
-"""Augmentation that cuts out a part: one key and one image at a time, to be vmapped."""
+"""Augmentation that crops one image."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,9 +12,18 @@ ATTEMPTS = 10  # as in torchvision
 
 
 def crop(key: jax.Array, image: jax.Array, *, size: tuple[int, int]) -> jax.Array:
-    """Key [], [H, W, C] -> [*size, C], every place equally likely.
+    """Crops a random part of an image.
 
-    Errors: ValueError where the image is smaller than `size` (height, width).
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        size: height and width.
+
+    Returns:
+        The image [*size, C].
+
+    Raises:
+        ValueError: if the image is smaller than `size`.
 
     >>> crop(jax.random.key(0), jnp.ones((8, 8, 3)), size=(4, 4)).shape
     (4, 4, 3)
@@ -27,7 +36,7 @@ def crop(key: jax.Array, image: jax.Array, *, size: tuple[int, int]) -> jax.Arra
 
 
 def random_corner(key: jax.Array, whole: Sequence[int], *, size: tuple[int, int]) -> jax.Array:
-    """Key [], (height, width) -> y, x [2]: where `crop` cuts `size` out of an image as large."""
+    """Draws the corner y, x [2] of a part of `size` in an image of (height, width) `whole`."""
     last = jnp.array([whole[0] - size[0], whole[1] - size[1]])
     return jax.random.randint(key, (2,), 0, last + 1)
 
@@ -35,9 +44,16 @@ def random_corner(key: jax.Array, whole: Sequence[int], *, size: tuple[int, int]
 def pad_crop(
     key: jax.Array, image: jax.Array, *, pixels: int = 4, mode: str = "constant"
 ) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C], cut from the image with `pixels` more on every side.
+    """Pads an image and crops a random part of the original size.
 
-    mode: of jnp.pad; "constant" pads with black, "reflect" with the mirrored image.
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        pixels: padding on every side.
+        mode: mode of jnp.pad, such as "constant" for black or "reflect".
+
+    Returns:
+        The image [H, W, C].
 
     Source: He et al. 2016, section 4.2 (CIFAR-10).
 
@@ -57,11 +73,20 @@ def resized_crop(
     area: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> jax.Array:
-    """Key [], [H, W, C] -> [*size, C]: a part of random area and shape, resized.
+    """Crops a part of random area and aspect ratio, and resizes it.
 
-    For sets of one image size; ragged photographs are cut on the host, while decoding.
-    area: between which shares of the image. ratio: of width to height, uniform in its logarithm.
-    Linear with antialiasing, as in Pillow's resize with a `box`.
+    Resizing is linear with antialiasing, as in Pillow's resize with a `box`. This is for data sets
+    with images of one size; the loader crops files of many sizes while decoding.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        size: height and width.
+        area: smallest and largest share of the area.
+        ratio: smallest and largest ratio of width to height, uniform in its logarithm.
+
+    Returns:
+        The image [*size, C].
 
     Source: Szegedy et al. 2015, section 6; torchvision's RandomResizedCrop, which differs in that
     the resize does not see the pixels next to the part.
@@ -85,7 +110,7 @@ def resized_crop(
 
 
 class CropBox(NamedTuple):
-    """A part of an image in whole pixels; `accepted` is False where no draw had fitted."""
+    """A part of an image in pixels; `accepted` is False if no random draw was valid."""
 
     y: jax.Array
     x: jax.Array
@@ -102,15 +127,25 @@ def sample_crop_box(
     area: tuple[float, float],
     ratio: tuple[float, float],
 ) -> CropBox:
-    """Key [] -> a Box in an image of height x width: the first of ten draws that fits.
+    """Draws a part of an image: the first of ten draws that fits.
 
-    Where none fits, the largest box in the middle whose ratio is allowed.
+    If none fits, it is the largest part in the center with an allowed ratio.
+
+    Args:
+        key: random key [].
+        height: height of the image.
+        width: width of the image.
+        area: smallest and largest share of the area.
+        ratio: smallest and largest ratio of width to height.
+
+    Returns:
+        The part.
 
     >>> box = sample_crop_box(jax.random.key(0), 32, 32, area=(0.25, 0.25), ratio=(1.0, 1.0))
     >>> int(box.height), int(box.width)
     (16, 16)
     """
-    # One call for all draws: every further one is half a second of compiling on a CPU.
+    # All numbers are drawn in one call, since each call takes half a second to compile on a CPU.
     draws = jax.random.uniform(key, (2 * ATTEMPTS + 2,))
     areas = height * width * (area[0] + (area[1] - area[0]) * draws[:ATTEMPTS])
     low, high = jnp.log(jnp.asarray(ratio, jnp.float32))

@@ -1,4 +1,4 @@
-"""Every augmentation on one photograph, in one picture."""
+"""A figure with random examples of every augmentation of one photograph."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,10 +15,10 @@ from train.augment.pixels import from_unit, to_unit
 TILE_SIDE = 160  # pixels
 SAMPLES = 6
 GALLERY_COLUMNS = 2
-GAP = 4  # white pixels between two draws
+GAP = 4  # white pixels between two examples
 MASKS = ((255, 200, 0), (0, 160, 255), (230, 0, 120))  # colors of a disc, a box and a triangle
 
-# What only the policies use: title -> functions of the image.
+# Operations that only the policies use, by title.
 DETERMINISTIC: dict[str, list[Callable]] = {
     "the photograph · posterize 2 bits · solarize 128 · autocontrast · equalize · invert": [
         lambda image: image,
@@ -35,9 +35,15 @@ DETERMINISTIC: dict[str, list[Callable]] = {
 
 
 def draw_gallery(image: np.ndarray, *, key: jax.Array, side: int = TILE_SIDE) -> Figure:
-    """Image [H, W, C] uint8, or floats in [0, 1] -> one row of draws per augmentation.
+    """Draws one row of random examples for each augmentation.
 
-    The middle of the image is shown, resized to side x side.
+    Args:
+        image: image [H, W, C] uint8, or floats in [0, 1]; its center square is used.
+        key: random key [].
+        side: side of the images in pixels.
+
+    Returns:
+        The figure.
     """
     square = square_image(jnp.asarray(image), side=side)
     titles = [*DETERMINISTIC, *random_scene(side), *joint_rows(side)]
@@ -54,7 +60,7 @@ def draw_gallery(image: np.ndarray, *, key: jax.Array, side: int = TILE_SIDE) ->
 
 
 def square_image(image: jax.Array, *, side: int) -> jax.Array:
-    """[H, W, C] -> [side, side, 3] uint8, its middle square; gray becomes red, green and blue."""
+    """Resizes the center square of an image to [side, side, 3] uint8."""
     height, width, channels = image.shape
     short = min(height, width)
     top, left = (height - short) // 2, (width - short) // 2
@@ -64,7 +70,7 @@ def square_image(image: jax.Array, *, side: int) -> jax.Array:
 
 
 def augmentation_rows(key: jax.Array, image: jax.Array) -> list[jax.Array]:
-    """Key [], [side, side, 3] -> rows of [N, h, w, 3]: of STILL, of `random_scene`, of `joint_rows`."""
+    """Returns rows [N, h, w, 3] of examples of all augmentations."""
     fixed = [jnp.stack([function(image) for function in row]) for row in DETERMINISTIC.values()]
     functions = [*random_scene(image.shape[0]).values(), *joint_rows(image.shape[0]).values()]
     keys = jax.random.split(key, (len(functions), SAMPLES))
@@ -76,13 +82,13 @@ def augmentation_rows(key: jax.Array, image: jax.Array) -> list[jax.Array]:
 
 
 def concat_tiles(pictures: np.ndarray) -> np.ndarray:
-    """[N, h, w, C] uint8 -> [h, N * (w + GAP), C], side by side on white."""
+    """Joins images [N, h, w, C] uint8 to a row [h, N * (w + GAP), C] on white."""
     gaps = np.pad(pictures, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=255)
     return np.concatenate(list(gaps), 1)
 
 
 def mix_rows(function: Callable) -> Callable:
-    """mixup or cutmix -> function(key, image), the neighbor being the image upside down."""
+    """Converts mixup or cutmix to a function that mixes an image with its mirror image."""
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
         pair = jnp.stack([image, jnp.flip(image, 0)])
@@ -93,14 +99,14 @@ def mix_rows(function: Callable) -> Callable:
 
 
 def mosaic_inputs(key: jax.Array, image: jax.Array) -> jax.Array:
-    """A mosaic of the image, mirrored, upside down and turned by half."""
+    """Returns a mosaic of the image and its mirrored and rotated images."""
     turns = (image, jnp.flip(image, 1), jnp.flip(image, 0), jnp.flip(image, (0, 1)))
     rows = {"boxes": jnp.zeros((4, 1, 4)), "box_valid": jnp.zeros((4, 1), bool)}
     return mosaic(jax.random.split(key, 4), {"image": jnp.stack(turns), **rows})["image"][0]
 
 
 def example_mask(side: int) -> np.ndarray:
-    """-> [side, side] uint8: a disc of 1, a box of 2, a triangle of 3 on 0."""
+    """Returns a mask [side, side] uint8 of a disc of 1, a box of 2 and a triangle of 3."""
     y, x = (np.mgrid[:side, :side] + 0.5) / side
     mask = np.zeros((side, side), np.uint8)
     mask[(y - 0.32) ** 2 + (x - 0.3) ** 2 < 0.2**2] = 1
@@ -110,7 +116,7 @@ def example_mask(side: int) -> np.ndarray:
 
 
 def paint_mask(picture: jax.Array, mask: jax.Array) -> jax.Array:
-    """[h, w, 3] uint8, [h, w] -> the shapes over the picture, what is ignored in stripes of red."""
+    """Draws the shapes of a mask [h, w] over an image [h, w, 3] uint8, with red stripes for 255."""
     height, width = mask.shape
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None]
     stripes = (rows + columns) % 8 < 2
@@ -125,14 +131,14 @@ def paint_mask(picture: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def mask_boxes(mask: np.ndarray) -> np.ndarray:
-    """[side, side] -> [3, 4] float32, the box around each shape."""
+    """Returns the bounding boxes [3, 4] float32 of the shapes."""
     places = [np.nonzero(mask == number) for number in (1, 2, 3)]
     found = [(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in places]
     return np.array(found, np.float32)
 
 
 def draw_frames(picture: jax.Array, boxes: jax.Array) -> jax.Array:
-    """[h, w, 3] uint8, [3, 4] -> the frames of the boxes over the picture, in their shapes' colors."""
+    """Draws boxes [3, 4] over an image [h, w, 3] uint8 in the colors of their shapes."""
     height, width, _ = picture.shape
     column, row = geometry.source_points(jnp.eye(2, 3), (height, width))
     for box, color_of in zip(boxes, MASKS, strict=True):
@@ -144,9 +150,14 @@ def draw_frames(picture: jax.Array, boxes: jax.Array) -> jax.Array:
 
 
 def apply_joint(function: Callable, *, grid: bool = False) -> Callable:
-    """function(key, scene) -> function(key, image), of the image with shapes as its mask.
+    """Converts a function of a scene to one of an image, whose mask contains the shapes.
 
-    `grid` draws lines on the image first, to show how it bends.
+    Args:
+        function: function of a key and a scene.
+        grid: draw lines on the image first, to show deformations.
+
+    Returns:
+        A function of a key and an image.
     """
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -164,7 +175,7 @@ def apply_joint(function: Callable, *, grid: bool = False) -> Callable:
 
 
 def joint_rows(side: int) -> dict[str, Callable]:
-    """Title -> function(key, image [side, side, 3]) -> image, shapes over it moving along."""
+    """Returns functions by title that augment an image [side, side, 3] with its shapes."""
     small, large = (3 * side // 4, 3 * side // 4), (side, 5 * side // 4)
     bent = dict(deviation=side / 16)
     gray = scene.image_only(partial(color.saturation, amount=1.0))
@@ -199,7 +210,7 @@ def joint_rows(side: int) -> dict[str, Callable]:
 
 
 def random_scene(side: int) -> dict[str, Callable]:
-    """Title -> function(key, image [side, side, C]) -> image."""
+    """Returns functions by title that augment an image [side, side, C]."""
     size = (3 * side // 4, 3 * side // 4)
     return {
         "flip": geometry.flip,

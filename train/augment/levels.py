@@ -1,7 +1,7 @@
-"""Changes of 8-bit levels: a table of 256 entries, and every pixel looks its own level up.
+"""Changes of 8-bit levels with lookup tables of 256 entries.
 
-Deterministic, without keys: the policies draw when and how strongly. Images of uint8, or of floats
-in [0, 1], which are rounded to the nearest of the 256 levels first.
+The functions are deterministic; the policies draw their strength. Images are uint8, or floats in
+[0, 1], which are rounded to the nearest of 256 levels.
 """
 
 import jax
@@ -11,7 +11,7 @@ from train.augment.pixels import from_unit, to_unit
 
 
 def posterize(image: jax.Array, *, bits: int | jax.Array) -> jax.Array:
-    """[H, W, C] -> [H, W, C] with the upper `bits` of 8 kept, the others 0.
+    """Keeps the upper `bits` of 8 bits of an image [H, W, C] and sets the others to 0.
 
     >>> posterize(jnp.array([[[255]]], jnp.uint8), bits=1).item()
     128
@@ -21,7 +21,7 @@ def posterize(image: jax.Array, *, bits: int | jax.Array) -> jax.Array:
 
 
 def solarize(image: jax.Array, *, threshold: float | jax.Array) -> jax.Array:
-    """[H, W, C] -> [H, W, C] with levels of `threshold` (0 to 256) and above inverted.
+    """Inverts the levels of an image [H, W, C] from `threshold` (0 to 256) on.
 
     >>> solarize(jnp.array([[[100], [200]]], jnp.uint8), threshold=128).ravel()
     Array([100,  55], dtype=uint8)
@@ -32,7 +32,7 @@ def solarize(image: jax.Array, *, threshold: float | jax.Array) -> jax.Array:
 
 
 def invert(image: jax.Array) -> jax.Array:
-    """[H, W, C] -> [H, W, C], its negative.
+    """Inverts all levels of an image [H, W, C].
 
     >>> invert(jnp.array([[[100]]], jnp.uint8)).item()
     155
@@ -41,9 +41,9 @@ def invert(image: jax.Array) -> jax.Array:
 
 
 def autocontrast(image: jax.Array) -> jax.Array:
-    """[H, W, C] -> [H, W, C], each channel stretched from black to white.
+    """Stretches each channel of an image [H, W, C] from black to white.
 
-    A channel of one level is left as it is.
+    A channel with one level does not change.
 
     >>> autocontrast(jnp.array([[[100], [150], [200]]], jnp.uint8)).ravel()
     Array([  0, 128, 255], dtype=uint8)
@@ -56,10 +56,10 @@ def autocontrast(image: jax.Array) -> jax.Array:
 
 
 def equalize(image: jax.Array) -> jax.Array:
-    """[H, W, C] -> [H, W, C], each channel's levels spread so that all are about as frequent.
+    """Equalizes the histogram of each channel of an image [H, W, C].
 
-    Source: Pillow's ImageOps.equalize, to the level; so a channel is left as it is where fewer
-    than 255 of its pixels are below its highest level.
+    Source: Pillow's ImageOps.equalize, to the level; so a channel is left as it is where fewer than
+    255 of its pixels are below its highest level.
 
     >>> equalize(jnp.array([[[100], [150], [200]]], jnp.uint8)).ravel()
     Array([100, 150, 200], dtype=uint8)
@@ -77,7 +77,7 @@ def equalize(image: jax.Array) -> jax.Array:
 
 
 def lookup_levels(image: jax.Array, table: jax.Array) -> jax.Array:
-    """[H, W, C], table [256, C or 1] of levels -> [H, W, C]."""
+    """Applies a table [256, C or 1] of levels to an image [H, W, C]."""
     channels = image.shape[-1]
     table = jnp.broadcast_to(table, (256, channels)).astype(jnp.uint8)
     found = table[to_uint8(image).astype(jnp.int32), jnp.arange(channels)]
@@ -85,10 +85,10 @@ def lookup_levels(image: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def to_uint8(image: jax.Array) -> jax.Array:
-    """[...] uint8, or floats in [0, 1] -> [...] uint8."""
+    """Converts an image of uint8, or floats in [0, 1], to uint8."""
     return from_unit(to_unit(image), jnp.dtype(jnp.uint8))
 
 
 def all_levels() -> jax.Array:
-    """[256, 1] int32: the table that changes nothing."""
+    """Returns the identity table [256, 1] int32."""
     return jnp.arange(256, dtype=jnp.int32)[:, None]

@@ -1,8 +1,8 @@
-"""Augmentation that covers a part of an image, or mixes examples and their labels.
+"""Augmentation that erases parts of images, or mixes examples and their labels.
 
-mixup and cutmix take whole batches (keys [B], batch -> batch) and pair each example with the one
-before it in the batch, which the epoch's permutation has drawn. They add "target" [B, K], soft
-labels that sum to 1; a task that finds a "target" in the batch is to learn from it. "label" stays.
+mixup and cutmix transform a batch with keys [B]. They mix each example with the previous one of the
+batch, whose order is random. They add soft labels "target" [B, K] that sum to 1, which a task uses
+in place of "label".
 """
 
 from typing import Any
@@ -23,9 +23,18 @@ def erase(
     ratio: tuple[float, float] = (0.3, 3.3),
     value: float | None = None,
 ) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C] with a rectangle of `value` in [0, 1], or of noise for None.
+    """Replaces a random rectangle by a value or noise.
 
-    area: between which shares of the image. ratio: of width to height, uniform in its logarithm.
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        probability: probability of erasing.
+        area: smallest and largest share of the area.
+        ratio: smallest and largest ratio of width to height, uniform in its logarithm.
+        value: value in [0, 1], or None for noise.
+
+    Returns:
+        The image.
 
     Source: Zhong et al. 2020, Random Erasing, algorithm 1; noise is their RE-R.
 
@@ -45,9 +54,18 @@ def erase(
 
 
 def mixup(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 0.2) -> Any:
-    """Keys [B], batch -> batch: images and labels are s * own + (1 - s) * the neighbor's.
+    """Mixes each example with the previous one: s * example + (1 - s) * previous.
 
-    s ~ Beta(alpha, alpha), drawn for each example (the authors draw one for a batch).
+    Args:
+        keys: random keys [B].
+        batch: batch [B, ...].
+        classes: number of classes K.
+        alpha: parameter of the Beta distribution.
+
+    Returns:
+        The batch with "target" [B, K].
+
+    Source: ~ Beta(alpha, alpha) is drawn for each example. The authors draw one for each batch.
 
     Source: Zhang et al. 2018, mixup, equation 1.
 
@@ -65,10 +83,19 @@ def mixup(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 0.2) -> A
 
 
 def cutmix(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 1.0) -> Any:
-    """Keys [B], batch -> batch: a rectangle comes from the neighbor, and its share of the label.
+    """Replaces a random rectangle by that of the previous example, and mixes the labels by area.
 
-    The rectangle's area is 1 - s, s ~ Beta(alpha, alpha), before it is clipped at the border; the
-    label follows the pixels that are left of it.
+    The area of the rectangle is 1 - s with s ~ Beta(alpha, alpha), before it is clipped at the
+    border. Labels have the weights of the remaining areas.
+
+    Args:
+        keys: random keys [B].
+        batch: batch [B, ...].
+        classes: number of classes K.
+        alpha: parameter of the Beta distribution.
+
+    Returns:
+        The batch with "target" [B, K].
 
     Source: Yun et al. 2019, CutMix, equations 1 and 2.
 
@@ -102,18 +129,18 @@ def cutmix(keys: jax.Array, batch: Any, *, classes: int, alpha: float = 1.0) -> 
 def rectangle_mask(
     height: int, width: int, top: jax.Array, left: jax.Array, bottom: jax.Array, right: jax.Array
 ) -> jax.Array:
-    """Corners [] in pixels -> [height, width, 1] bool; bottom and right are outside."""
+    """Returns a mask [height, width, 1] of a rectangle; bottom and right are exclusive."""
     row, column = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     return (row >= top) & (row < bottom) & (column >= left) & (column < right)
 
 
 def roll_batch(x: jax.Array) -> jax.Array:
-    """[B, ...] -> [B, ...], each row the one before it, the first the last."""
+    """Rolls a batch [B, ...] so that each row becomes the previous one, and the first the last."""
     return jnp.roll(x, 1, 0)
 
 
 def mix_targets(batch: Any, share: jax.Array, *, classes: int) -> jax.Array:
-    """Batch, share [B] of the own label -> soft labels [B, K]; mixes again where mixed before."""
+    """Mixes the labels of a batch, or its "target" if it is mixed already, with shares [B]."""
     if "target" in batch:
         target = batch["target"]
     else:

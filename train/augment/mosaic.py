@@ -1,4 +1,4 @@
-"""Four examples in one: keys [B], batch -> batch."""
+"""Mosaic augmentation, which joins four examples in one."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from train.augment.pixels import from_unit, to_unit
 from train.augment.scene import MIN_VISIBLE
 from zoo.ops.boxes import box_area
 
-MOSAIC_ROWS = ("labels", "crowd")  # beside boxes and box_valid
+MOSAIC_ROWS = ("labels", "crowd")  # in addition to boxes and box_valid
 MOSAIC_KEYS = {"boxes", "box_valid", "size"}
 UNSUPPORTED_KEYS = ("mask", "weight", "instances", "label")
 
@@ -24,17 +24,27 @@ def mosaic(
     center: tuple[float, float] = (0.25, 0.75),
     visible: float = MIN_VISIBLE,
 ) -> Any:
-    """Keys [B], batch -> batch: an example and the three before it in the batch, about one point.
+    """Joins each example with the three before it in the batch about a random point.
 
-    The point is drawn between `center` of the canvas's height and of its width. Each picture is
-    resized until it just covers its quarter, its aspect kept, and laid there at random; what does
-    not fit is cut off. Boxes move along; those of which less than `visible` is left are no longer
-    valid. Of all of them the largest stay, as many as there are rows: `objects` in the result, an
-    example's own number unless said, which the objects of four may well exceed. With `probability`,
-    else the example stays alone. "size" becomes that of the canvas, "scale" stays the example's.
+    Each image is resized, with its aspect ratio, until it covers its quarter, and placed there at
+    random. The rest is cropped. Boxes move with the images. "size" becomes that of the canvas, and
+    "scale" stays that of the example.
 
-    Errors: ValueError without boxes, for less rows than there are, and where there are masks or one
-    label for the image.
+    Args:
+        keys: random keys [B].
+        batch: batch [B, ...] with boxes.
+        probability: probability of a mosaic for each example.
+        objects: rows of boxes in the result, of which the largest are kept; the number of rows of
+            an example if not given.
+        center: smallest and largest position of the point, as a share of height and width.
+        visible: smallest visible share of the area of a box.
+
+    Returns:
+        The batch.
+
+    Raises:
+        ValueError: if the batch has no boxes, or has masks or image labels, or `objects` is too
+            small.
 
     Source: Bochkovskiy et al. 2020 (YOLOv4), section 3.4 and figure 3, which has no formula; the
     point's range is of darknet's kind (0.2 to 0.8 there).
@@ -75,7 +85,7 @@ def mosaic(
 def compose_mosaic(
     key: jax.Array, four: Any, *, center: tuple[float, float], visible: float
 ) -> Any:
-    """Key [], four scenes [4, ...] -> one scene, of the entries that they have."""
+    """Joins four scenes [4, ...] to one."""
     height, width = four["image"].shape[1:3]
     draws = jax.random.uniform(key, (10,))
     point = center[0] + (center[1] - center[0]) * draws[:2]
@@ -95,7 +105,7 @@ def compose_mosaic(
         sizes = jnp.broadcast_to(jnp.array([width, height], jnp.float32)[None], (4, 2))
     room = quarters[:, 2:] - quarters[:, :2]
     factor = jnp.max(room / sizes, 1)[:, None]
-    # The picture's corner in the mosaic: what it has too much goes to both sides of the quarter.
+    # The corner of the image in the mosaic: its surplus is on both sides of the quarter.
     corner = quarters[:, :2] - draws[2:].reshape(4, 2) * (factor * sizes - room)
     one = {"image": paint_quarters(four["image"], quarters, factor, corner, sizes)}
     moved = four["boxes"] * factor[:, :, None] + jnp.tile(corner, (1, 2))[:, None]
@@ -105,13 +115,13 @@ def compose_mosaic(
 def paint_quarters(
     images: jax.Array, quarters: jax.Array, factor: jax.Array, corner: jax.Array, sizes: jax.Array
 ) -> jax.Array:
-    """[4, H, W, C] -> [H, W, C]: each pixel from the picture in whose quarter it lies."""
+    """Draws each pixel [H, W, C] from the image [4, H, W, C] in whose quarter it is."""
     height, width, channels = images.shape[1:]
     x, y = geometry.source_points(jnp.eye(2, 3), (height, width))
     split = quarters[3, :2]
     which = (x >= split[0]).astype(jnp.int32) + 2 * (y >= split[1]).astype(jnp.int32)
     places = [(at - corner[which, axis]) / factor[which, 0] for axis, at in ((0, x), (1, y))]
-    # Within the outermost pixels' centers: nothing comes from the picture that lies below.
+    # Clipped to the centers of the outermost pixels, so that no pixel comes from another image.
     x, y = (jnp.clip(at, 0.5, sizes[which, axis] - 0.5) for axis, at in enumerate(places))
     tall = images.reshape(4 * height, width, channels)
     below = y + (which * height).astype(jnp.float32)
@@ -119,7 +129,7 @@ def paint_quarters(
 
 
 def gather_boxes(four: Any, moved: jax.Array, quarters: jax.Array, *, visible: float) -> Any:
-    """The rows of four scenes [4, N, ...], boxes where they have moved -> the N largest valid ones."""
+    """Returns the N largest valid boxes of four scenes [4, N, ...]."""
     cut = jnp.clip(
         moved,
         jnp.tile(quarters[:, :2], (1, 2))[:, None],
@@ -128,9 +138,9 @@ def gather_boxes(four: Any, moved: jax.Array, quarters: jax.Array, *, visible: f
     left = box_area(cut)
     valid = four["box_valid"] & (left > 0) & (left >= visible * box_area(moved))
     rows = valid.shape[1]
-    # Crowds make room first: nothing is learnt from them.
+    # Crowds are dropped first, since they are not trained on.
     crowd = four.get("crowd", jnp.zeros_like(valid))
-    keys = (-left, crowd, ~valid)  # the last counts first
+    keys = (-left, crowd, ~valid)  # the last key has priority
     order = jnp.lexsort([key.reshape(-1) for key in keys])[:rows]
     there = valid.reshape(-1)[order]
     result = {

@@ -1,13 +1,20 @@
-"""The one convention of color arithmetic: float32 in [0, 1], then the image's own dtype again."""
+"""Conversion of images to float32 in [0, 1] and back."""
 
 import jax
 import jax.numpy as jnp
 
 
 def to_unit(image: jax.Array) -> jax.Array:
-    """[...] uint8, or floats in [0, 1] -> [...] float32 in [0, 1].
+    """Converts an image of uint8, or floats in [0, 1], to float32 in [0, 1].
 
-    Errors: ValueError for other dtypes.
+    Args:
+        image: image [...].
+
+    Returns:
+        Values [...] float32.
+
+    Raises:
+        ValueError: if the dtype is another.
 
     >>> to_unit(jnp.array([0, 255], jnp.uint8))
     Array([0., 1.], dtype=float32)
@@ -22,10 +29,17 @@ def to_unit(image: jax.Array) -> jax.Array:
 
 
 def from_unit(value: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """[...] float32 -> [...] of dtype: clipped to [0, 1]; to the nearest of 256 levels for uint8.
+    """Converts float32 values to the dtype of an image, clipped to [0, 1].
 
-    Rounds where Pillow and torchvision cut off: a chain of cut-offs darkens the image by half a
-    level per link. So ours are within one level of theirs.
+    uint8 values are rounded to the nearest level. Pillow and torchvision truncate, which darkens an
+    image by half a level for each operation, so results differ from theirs by at most one level.
+
+    Args:
+        value: values [...] float32.
+        dtype: uint8, or a float dtype.
+
+    Returns:
+        The image [...].
 
     >>> from_unit(jnp.array([-1.0, 0.2001, 2.0]), jnp.uint8)
     Array([  0,  51, 255], dtype=uint8)

@@ -1,12 +1,11 @@
-"""AutoAugment, RandAugment and TrivialAugment: one key and one image at a time, to be vmapped.
+"""AutoAugment, RandAugment and TrivialAugment for one image.
 
-The operations are torchvision's, but that levels and translations are rounded to the nearest:
-`fill` in [0, 1] stands where a warp looks outside of the image, and pixels are not mixed.
+The operations are those of torchvision, except that levels and translations are rounded to the
+nearest. `fill` in [0, 1] is the value outside of the image, and pixels are not interpolated.
 
-Cost: under vmap a switch computes its fifteen branches for every image and keeps one. GPUs and
-TPUs do that side by side; on a CPU the images are taken in turn instead, each through its own
-branch alone. One operation then takes 0.6 ms in place of 8.8 on 128 images of 32x32, 6.8 ms in
-place of 177 on 32 of 224x224 (2 cores).
+Under vmap, a switch computes its fifteen branches for every image. GPUs and TPUs do so in parallel.
+On a CPU, a loop over the images computes one branch each. One operation then takes 0.6 ms instead
+of 8.8 for 128 images of 32x32, and 6.8 ms instead of 177 for 32 of 224x224 (2 cores).
 """
 
 from collections.abc import Callable
@@ -32,18 +31,18 @@ OPERATIONS = (
     "solarize",
     "autocontrast",
     "equalize",
-    "invert",  # in the learned policies alone
+    "invert",  # in the learned policies only
 )
-SIGNED = OPERATIONS[1:10]  # drawn in both directions
-TRIVIAL_OPERATIONS = OPERATIONS.index("invert")  # how many the other policies draw from
+SIGNED = OPERATIONS[1:10]  # applied in both directions
+TRIVIAL_OPERATIONS = OPERATIONS.index("invert")  # number of operations of the other policies
 
 
 class MagnitudeRange(NamedTuple):
-    """How far the operations go at full strength."""
+    """The range of each operation at full strength."""
 
     shear: float  # pixels per pixel
     translate_share: float  # of the side
-    translate_pixels: float  # or that many, whatever the side
+    translate_pixels: float  # in pixels, for any side
     rotate: float  # degrees
     blend: float  # the factor's distance from 1
     posterize: int  # bits lost
@@ -113,7 +112,16 @@ CIFAR10 = (
 def auto_augment(
     key: jax.Array, image: jax.Array, *, policy: tuple = IMAGENET, fill: float = 0.0
 ) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C] after one row of a learned policy, IMAGENET or CIFAR10.
+    """Applies a random row of a learned policy.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        policy: IMAGENET or CIFAR10.
+        fill: value outside of the image.
+
+    Returns:
+        The image.
 
     Source: Cubuk et al. 2019, AutoAugment, tables 7 and 9.
 
@@ -140,7 +148,17 @@ def rand_augment(
     magnitude: int = 9,
     fill: float = 0.0,
 ) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C] after `count` operations of one magnitude (0 to 30).
+    """Applies `count` random operations of one magnitude.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        count: number of operations.
+        magnitude: magnitude from 0 to 30.
+        fill: value outside of the image.
+
+    Returns:
+        The image.
 
     Source: Cubuk et al. 2020, RandAugment, N = count, M = magnitude, with torchvision's reach.
 
@@ -155,7 +173,15 @@ def rand_augment(
 
 
 def trivial_augment(key: jax.Array, image: jax.Array, *, fill: float = 0.0) -> jax.Array:
-    """Key [], [H, W, C] -> [H, W, C] after one operation at one of 31 strengths.
+    """Applies one random operation with one of 31 random strengths.
+
+    Args:
+        key: random key [].
+        image: image [H, W, C].
+        fill: value outside of the image.
+
+    Returns:
+        The image.
 
     Source: Müller and Hutter 2021, TrivialAugment, the wide space.
 
@@ -171,12 +197,12 @@ def trivial_augment(key: jax.Array, image: jax.Array, *, fill: float = 0.0) -> j
 
 
 def pick_operation(draw: jax.Array, count: int) -> jax.Array:
-    """[...] in [0, 1) -> [...] int32 below count."""
+    """Converts random numbers [...] in [0, 1) to int32 below `count`."""
     return (draw * count).astype(jnp.int32)
 
 
 def random_sign(draw: jax.Array) -> jax.Array:
-    """[...] in [0, 1) -> [...], -1 or 1."""
+    """Converts random numbers [...] in [0, 1) to -1 or 1."""
     return jnp.where(draw < 0.5, -1.0, 1.0)
 
 
@@ -188,9 +214,17 @@ def apply_operations(
     reach: MagnitudeRange,
     fill: float,
 ) -> jax.Array:
-    """[H, W, C], operations [N], strengths [N] in [-1, 1] -> [H, W, C], one after the other.
+    """Applies several operations in order.
 
-    Operations are places in OPERATIONS; the strength's sign counts for the SIGNED alone.
+    Args:
+        image: image [H, W, C].
+        operations: indices [N] of OPERATIONS.
+        strengths: strengths [N] in [-1, 1], whose sign counts for the SIGNED operations only.
+        reach: range of the operations.
+        fill: value outside of the image.
+
+    Returns:
+        The image.
     """
 
     def switch(image: jax.Array, operation: jax.Array, strength: jax.Array) -> jax.Array:
@@ -204,7 +238,7 @@ def apply_operations(
 
 
 def operation_branches(reach: MagnitudeRange, fill: float) -> list[Callable]:
-    """-> functions (image [H, W, C], strength [] in [-1, 1]) -> [H, W, C], as in OPERATIONS."""
+    """Returns the functions of an image [H, W, C] and a strength [] in the order of OPERATIONS."""
 
     def warp(image: jax.Array, matrix: list[list]) -> jax.Array:
         return geometry.warp(image, jnp.array(matrix), method="nearest", fill=fill)

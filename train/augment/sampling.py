@@ -1,4 +1,4 @@
-"""A scene sampled at points: the image, and all that is known pixel by pixel, in one way."""
+"""Sampling of a scene at points: the image and all maps of its pixels."""
 
 from typing import Any
 
@@ -8,31 +8,40 @@ import jax.numpy as jnp
 from train.augment import boxes, geometry
 from train.augment.pixels import from_unit, to_unit
 
-FILL_VALUES = {"mask": 255, "weight": 0, "instances": 0}  # what stands where nothing is known
+FILL_VALUES = {"mask": 255, "weight": 0, "instances": 0}  # values outside of the image
 MODES = ("constant", "reflect")
 
 Scene = dict[str, Any]
 
 
 def scene_maps(scene: Scene) -> dict[str, jax.Array]:
-    """The entries of a scene that move with its pixels."""
+    """Returns the entries of a scene that move with its pixels."""
     return {name: scene[name] for name in ("image", *FILL_VALUES) if name in scene}
 
 
 def sample_scene(
     scene: Scene, x: jax.Array, y: jax.Array, *, mode: str, whole: bool = False
 ) -> Scene:
-    """Scene [H, W], x, y [h, w] -> scene [h, w]: each pixel comes from the point there.
+    """Samples a scene at points.
 
-    Points as in geometry.warp: pixel 0 has its center at 0.5. A picture that is less than its
-    canvas is so afterwards, unless the `whole` of the result is to be picture. Boxes stay.
+    Points are as in `geometry.warp`, so that pixel 0 has its center at 0.5. Boxes do not change.
+
+    Args:
+        scene: scene [H, W].
+        x: x [h, w] of the source of each pixel.
+        y: y [h, w] of the source of each pixel.
+        mode: "constant" or "reflect" outside of the image.
+        whole: the image fills the whole result, even if it did not fill its canvas.
+
+    Returns:
+        The scene [h, w].
     """
     check_mode(mode)
     image, size = scene["image"], boxes.visible_extent(scene)
     inside, shown = geometry.is_inside(x, y, size), jnp.ones((), bool)
     if mode == "reflect":
         x_in, y_in = fold_index(x, size[1]), fold_index(y, size[0])
-    elif "size" in scene:  # the picture's last pixels are repeated, and not mixed with the canvas
+    elif "size" in scene:  # the last pixels of the image are repeated, not mixed with the canvas
         x_in, y_in = jnp.minimum(x, size[1] - 0.5), jnp.minimum(y, size[0] - 0.5)
     else:
         x_in, y_in = x, y
@@ -60,20 +69,25 @@ def sample_scene(
 
 
 def as_float(value: jax.Array) -> jax.Array:
-    """[...] -> [...] float32."""
+    """Converts an array to float32."""
     return value.astype(jnp.float32)
 
 
 def check_mode(mode: str) -> None:
-    """ValueError where a mode is none."""
+    """Raises ValueError if the mode is unknown."""
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(MODES)}, got {mode!r}")
 
 
 def fold_index(place: jax.Array, length: Any) -> jax.Array:
-    """[...] along an axis of `length` pixels -> [...] in it, mirrored at the outermost centers.
+    """Mirrors coordinates at the centers of the first and last pixel, as jnp.pad's "reflect" does.
 
-    As jnp.pad's "reflect", which does not repeat the border.
+    Args:
+        place: coordinates [...].
+        length: number of pixels of the axis.
+
+    Returns:
+        Coordinates inside the axis [...].
 
     >>> fold_index(jnp.array([-0.5, 0.5, 2.5, 3.5, 4.5]), 3).tolist()
     [1.5, 0.5, 2.5, 1.5, 0.5]

@@ -1,19 +1,18 @@
-"""Augmentation that moves a whole scene: the image and all that is known pixel by pixel.
+"""Augmentation of a scene: an image and all maps of its pixels.
 
-A scene is one example's dict: "image" [H, W, C] (uint8, or floats in [0, 1]) and any of "mask"
-[H, W], "weight" [H, W] and "instances" [H, W]; other entries stay as they are. Image and weight are
-sampled bilinearly, mask and instances at the nearest pixel. Where a pixel comes from outside of
-the image, the mask is 255 (ignored), weight and instances are 0, and the image is black, or itself
-mirrored where `mode` is "reflect".
+A scene is a dict of one example: "image" [H, W, C] (uint8, or floats in [0, 1]), and optionally
+"mask", "weight" and "instances" [H, W]. Other entries do not change. Image and weight are
+interpolated bilinearly, mask and instances by the nearest pixel. Outside of the image, the mask is
+255 (ignored), weight and instances are 0, and the image is black, or mirrored if `mode` is
+"reflect".
 
-"boxes" [N, 4] (x0, y0, x1, y1) with "box_valid" [N] move along: each becomes the hull of where its
-corners go, cut at the border. A box of which less than `visible` of that area is left becomes
-invalid: what is hardly seen is not to be found. Mirrored objects ("reflect") have no boxes. Where
-there is a "size" [2], the picture is that part of the canvas, its upper left, and stays there: it is
-mirrored, turned and moved in itself, and the rest of the canvas is black.
+"boxes" [N, 4] (x0, y0, x1, y1) with "box_valid" [N] become the bounding boxes of their transformed
+corners, clipped to the image. A box is invalid if less than `visible` of its area remains. Mirrored
+objects ("reflect") have no boxes. If there is a "size" [2], the image is the upper left part of the
+canvas and stays there. It is transformed about its own center, and the rest of the canvas is black.
 
-`augment.scenes(scene.flip, partial(scene.rotate, degrees=15.0))` makes them one of a batch. What
-cuts and zooms for boxes is in train.augment.zoom.
+`augment.scenes(scene.flip, partial(scene.rotate, degrees=15.0))` augments a batch.
+train.augment.zoom crops and zooms scenes with boxes.
 """
 
 from collections.abc import Callable
@@ -28,13 +27,19 @@ from train.augment import boxes, crops, geometry
 from train.augment.sampling import FILL_VALUES, check_mode, sample_scene, scene_maps
 from zoo.ops.boxes import box_area
 
-MIN_VISIBLE = 0.25  # of a box's area, below which it is no longer one
+MIN_VISIBLE = 0.25  # smallest visible share of the area of a box
 
 Scene = dict[str, Any]
 
 
 def image_only(function: Callable) -> Callable:
-    """function(key, image [H, W, C]) -> image, to one of scenes: of colors, noise, blur, erasing.
+    """Converts a function of an image to one of a scene, for colors, noise, blur and erasing.
+
+    Args:
+        function: function of a key and an image [H, W, C].
+
+    Returns:
+        A function of a key and a scene.
 
     >>> brighter = image_only(lambda key, image: image + 1.0)
     >>> brighter(jax.random.key(0), {"image": jnp.zeros((1, 1, 1)), "label": 3})["label"]
@@ -50,14 +55,23 @@ def image_only(function: Callable) -> Callable:
 def flip(
     key: jax.Array, scene: Scene, *, vertical: bool = False, probability: float = 0.5
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [H, W], mirrored left to right, upside down where `vertical`.
+    """Mirrors a scene horizontally, or vertically, with a probability.
+
+    Args:
+        key: random key [].
+        scene: scene [H, W].
+        vertical: mirror vertically.
+        probability: probability of mirroring.
+
+    Returns:
+        The scene.
 
     >>> scene = {"image": jnp.zeros((1, 2, 3)), "mask": jnp.array([[4, 5]], jnp.uint8)}
     >>> flip(jax.random.key(0), scene, probability=1.0)["mask"].tolist()
     [[5, 4]]
     """
     size, axis = boxes.visible_extent(scene), 0 if vertical else 1
-    if "size" in scene:  # the picture alone: the rest of the canvas stays where it is
+    if "size" in scene:  # only the image moves, and the rest of the canvas stays
         place = jnp.arange(scene["image"].shape[axis])
         length = scene["size"][axis]
         place = jnp.where(place < length, length - 1 - place, place)
@@ -84,7 +98,17 @@ def translate(
     mode: str = "constant",
     visible: float = MIN_VISIBLE,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [H, W], moved by up to `share` of its height and of its width.
+    """Moves a scene by a random share of its height and width.
+
+    Args:
+        key: random key [].
+        scene: scene [H, W].
+        share: largest shift.
+        mode: "constant" or "reflect" outside of the image.
+        visible: smallest visible share of the area of a box.
+
+    Returns:
+        The scene.
 
     >>> translate(jax.random.key(0), {"image": jnp.ones((8, 8, 3))}, share=0.25)["image"].shape
     (8, 8, 3)
@@ -100,7 +124,17 @@ def rotate(
     mode: str = "constant",
     visible: float = MIN_VISIBLE,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [H, W], turned about its center by up to `degrees` either way.
+    """Rotates a scene about its center by a random angle.
+
+    Args:
+        key: random key [].
+        scene: scene [H, W].
+        degrees: largest angle in degrees.
+        mode: "constant" or "reflect" outside of the image.
+        visible: smallest visible share of the area of a box.
+
+    Returns:
+        The scene.
 
     >>> rotate(jax.random.key(0), {"image": jnp.ones((8, 8, 3))}, degrees=9.0)["image"].shape
     (8, 8, 3)
@@ -116,7 +150,17 @@ def scale(
     mode: str = "constant",
     visible: float = MIN_VISIBLE,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [H, W], enlarged about its center by one of `factors`.
+    """Scales a scene about its center by a random factor.
+
+    Args:
+        key: random key [].
+        scene: scene [H, W].
+        factors: smallest and largest factor.
+        mode: "constant" or "reflect" outside of the image.
+        visible: smallest visible share of the area of a box.
+
+    Returns:
+        The scene.
 
     >>> scale(jax.random.key(0), {"image": jnp.ones((8, 8, 3))}, factors=(0.5, 2.0))["image"].shape
     (8, 8, 3)
@@ -135,9 +179,22 @@ def affine(
     mode: str = "constant",
     visible: float = MIN_VISIBLE,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [H, W]: sheared, enlarged, turned and moved in one sampling.
+    """Shears, scales, rotates and moves a scene with one interpolation.
 
-    The draws are those of geometry.affine.
+    Options are those of `geometry.affine`.
+
+    Args:
+        key: random key [].
+        scene: scene [H, W].
+        degrees: largest angle in degrees.
+        translation: largest shift as a share of height and width.
+        factors: smallest and largest factor.
+        shear: largest shear in degrees.
+        mode: "constant" or "reflect" outside of the image.
+        visible: smallest visible share of the area of a box.
+
+    Returns:
+        The scene.
 
     >>> affine(jax.random.key(0), {"image": jnp.ones((8, 8, 3))}, shear=5.0)["image"].shape
     (8, 8, 3)
@@ -154,7 +211,7 @@ def affine(
 
 
 def warp(scene: Scene, matrix: jax.Array, *, mode: str, visible: float) -> Scene:
-    """Scene [H, W], [2, 3] -> scene [H, W]: the pixel at (x, y) comes from matrix @ (x, y, 1)."""
+    """Transforms a scene: the pixel at (x, y) comes from matrix [2, 3] @ (x, y, 1)."""
     moved = sample_scene(
         scene, *geometry.source_points(matrix, scene["image"].shape[:2]), mode=mode
     )
@@ -173,13 +230,25 @@ def elastic(
     mode: str = "constant",
     visible: float = MIN_VISIBLE,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [H, W], bent as rubber is.
+    """Deforms a scene elastically.
 
-    Displacements of `deviation` pixels (their standard deviation along each axis) are drawn on a
-    grid of points x points, the outermost on the outermost pixels, and interpolated between by
-    cubic splines. With a `deviation` of an eighth of the distance between the points next to no draw
-    folds the image over itself, with a fifth one in ten does.
-    Errors: ValueError where there are less than two points.
+    Random displacements on a grid of points x points, whose outermost points are on the outermost
+    pixels, are interpolated by cubic splines. If `deviation` is an eighth of the distance of the
+    points, the image hardly ever folds over itself. If it is a fifth, one in ten does.
+
+    Args:
+        key: random key [].
+        scene: scene [H, W].
+        deviation: standard deviation of the displacements along each axis in pixels.
+        points: points along each side.
+        mode: "constant" or "reflect" outside of the image.
+        visible: smallest visible share of the area of a box.
+
+    Returns:
+        The scene.
+
+    Raises:
+        ValueError: if there are fewer than two points.
 
     Source: Ronneberger et al. 2015, section 3.1: 3 x 3 points, 10 pixels, bicubic; which cubic it
     is they do not say.
@@ -217,10 +286,20 @@ def crop(
     mode: str = "constant",
     visible: float = MIN_VISIBLE,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [*size], every place equally likely.
+    """Crops a random part of a scene.
 
-    A side that is shorter than `size` (height, width) is padded, all of the image being in it. On
-    canvases that pictures do not fill, `scaled_crop` cuts out of the picture alone.
+    A side that is shorter than `size` is padded. If the image does not fill its canvas,
+    `scaled_crop` crops the image only.
+
+    Args:
+        key: random key [].
+        scene: scene [H, W].
+        size: height and width.
+        mode: "constant" or "reflect" outside of the image.
+        visible: smallest visible share of the area of a box.
+
+    Returns:
+        The scene of `size`.
 
     >>> scene = {"image": jnp.ones((4, 8, 3)), "mask": jnp.zeros((4, 8), jnp.uint8)}
     >>> cut = crop(jax.random.key(0), scene, size=(6, 6))
@@ -262,10 +341,21 @@ def scaled_crop(
     mode: str = "constant",
     visible: float = MIN_VISIBLE,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [*size], enlarged by one of `factors`, then cut as by `crop`.
+    """Scales a scene by a random factor and crops a random part, with one interpolation.
 
-    In one sampling. The factor is uniform in its logarithm, the aspect stays. A picture that is
-    less than its canvas fills the new one as any other does.
+    The factor is uniform in its logarithm. An image that does not fill its canvas fills the new
+    one.
+
+    Args:
+        key: random key [].
+        scene: scene [H, W].
+        size: height and width.
+        factors: smallest and largest factor.
+        mode: "constant" or "reflect" outside of the image.
+        visible: smallest visible share of the area of a box.
+
+    Returns:
+        The scene of `size`.
 
     Source: the random scale and crop of Chen et al. 2017, DeepLab, section 4.1, whose factors are
     uniform themselves.
@@ -278,7 +368,7 @@ def scaled_crop(
     low, high = jnp.log(jnp.asarray(factors, jnp.float32))
     factor = jnp.exp(low + drawn[0] * (high - low))
     x, y = geometry.source_points(jnp.eye(2, 3), size)
-    # What the enlarged image has too much, or too little, of the size goes to both sides of it.
+    # The surplus or the lack of the scaled image is distributed to both sides.
     height, width = boxes.visible_extent(scene)
     left, top = drawn[1] * (factor * width - size[1]), drawn[2] * (factor * height - size[0])
     moved = sample_scene(scene, (x + left) / factor, (y + top) / factor, mode=mode, whole=True)
@@ -291,10 +381,10 @@ def scaled_crop(
 
 
 def spline_matrix(length: int, points: int) -> np.ndarray:
-    """-> [length, points] float32, row i the weights of the grid's points in pixel i.
+    """Returns the weights [length, points] float32 of cubic spline interpolation.
 
-    The cubic spline through the points, the first on the first pixel and the last on the last,
-    mirrored at both: as scipy.ndimage's of order 3 in mode "mirror".
+    The first and last points are on the first and last pixels, and the spline is mirrored there, as
+    with order 3 and mode "mirror" in scipy.ndimage.
 
     >>> spline_matrix(5, 3)[::2].tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -302,7 +392,10 @@ def spline_matrix(length: int, points: int) -> np.ndarray:
     eye = np.eye(points)
     after, before = np.eye(points, k=1), np.eye(points, k=-1)
     system, rise = before + 4 * eye + after, 3 * (after - before)
-    system[[0, -1]], rise[[0, -1]] = eye[[0, -1]], 0.0  # flat at both ends, for it is mirrored
+    system[[0, -1]], rise[[0, -1]] = (
+        eye[[0, -1]],
+        0.0,
+    )  # the slope is 0 at both ends, since the spline is mirrored
     slopes = np.linalg.solve(system, rise)
     place = np.linspace(0, points - 1, length)
     left = np.minimum(place.astype(int), points - 2)

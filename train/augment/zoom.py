@@ -1,7 +1,7 @@
-"""Augmentation that shows a part of a scene in the place of the whole: for detection.
+"""Augmentation that enlarges a part of a scene, for detection.
 
-Functions of one key and one scene, as in train.augment.scene; the scene keeps its shape. A part is
-stretched over the picture, so that its aspect changes.
+Functions take one key and one scene, as in train.augment.scene. The scene keeps its shape, and the
+part is stretched over the image, so that its aspect ratio changes.
 """
 
 import jax
@@ -11,7 +11,7 @@ from train.augment import boxes
 from train.augment.scene import MIN_VISIBLE, Scene, warp
 from zoo.ops.boxes import box_iou
 
-PATCH_ATTEMPTS = 40  # at a part, as in torchvision's RandomIoUCrop
+PATCH_ATTEMPTS = 40  # as in torchvision's RandomIoUCrop
 
 
 def jitter_crop(
@@ -22,10 +22,19 @@ def jitter_crop(
     mode: str = "constant",
     visible: float = MIN_VISIBLE,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [H, W]: each edge of the picture moved by up to `share` of it.
+    """Moves each edge of the image by a random share.
 
-    Inwards, which enlarges, or outwards, which shrinks and shows black; so the picture is scaled
-    and moved by up to `share`, along each axis by itself.
+    Inward moves enlarge the image. Outward moves shrink it and add black.
+
+    Args:
+        key: random key [].
+        scene: scene [H, W].
+        share: largest shift of an edge.
+        mode: "constant" or "reflect" outside of the image.
+        visible: smallest visible share of the area of a box.
+
+    Returns:
+        The scene.
 
     Source: Redmon et al. 2016, section 2.2; darknet's load_data_detection, which repeats the
     border's pixels where ours are black.
@@ -48,15 +57,26 @@ def random_patch(
     ratios: tuple[float, float] = (0.5, 2.0),
     probability: float = 6 / 7,
 ) -> Scene:
-    """Key [], scene [H, W] -> scene [H, W]: the whole of it, or a part that overlaps an object.
+    """Crops a random part that overlaps an object, or keeps the image.
 
-    With `probability` a part, by one of `overlaps`, each as likely: the intersection over union of
-    the part and of one of the objects at least. Its width and height are between `scales` of the
-    picture's, width to height between `ratios` (of these shares). An object counts as long as its
-    center is in the part, and one must. The first of 40 draws that does all this; else the whole.
-    In a picture without objects any part will do. Crowds are no objects, but move.
+    A draw is valid if the IoU of the part with an object is at least a random value of `overlaps`,
+    and the center of an object is in the part. The first of 40 valid draws is used, or the whole
+    image if there is none. Objects whose center is outside are removed. Any part is valid for
+    images without objects. Crowds do not count as objects.
 
-    Errors: ValueError without boxes.
+    Args:
+        key: random key [].
+        scene: scene [H, W] with boxes.
+        overlaps: smallest IoU, of which one is drawn.
+        scales: smallest and largest share of width and height.
+        ratios: smallest and largest ratio of these shares.
+        probability: probability of a part.
+
+    Returns:
+        The scene.
+
+    Raises:
+        ValueError: if the scene has no boxes.
 
     Source: Liu et al. 2016 (SSD), section 2.2; torchvision's RandomIoUCrop, whose law this is.
 
@@ -90,7 +110,7 @@ def random_patch(
 
 
 def show_region(scene: Scene, part: jax.Array, *, mode: str, visible: float) -> Scene:
-    """Scene [H, W], part [4] (x0, y0, x1, y1) -> scene [H, W], the part in place of its picture."""
+    """Stretches a part [4] (x0, y0, x1, y1) of a scene over its image."""
     height, width = (jnp.asarray(side, jnp.float32) for side in boxes.visible_extent(scene))
     across, down = (part[2] - part[0]) / width, (part[3] - part[1]) / height
     nought = jnp.zeros(())
@@ -99,7 +119,7 @@ def show_region(scene: Scene, part: jax.Array, *, mode: str, visible: float) -> 
 
 
 def centers_inside(parts: jax.Array, objects: jax.Array) -> jax.Array:
-    """[P, 4], [N, 4] -> [P, N] bool: whether the center of an object lies in a part."""
+    """Returns whether the center of each of N boxes is inside each of P parts [P, N]."""
     x, y = (objects[:, 0] + objects[:, 2]) / 2, (objects[:, 1] + objects[:, 3]) / 2
     x0, y0, x1, y1 = jnp.split(parts, 4, 1)
     return (x[None] > x0) & (x[None] < x1) & (y[None] > y0) & (y[None] < y1)
@@ -108,6 +128,6 @@ def centers_inside(parts: jax.Array, objects: jax.Array) -> jax.Array:
 def overlap_shares(
     parts: jax.Array, objects: jax.Array, valid: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """[P, 4], [N, 4], [N] -> each part's greatest IoU with an object [P], if one's center is in it."""
+    """Returns the largest IoU [P] of parts with an object, and whether a center is inside [P]."""
     iou = jnp.where(valid[None], box_iou(parts, objects), 0.0)
     return jnp.max(iou, 1, initial=0.0), jnp.any(centers_inside(parts, objects) & valid[None], 1)

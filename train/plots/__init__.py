@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn without a display."""
+"""Figures of a run, drawn without a display."""
 
 from train.plots.boxes import Frame, plot_boxes, plot_precision_recall
 from train.plots.clips import plot_clips

@@ -1,4 +1,4 @@
-"""Images twice, with boxes drawn on them: what is there, and what is found; precision over recall."""
+"""Figures of images with boxes, and of precision over recall."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +20,14 @@ BRIGHT_LUMA = 140  # of 255, from which on words are black
 
 
 class Frame(NamedTuple):
-    """A box (x0, y0, x1, y1) in pixels, its words, its color (three of 255), dashed or not."""
+    """A box with a label.
+
+    Attributes:
+        box: box (x0, y0, x1, y1) in pixels.
+        words: the label.
+        color: color of three values up to 255.
+        dashed: draw a dashed line.
+    """
 
     box: Sequence[float]
     words: str
@@ -36,9 +43,17 @@ def plot_boxes(
     *,
     note: str,
 ) -> Figure:
-    """Images [B, H, W, C] (uint8, or floats in [0, 1]), frames of each twice -> pairs of pictures.
+    """Plots each image twice, with the ground truth at the left and the predictions at the right.
 
-    Left of each pair is the truth. `note` stands at the top.
+    Args:
+        images: images [B, H, W, C] uint8, or floats in [0, 1].
+        truth: boxes of the ground truth of each image.
+        predicted: predicted boxes of each image.
+        titles: title of each image.
+        note: text at the top.
+
+    Returns:
+        The figure.
     """
     step = max(1, -(-max(images.shape[1:3]) // TILE_SIDE))
     small = downsample_mean(np.stack([to_displayable(image) for image in images]), step)
@@ -61,7 +76,7 @@ def plot_boxes(
 def draw_frame(
     axes: Axes, frame: Frame, corner: tuple[int, int], size: tuple[int, int], step: int
 ) -> None:
-    """A frame on the tile of (height, width) whose (top, left) is `corner`, cut to it."""
+    """Draws a box on a tile and clips it to the tile."""
     (top, left), (height, width) = corner, size
     limits = np.array([width, height, width, height])
     x0, y0, x1, y1 = (np.clip(np.asarray(frame.box) / step, 0, limits) - 0.5).tolist()
@@ -69,7 +84,7 @@ def draw_frame(
     style: dict[str, Any] = dict(linewidth=1.3, linestyle="--" if frame.dashed else "-")
     place = (left + x0, top + y0)
     axes.add_patch(Rectangle(place, x1 - x0, y1 - y0, fill=False, edgecolor=color, **style))
-    right = x0 + x1 > width  # words then end where the box does, and stay on the tile
+    right = x0 + x1 > width  # the label then ends at the right edge of the box
     axes.text(
         left + (x1 if right else x0),
         top + y0,
@@ -85,9 +100,17 @@ def draw_frame(
 def plot_precision_recall(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], figures: Sequence[float], *, title: str
 ) -> Figure:
-    """{class: (recall [D], precision [D])}, the average precision of each -> one line for each.
+    """Plots one precision-recall curve for each class.
 
-    Up to twenty classes have a color and a name, above they are gray.
+    Up to twenty classes have a color and a name; more classes are gray.
+
+    Args:
+        curves: recall [D] and precision [D] by class.
+        figures: average precision of each class.
+        title: title of the figure.
+
+    Returns:
+        The figure.
     """
     many = len(curves) > MAX_NAMED
     figure = Figure(figsize=(7.5 if many else 9.5, 6), layout="constrained")

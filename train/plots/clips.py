@@ -1,4 +1,4 @@
-"""Clips as strips of their frames, one under the other."""
+"""Figures of clips as strips of frames."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,19 @@ from matplotlib.figure import Figure
 
 from train.plots.grids import figure_of_canvas, tile_images
 
-FRAMES = 8  # of a clip that are shown
+FRAMES = 8  # frames per clip
 
 
 def plot_clips(videos: np.ndarray, titles: Sequence[str], *, wrong: Sequence[bool]) -> Figure:
-    """Videos [B, T, H, W, C] (uint8, or floats in [0, 1]) -> a strip of frames each, its title above.
+    """Plots a strip of at most eight evenly spaced frames of each clip.
 
-    Eight frames of a longer one, evenly chosen, the first and the last among them. Titles of wrong
-    ones are red.
+    Args:
+        videos: clips [B, T, H, W, C] uint8, or floats in [0, 1].
+        titles: title of each clip.
+        wrong: whether the prediction is wrong, which makes the title red.
+
+    Returns:
+        The figure.
     """
     time, height, width = videos.shape[1:4]
     shown = np.linspace(0, time - 1, min(FRAMES, time)).round().astype(int)

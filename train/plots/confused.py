@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""Figures of confusion matrices."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,17 @@ MAX_NAMED = 120  # classes up to which it names every one
 
 
 def plot_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Counts [K, K], row the truth and column the prediction -> a map of them, colored by row.
+    """Plots a confusion matrix, with colors normalized by row.
 
-    Up to twenty classes the counts stand in it, of pixels their shares; above, the pairs confused most often are beside
-    it, and above 120 every n-th class is named.
+    Up to twenty classes, cells contain counts, or shares for pixels. Above, the most frequent
+    confusions are listed at the side. Above 120 classes, only every n-th class has a name.
+
+    Args:
+        counts: confusion matrix [K, K] with a row per true class.
+        classes: class names.
+
+    Returns:
+        The figure.
     """
     total, hits = counts.sum(), np.trace(counts)
     many = len(classes) > MAX_NUMBERED
@@ -29,7 +36,7 @@ def plot_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         axes = figure.subplots()
     with np.errstate(invalid="ignore"):
         share = counts / counts.sum(1, keepdims=True)
-    norm = PowerNorm(0.5, vmin=0, vmax=1)  # the root, so that one in a hundred is seen
+    norm = PowerNorm(0.5, vmin=0, vmax=1)  # the square root makes one in a hundred visible
     drawn = axes.imshow(np.where(np.isnan(share), 0, share), cmap="Blues", norm=norm)
     figure.colorbar(drawn, ax=axes, shrink=0.6, label="share of the true class")
     every = -(-len(classes) // MAX_NAMED)
@@ -53,7 +60,7 @@ def plot_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
 def list_confused_pairs(
     axes: Axes, counts: np.ndarray, classes: Sequence[str], *, lines: int
 ) -> None:
-    """Lists the pairs confused most often: how often, which share of the truth, what for what."""
+    """Lists the most frequent confusions with their count and their share of the true class."""
     wrong = counts * (1 - np.eye(len(classes), dtype=counts.dtype))
     order = np.argsort(-wrong, axis=None, stable=True)[:lines]
     rows = [divmod(int(cell), len(classes)) for cell in order]
@@ -69,7 +76,7 @@ def list_confused_pairs(
 
 
 def shorten_name(name: str, *, length: int = 18) -> str:
-    """A class's name as a tick can carry it.
+    """Shortens a class name for a tick label.
 
     >>> shorten_name("Chesapeake Bay retriever")
     'Chesapeake Bay re…'

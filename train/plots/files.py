@@ -1,4 +1,4 @@
-"""Pictures and texts as files."""
+"""Writing of figures and text files."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 
 def save_plot(drawing: Figure | str, path: Path) -> None:
-    """Writes a picture, or a text, whole or not at all."""
+    """Writes a figure or a text atomically."""
     temporary = path.with_name(f".{path.name}")
     if isinstance(drawing, str):
         temporary.write_text(drawing, encoding="utf-8")

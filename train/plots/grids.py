@@ -1,4 +1,4 @@
-"""Many small pictures on one canvas."""
+"""Figures of many small images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,17 @@ from matplotlib.figure import Figure
 def plot_images(
     images: np.ndarray, titles: Sequence[str], *, wrong: Sequence[bool], columns: int = 10
 ) -> Figure:
-    """Images [B, H, W, C] (uint8, or floats in [0, 1]) -> a grid, the wrong ones titled in red."""
+    """Plots a grid of images with titles.
+
+    Args:
+        images: images [B, H, W, C] uint8, or floats in [0, 1].
+        titles: title of each image.
+        wrong: whether the prediction is wrong, which makes the title red.
+        columns: number of columns.
+
+    Returns:
+        The figure.
+    """
     height, width, _ = images.shape[1:]
     strip, gap = round(0.3 * height) + 1, round(0.05 * width) + 1  # for two lines of title
     canvas, corners = tile_images(images, columns=columns, strip=strip, gap=gap)
@@ -22,7 +32,7 @@ def plot_images(
 
 
 def plot_strips(rows: Mapping[str, np.ndarray]) -> Figure:
-    """{"image": [B, H, W, C], "reconstruction": ...} -> one named row of pictures each."""
+    """Plots one row of images [B, H, W, C] for each name."""
     columns, height, width, _ = next(iter(rows.values())).shape
     strip, gap = round(0.2 * height) + 1, round(0.05 * width) + 1
     images = np.concatenate(list(rows.values()))
@@ -36,9 +46,10 @@ def plot_strips(rows: Mapping[str, np.ndarray]) -> Figure:
 def tile_images(
     images: np.ndarray, *, columns: int, strip: int, gap: int
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Images [B, H, W, C] -> canvas [.., .., C] uint8, and (top, left) of each on it.
+    """Places images [B, H, W, C] on one canvas, since matplotlib takes a second for forty axes.
 
-    One canvas, because a matplotlib axes per image takes a second for forty.
+    Returns:
+        The canvas [..., ..., C] uint8, and (top, left) of each image.
     """
     if np.issubdtype(images.dtype, np.floating):
         images = np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)
@@ -57,7 +68,7 @@ def tile_images(
 
 
 def figure_of_canvas(canvas: np.ndarray, *, inches: float) -> Figure:
-    """Canvas [H, W, C] uint8 -> a figure so wide that shows nothing else."""
+    """Creates a figure that shows a canvas [H, W, C] uint8 only."""
     height, width, channels = canvas.shape
     figure = Figure(figsize=(inches, inches * height / width + 0.3))
     axes = figure.add_axes((0.01, 0.0, 0.98, 1 - 0.3 / figure.get_figheight()))

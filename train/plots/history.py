@@ -1,4 +1,4 @@
-"""A run's metrics over its epochs."""
+"""Figures of the metrics of a run over its epochs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +10,14 @@ FIGURE_COLUMNS = 4  # panels in a row
 
 
 def plot_curves(rows: Sequence[Mapping[str, float]], *, best: int | None = None) -> Figure:
-    """Rows of metrics.jsonl -> one panel per metric over epochs, every source in it; four a row.
+    """Plots one panel per metric over the epochs, with a curve for each source.
 
-    `best`: the step of the kept snapshot, marked.
+    Args:
+        rows: rows of metrics.jsonl.
+        best: step of the exported snapshot, which is marked.
+
+    Returns:
+        The figure.
     """
     named = sorted(
         {name for row in rows for name in row if "/" in name and not name.startswith("time/")}

@@ -1,4 +1,4 @@
-"""Images beside their masks."""
+"""Figures of images and their masks."""
 
 from collections.abc import Sequence
 
@@ -25,10 +25,21 @@ def plot_masks(
     classes: Sequence[str],
     palette: np.ndarray,
 ) -> Figure:
-    """Images [B, H, W, C] (uint8, or floats in [0, 1]), masks [B, H, W] twice -> a row for each.
+    """Plots image, ground truth, prediction and errors of each example.
 
-    image, truth, prediction, and the image with what is wrong in red; truth that names no class
-    (255) is pale. palette: [K, 3] uint8. Under them a legend of the classes that are there.
+    Wrong pixels are red, and ignored pixels of the ground truth are pale. A legend names the
+    classes in the figure.
+
+    Args:
+        images: images [B, H, W, C] uint8, or floats in [0, 1].
+        truth: ground truth [B, H, W].
+        predicted: predictions [B, H, W].
+        titles: title of each example.
+        classes: class names.
+        palette: colors [K, 3] uint8.
+
+    Returns:
+        The figure.
     """
     images = np.stack([to_displayable(image) for image in images])
     step = max(1, -(-max(truth.shape[1:]) // TILE_SIDE))
@@ -65,7 +76,7 @@ def plot_masks(
 
 
 def to_displayable(image: np.ndarray) -> np.ndarray:
-    """[H, W, C] uint8, or floats in [0, 1] -> [H, W, 3] uint8; of C other than 1 and 3 the mean."""
+    """Converts an image [H, W, C] to [H, W, 3] uint8; the mean if C is neither 1 nor 3."""
     if np.issubdtype(image.dtype, np.floating):
         image = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
     if image.shape[-1] != 3:
@@ -74,7 +85,7 @@ def to_displayable(image: np.ndarray) -> np.ndarray:
 
 
 def downsample_mean(images: np.ndarray, step: int) -> np.ndarray:
-    """[B, H, W, 3] uint8 -> [B, ceil(H / step), ceil(W / step), 3], means of step x step pixels."""
+    """Averages blocks of step x step pixels of images [B, H, W, 3] uint8."""
     if step == 1:
         return images
     more = [(0, 0), *[(0, -side % step) for side in images.shape[1:3]], (0, 0)]
@@ -85,12 +96,12 @@ def downsample_mean(images: np.ndarray, step: int) -> np.ndarray:
 
 
 def downsample_nearest(masks: np.ndarray, step: int) -> np.ndarray:
-    """[B, H, W] -> every step-th pixel of rows and columns."""
+    """Returns every step-th row and column of masks [B, H, W]."""
     return masks[:, ::step, ::step]
 
 
 def colorize_mask(masks: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """[B, H, W], [K, 3] -> [B, H, W, 3] uint8; what is no class is pale.
+    """Colors masks [B, H, W] with a palette [K, 3]; values that are no class are pale.
 
     >>> colorize_mask(np.array([[[0, 255]]]), np.array([[0, 0, 9]])).tolist()
     [[[[0, 0, 9], [224, 224, 192]]]]
@@ -100,7 +111,7 @@ def colorize_mask(masks: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def error_map(images: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """[B, H, W, 3], masks [B, H, W] -> the images, pale, with wrong pixels red."""
+    """Returns pale images [B, H, W, 3] with wrong pixels in red."""
     pale = (255 - (255 - images.mean(-1, keepdims=True)) * 0.6).astype(np.uint8)
     wrong = (truth != predicted) & (truth != 255)
     return np.where(wrong[..., None], np.array(ERROR_COLOR, np.uint8), pale)
@@ -114,7 +125,7 @@ def draw_legend(
     *,
     is_faded: bool,
 ) -> None:
-    """Below the pictures, which move up to make room for it."""
+    """Draws a legend of classes below the images."""
     names = {classes[number]: palette[number] for number in present[:MAX_LISTED]}
     if len(present) > MAX_LISTED:
         names[f"and {len(present) - MAX_LISTED} more"] = np.full(3, 255)
