@@ -23,6 +23,44 @@ STAND_INS = {
     "conv_transpose",
     "resize",
 }  # functions of jax's or flax's signature
+# Words that name no value. Names in `zoo` use the terms of the field.
+VAGUE_NAMES = {
+    "alike",
+    "alone",
+    "anew",
+    "asked",
+    "beside",
+    "each",
+    "few",
+    "found",
+    "held",
+    "how",
+    "kept",
+    "law",
+    "laws",
+    "lesson",
+    "many",
+    "meant",
+    "much",
+    "own",
+    "place",
+    "places",
+    "plus",
+    "said",
+    "seen",
+    "taught",
+    "there",
+    "thing",
+    "things",
+    "told",
+    "turns",
+    "wanted",
+    "way",
+    "ways",
+    "what",
+    "whole",
+    "wished",
+}
 ALLOWED = {"make_divisible"}  # the name of this function in other libraries
 FORBIDDEN = {"base", "common", "core", "engine", "helpers", "misc", "utils", "util", "lib"}
 
@@ -103,6 +141,28 @@ def test_rows_and_cards():
 def test_file_names():
     names = [path.stem for path in SOURCES] + [path.parent.name for path in SOURCES]
     assert [name for name in names if FORBIDDEN & set(name.split("_"))] == []
+
+
+def bound_names(tree: ast.AST):
+    """Yields every name that a module binds: variables, parameters, functions and classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+
+
+def test_names_use_the_terms_of_the_field():
+    vague = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[0] == "zoo"
+        for name in bound_names(ast.parse(path.read_text()))
+        if name.strip("_").lower() in VAGUE_NAMES
+    }
+    assert vague == set()
 
 
 def docstring_lines(tree: ast.AST) -> int:

@@ -17,9 +17,9 @@ import tyro
 
 from train import log, loop, parallel
 from train.cli.commands import COMMANDS
-from train.data import cache_folder
 from train.progress import DivergedError
 from train.recipes import RECIPES
+from zoo.files import cache_folder
 
 KNOBS = {
     "source": "data: digits | idx:FOLDER | folder:FOLDER | tfds:NAME | digit_scenes | voc:FOLDER | "

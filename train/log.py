@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from zoo.files import atomic_write
 
 log = logging.getLogger("train")
 
@@ -72,9 +73,8 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text)
 
 
 class Metrics:

@@ -46,7 +46,9 @@ NORMED = [name for name in SMALL if getattr(small(name)[0], "norm", None) or nam
 def trunk(name):
     """A small model; of those that propose regions, which take long to compile, the trunk alone."""
     model, shape = small(name)
-    return model.clone(num_classes=0) if hasattr(model, "box_batch_size_per_image") else model, shape
+    return model.clone(num_classes=0) if hasattr(
+        model, "box_batch_size_per_image"
+    ) else model, shape
 
 
 CASES = {

@@ -2,7 +2,6 @@
 
 from train.data.balance import balance_classes, inverse_frequency
 from train.data.batches import eval_batches, train_batches
-from train.data.classification.digits import cache_folder
 from train.data.classification.imagenet_pipeline import evaluation_split, open_cropped
 from train.data.classification.open import open_source, split_source
 from train.data.detection.open import open_boxes
@@ -15,7 +14,6 @@ from train.data.video.open import open_clips
 __all__ = [
     "Crop",
     "balance_classes",
-    "cache_folder",
     "eval_batches",
     "evaluation_split",
     "inverse_frequency",

@@ -1,15 +1,15 @@
 """What took long to compute, kept in a file."""
 
 import logging
-import os
 import pathlib
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
+
+from zoo.files import atomic_write
 
 logger = logging.getLogger("train")
 Entries = Mapping[str, np.ndarray]
@@ -32,13 +32,8 @@ def cached_arrays(
         found = dict(compute())
         if write:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as new:
-                try:
-                    np.savez(new, allow_pickle=False, **found)
-                except OSError:
-                    os.unlink(new.name)
-                    raise
-            os.replace(new.name, file)
+            with atomic_write(file) as temporary, open(temporary, "wb") as stream:
+                np.savez(stream, allow_pickle=False, **found)
     return found
 
 

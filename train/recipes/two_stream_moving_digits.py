@@ -7,13 +7,14 @@ from pathlib import Path
 import zoo
 from train import augment, late_fusion, loop, parallel
 from train.augment import clip
-from train.data import cache_folder, open_clips
+from train.data import open_clips
 from train.data.source import Source
 from train.data.video.flow import WithFlow, with_flow
 from train.optim import optimizers, schedules
 from train.recipes.slowfast_moving_digits import DIGITS_PREPROCESSING
 from train.run import Run, plan_steps
 from train.tasks.video import Inputs, video
+from zoo.files import cache_folder
 from zoo.preprocess import with_channels
 
 FLOW_BOUND = 4.0  # pixels: digits go at most 2.6 a frame

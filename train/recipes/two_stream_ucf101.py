@@ -10,12 +10,13 @@ from flax import linen as nn
 import zoo
 from train import augment, late_fusion, loop, parallel
 from train.augment import clip
-from train.data import cache_folder, evaluation_split, open_clips
+from train.data import evaluation_split, open_clips
 from train.data.video.flow import Method, flow_clips
 from train.optim import optimizers, schedules
 from train.run import Run, plan_steps
 from train.task import Task
 from train.tasks.video import video
+from zoo.files import cache_folder
 from zoo.preprocess import Preprocessing, with_channels
 
 FLOW_FIELDS = 10  # of flow

@@ -62,8 +62,8 @@ def convert_weights(
         extra["preprocessing"] = loaded_preprocessing(loaded, source)
         save_model(loaded.name, out, loaded.model, unflatten_variables(tensors), extra=extra)
     elif to == "darknet":
-        beside = loaded.card.get("checkpoint")
-        images_seen = beside.get("seen") if isinstance(beside, dict) else 0
+        checkpoint = loaded.card.get("checkpoint")
+        images_seen = checkpoint.get("seen") if isinstance(checkpoint, dict) else 0
         darknet.write_darknet(out, tensors, loaded.model, images_seen=images_seen)
     else:
         tensors = export_tensors(name, tensors, source=to)

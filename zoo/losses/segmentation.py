@@ -145,18 +145,18 @@ def lovasz_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
     [0.75]
     """
     p, true = flatten_classes_first(logits, mask)
-    kept = jnp.sum(true, 1, keepdims=True)
+    valid = jnp.sum(true, 1, keepdims=True)
     error = jnp.abs(true - p)  # 0 where ignored: last, and no part of the sum
-    order = jnp.argsort(jax.lax.stop_gradient(jnp.where(kept > 0, -error, jnp.ones_like(error))))
-    error, true, kept = (
-        jnp.take_along_axis(jnp.broadcast_to(x, p.shape), order, -1) for x in (error, true, kept)
+    order = jnp.argsort(jax.lax.stop_gradient(jnp.where(valid > 0, -error, jnp.ones_like(error))))
+    error, true, valid = (
+        jnp.take_along_axis(jnp.broadcast_to(x, p.shape), order, -1) for x in (error, true, valid)
     )
-    there = jnp.sum(true, -1, keepdims=True)
-    missed = there - jnp.cumsum(true, -1)
-    union = there + jnp.cumsum(kept - true, -1)
+    count = jnp.sum(true, -1, keepdims=True)
+    missed = count - jnp.cumsum(true, -1)
+    union = count + jnp.cumsum(valid - true, -1)
     lost = 1 - missed / jnp.maximum(union, jnp.ones_like(union))
-    steps = jnp.diff(lost, axis=-1, prepend=jnp.zeros_like(there))
-    return mean_over_present(jnp.sum(error * jax.lax.stop_gradient(steps), -1), there[..., 0])
+    steps = jnp.diff(lost, axis=-1, prepend=jnp.zeros_like(count))
+    return mean_over_present(jnp.sum(error * jax.lax.stop_gradient(steps), -1), count[..., 0])
 
 
 def split_ignored(mask: jax.Array) -> tuple[jax.Array, jax.Array]:

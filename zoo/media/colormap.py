@@ -27,10 +27,10 @@ def voc_colormap(classes: int) -> np.ndarray:
         raise ValueError(f"expected 0 to 256 classes, got {classes}")
     numbers = np.arange(classes)
     colors = np.zeros((classes, 3), np.uint8)
-    for place in range(8):
+    for shift in range(8):
         for channel in range(3):
-            bit = (numbers >> (3 * place + channel)) & 1
-            colors[:, channel] |= (bit << (7 - place)).astype(np.uint8)
+            bit = (numbers >> (3 * shift + channel)) & 1
+            colors[:, channel] |= (bit << (7 - shift)).astype(np.uint8)
     return colors
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.files import atomic_write
 from zoo.lookup import lookup
 from zoo.preprocess import Preprocessing, center_offset, resized_size
 
@@ -335,12 +336,9 @@ def write_image(image: Any, path: pathlib.Path) -> None:
     Raises:
         ValueError: if the image is too large for a JPEG.
     """
-    temporary = path.with_name(f".{path.name}")
     jpeg = path.suffix == ".jpg"
     if jpeg and max(image.size) > MAX_JPEG_SIDE:
         raise ValueError(f"{path}: {image.width} x {image.height} pixels exceed the limits of JPEG")
-    try:
-        image.save(temporary, **(dict(format="JPEG", quality=92) if jpeg else dict(format="PNG")))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    options: dict[str, Any] = dict(format="JPEG", quality=92) if jpeg else dict(format="PNG")
+    with atomic_write(path) as temporary:
+        image.save(temporary, **options)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.files import atomic_write
+
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 TIME_BASE = Fraction(1, 90_000)  # seconds per tick of written files
 
@@ -215,27 +217,26 @@ def video_writer(path: pathlib.Path) -> Iterator[Any]:
         The function.
     """
     av = import_pyav()
-    temporary = path.with_name(f".{path.name}")
     last = -1
-    try:
-        with av_errors(str(path)), av.open(str(temporary), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", options={"crf": "20"})
-            stream.pix_fmt = "yuv420p"
-            stream.time_base = stream.codec_context.time_base = TIME_BASE
+    with (
+        atomic_write(path) as temporary,
+        av_errors(str(path)),
+        av.open(str(temporary), "w", format="mp4") as container,
+    ):
+        stream = container.add_stream("libx264", options={"crf": "20"})
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = TIME_BASE
 
-            def write(pixels: np.ndarray, second: float) -> None:
-                nonlocal last
-                height, width = (side - side % 2 for side in pixels.shape[:2])
-                if last < 0:
-                    stream.height, stream.width = height, width
-                frame = av.VideoFrame.from_ndarray(pixels[:height, :width].copy(), format="rgb24")
-                last = max(last + 1, round(second / TIME_BASE))  # times must increase
-                frame.pts, frame.time_base = last, TIME_BASE
-                container.mux(stream.encode(frame))
+        def write(pixels: np.ndarray, second: float) -> None:
+            nonlocal last
+            height, width = (side - side % 2 for side in pixels.shape[:2])
+            if last < 0:
+                stream.height, stream.width = height, width
+            frame = av.VideoFrame.from_ndarray(pixels[:height, :width].copy(), format="rgb24")
+            last = max(last + 1, round(second / TIME_BASE))  # times must increase
+            frame.pts, frame.time_base = last, TIME_BASE
+            container.mux(stream.encode(frame))
 
-            yield write
-            if last >= 0:
-                container.mux(stream.encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield write
+        if last >= 0:
+            container.mux(stream.encode())

@@ -248,9 +248,9 @@ def _resolve_block(alive: jax.Array, suppresses: jax.Array) -> jax.Array:
     """
 
     def step(state):
-        kept, _ = state
-        new = alive & ~jnp.any(suppresses & kept[:, None], 0)
-        return new, jnp.any(new != kept)
+        selected, _ = state
+        new = alive & ~jnp.any(suppresses & selected[:, None], 0)
+        return new, jnp.any(new != selected)
 
     return lax.while_loop(lambda state: state[1], step, (alive, jnp.any(alive)))[0]
 

@@ -79,7 +79,7 @@ def from_json(value: Any) -> Any:
         raise ValueError(
             f"expected a backbone with name and fields in the file's card, got {value!s:.80}"
         )
-    return create_model(name, **{key: to_tuples(each) for key, each in fields.items()})
+    return create_model(name, **{key: to_tuples(item) for key, item in fields.items()})
 
 
 def infer_config(name: str, card: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
@@ -90,10 +90,10 @@ def infer_config(name: str, card: Mapping[str, Any]) -> tuple[dict[str, Any], tu
         raise ValueError(
             f"expected fields and input in the file's card, got {fields!r:.80} and {image!r:.80}"
         )
-    own = {
-        key: (from_json if key in MODEL_FIELDS else to_tuples)(each) for key, each in fields.items()
+    converted = {
+        key: (from_json if key in MODEL_FIELDS else to_tuples)(item) for key, item in fields.items()
     }
-    return own, tuple(image)
+    return converted, tuple(image)
 
 
 def init_parameters(
@@ -157,12 +157,12 @@ def adapt_to_fields(
         return rename_tensors(name, tensors, trace_or_explain(model, image, where=name)), {}, image
     tensors = rename_tensors(name, tensors, probe)
     classes = infer_count(tensors, probe, SENTINEL_CLASSES, axes=(-1,)) or {0}
-    own = {"num_classes": classes.pop()} if len(classes) == 1 else {}
+    inferred_fields = {"num_classes": classes.pop()} if len(classes) == 1 else {}
     channels = infer_count(tensors, probe, SENTINEL_CHANNELS, axes=(-2,))
     image = (*image[:-1], channels.pop()) if len(channels) == 1 else image
     card, _ = variant_card(name)
     inferred = card["infer_fields"](tensors, model=model) if "infer_fields" in card else {}
-    return tensors, own | inferred, image
+    return tensors, inferred_fields | inferred, image
 
 
 def adapt_scanned(
@@ -174,7 +174,7 @@ def adapt_scanned(
     source: str,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits darknet's flat array into arrays by path and infers the number of classes."""
-    ((how, row),) = tensors.items()
+    ((row_name, row),) = tensors.items()
     others = {key: value for key, value in fields.items() if key != "num_classes"}
     model = create_model(name, **others)
     try:
@@ -183,11 +183,11 @@ def adapt_scanned(
         )
     except ValueError as error:
         raise ValueError(f"{source} does not fit {name}: {error}") from error
-    own: dict[str, Any] = {"num_classes": classes}
-    model = model.clone(**own)
+    inferred_fields: dict[str, Any] = {"num_classes": classes}
+    model = model.clone(**inferred_fields)
     expected = trace_or_explain(model, image, where=name)
-    transposed = how == darknet.TRANSPOSED_ROW_NAME
-    return darknet.to_paths(row, expected, model, transposed=transposed), own
+    transposed = row_name == darknet.TRANSPOSED_ROW_NAME
+    return darknet.to_paths(row, expected, model, transposed=transposed), inferred_fields
 
 
 def adapt_in_channels(kernel: np.ndarray, old: int, new: int) -> np.ndarray:
@@ -254,9 +254,11 @@ def refit_in_channels(
     adapted = {
         path: adapt_in_channels(tensors[path], old_channels, new_channels) for path in changed
     }
-    how = "the sum" if new_channels == 1 else "copies"
+    combination = "the sum" if new_channels == 1 else "copies"
     paths = ", ".join(changed)
-    note = f"{paths} for in_channels={new_channels} out of {how} of the file's {old_channels}"
+    note = (
+        f"{paths} for in_channels={new_channels} out of {combination} of the file's {old_channels}"
+    )
     return {**tensors, **adapted}, note
 
 
@@ -316,18 +318,22 @@ def adapt_weights(
     saved = create_model(name, **file_fields)
     sizes = {key: getattr(saved, key) for key in SIZE_FIELDS if hasattr(saved, key)}
     file_model = model.clone(**sizes)  # differs from the model in the adapted sizes alone
-    wanted = (*image[:-1], in_channels or image[-1])
+    input_shape = (*image[:-1], in_channels or image[-1])
     where = f"{source}: {file_fields | dict(fields)!s:.200} make no {name}"
-    expected = trace_or_explain(model, wanted, where=where)
+    expected = trace_or_explain(model, input_shape, where=where)
     where = f"{model.__class__.__name__} of {source}"
-    same = file_model == model and image == wanted
+    same = file_model == model and image == input_shape
     old = expected if same else trace_or_explain(file_model, image, where=where)
     check_tensors(tensors, old, where=where)
 
     notes = []
-    if image != wanted:
-        new = expected if file_model == model else trace_or_explain(file_model, wanted, where=where)
-        tensors, note = refit_in_channels(tensors, old, new, (image[-1], wanted[-1]))
+    if image != input_shape:
+        new = (
+            expected
+            if file_model == model
+            else trace_or_explain(file_model, input_shape, where=where)
+        )
+        tensors, note = refit_in_channels(tensors, old, new, (image[-1], input_shape[-1]))
         notes.append(note)
     if file_model != model and "refit" in (family := variant_card(name)[0]):
         tensors = family["refit"](tensors, old=file_model, new=model)
@@ -341,11 +347,11 @@ def adapt_weights(
         path: jnp.asarray(tensors[path].astype(expected[path].dtype)) for path in variables_kept
     }
     if fresh:
-        variables |= init_parameters(model, wanted, fresh)
+        variables |= init_parameters(model, input_shape, fresh)
         notes.append(
             f"fresh head for {fields['num_classes']} classes, where {source} has "
             f"{sizes['num_classes']}: {', '.join(fresh)}"
         )
     if scan:
         variables = flatten_variables(stack_blocks(unflatten_variables(variables)))
-    return LoadedModel(name, requested, variables, wanted, notes, card, counts)
+    return LoadedModel(name, requested, variables, input_shape, notes, card, counts)

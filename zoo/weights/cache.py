@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
+from zoo.files import cache_folder
 from zoo.weights.download import download_with_retries
 from zoo.weights.readers import describe_format
 
@@ -41,14 +42,6 @@ def hub_url(source: str) -> str:
     if not organization or not repository:
         raise ValueError(f"expected hf://ORG/REPO or hf://ORG/REPO/FILE, got {source}")
     return f"{HUB_URL}/{organization}/{repository}/resolve/main/{file or 'model.safetensors'}"
-
-
-def cache_folder() -> pathlib.Path:
-    """FLAX_ZOO_CACHE, or flax-zoo in XDG_CACHE_HOME or in ~/.cache."""
-    if own := os.environ.get("FLAX_ZOO_CACHE"):
-        return pathlib.Path(own).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(home, "flax-zoo")
 
 
 def cache_path(url: str, cache: str | os.PathLike | None = None) -> pathlib.Path:

@@ -83,7 +83,7 @@ def is_valid_preprocessing(content: Any) -> bool:
         return False
     mean, std, size, crop = (content.get(key, 1.0) for key in PREPROCESSING_FIELDS[:4])
     sides = size if content.get("sides") is None else content["sides"]
-    lists = all(isinstance(each, list | tuple) and each for each in (mean, std, size, sides))
+    lists = all(isinstance(item, list | tuple) and item for item in (mean, std, size, sides))
     if not lists or len(mean) != len(std) or not len(size) == len(sides) == 2:
         return False
     numbers = all(type(value) in (int, float) for value in (*mean, *std, crop))
@@ -167,8 +167,10 @@ def to_json(value: Any) -> Any:
     """
     if isinstance(value, nn.Module):
         name, fields = nearest_variant(value)
-        own = {key: to_json(each) for key, each in fields.items() if key not in RUNTIME_FIELDS}
-        return name if own == {"num_classes": 0} else {"name": name, "fields": own}
+        changed = {
+            key: to_json(field) for key, field in fields.items() if key not in RUNTIME_FIELDS
+        }
+        return name if changed == {"num_classes": 0} else {"name": name, "fields": changed}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -276,15 +278,15 @@ def open_model(
     if name is not None:  # an unknown name is reported before the file is read
         input_spec(name, in_channels=in_channels)
     tensors, card = read_weights(source, name)
-    own = card.get("name", name)
-    if own is None:
+    model_name = card.get("name", name)
+    if model_name is None:
         raise ValueError(f"{source} does not name its model; pass a name")
-    if own != (name or own) or not isinstance(own, str):
+    if model_name != (name or model_name) or not isinstance(model_name, str):
         raise ValueError(
-            f"expected weights of {name}, got {own!s:.80} in {source}; load them by that name"
+            f"expected weights of {name}, got {model_name!s:.80} in {source}; load it by that name"
         )
     return adapt_weights(
-        own, tensors, card, fields or {}, in_channels=in_channels, source=str(source)
+        model_name, tensors, card, fields or {}, in_channels=in_channels, source=str(source)
     )
 
 

@@ -93,8 +93,8 @@ def read_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[s
             return read_checkpoint(path)
         if names and all(name.endswith(".npy") for name in names):
             return npz.read_npz(path)
-        held = ", ".join(repr(name[:40]) for name in names[:3]) or "nothing"
-        raise ValueError(f"{path} is a zip archive of neither torch nor numpy: it holds {held}")
+        contents = ", ".join(repr(name[:40]) for name in names[:3]) or "nothing"
+        raise ValueError(f"{path} is a zip archive of neither torch nor numpy: it holds {contents}")
     description = describe_format(head)
     if description.startswith(UNKNOWN_FORMAT) and darknet.is_darknet(path, head):
         return darknet.read_darknet(path)

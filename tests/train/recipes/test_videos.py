@@ -14,9 +14,9 @@ from tests.zoo.media.test_video_io import write
 from train import step
 from train.__main__ import main
 from train.data import eval_batches, train_batches
-from train.data.classification.digits import cache_folder
 from train.data.synthetic import moving_digits
 from train.recipes import RECIPES, slowfast_moving_digits
+from zoo.files import cache_folder
 
 VIDEOS = (
     "slowfast_moving_digits",

@@ -10,7 +10,13 @@ from jax import lax
 
 from tests.zoo.ops.assertions import close, gradients
 from zoo.ops.conv_spec import NHWC, ConvSpec
-from zoo.ops.winograd import INPUT_TRANSFORM, KERNEL_TRANSFORM, OUTPUT_TRANSFORM, conv_winograd, supports_winograd
+from zoo.ops.winograd import (
+    INPUT_TRANSFORM,
+    KERNEL_TRANSFORM,
+    OUTPUT_TRANSFORM,
+    conv_winograd,
+    supports_winograd,
+)
 
 # Image [B, H, W, C], kernel [h, 3, C, D], padding.
 CASES = {

@@ -118,7 +118,9 @@ def test_cards_of_other_channels():
     with pytest.raises(ValueError, match="resnet18 has no field in_channels: a model takes the"):
         zoo.create_model("resnet18", in_channels=1)
     for wrong in (0, -1, 1.0, "3"):
-        with pytest.raises(ValueError, match="expected in_channels to be an int of at least 1, got"):
+        with pytest.raises(
+            ValueError, match="expected in_channels to be an int of at least 1, got"
+        ):
             zoo.load_model("resnet18", "absent", in_channels=wrong)
 
 

@@ -13,6 +13,7 @@ from email.message import Message
 
 import pytest
 
+from zoo.files import cache_folder
 from zoo.pretrained import ADDRESSES
 from zoo.weights import cache, download
 
@@ -284,7 +285,7 @@ def test_cache_folder(settings, expected, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": "/home", **settings}.items():
         monkeypatch.setenv(name, value)
-    assert cache.cache_folder().as_posix() == expected
+    assert cache_folder().as_posix() == expected
 
 
 @pytest.mark.parametrize(

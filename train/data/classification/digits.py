@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import os
 import pathlib
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from PIL import Image
 
 from train.data.permutation import stratified_split
 from train.data.source import Arrays
+from zoo.files import cache_folder
 
 VERSION = "1.0.0"
 SPLIT_SIZES = {"test": 360, "val": 180}  # of 1,797; the other 1,257 train
@@ -136,15 +136,3 @@ def prepare_digits(folder: pathlib.Path) -> None:
             f"the digits cannot be prepared in {folder.parent} ({error}): "
             "name another folder in the environment variable FLAX_ZOO_CACHE"
         ) from error
-
-
-def cache_folder() -> pathlib.Path:
-    """Where prepared data lies: $FLAX_ZOO_CACHE, else $XDG_CACHE_HOME/flax-zoo, else ~/.cache/flax-zoo.
-
-    >>> cache_folder().is_absolute()
-    True
-    """
-    if own := os.environ.get("FLAX_ZOO_CACHE"):
-        return pathlib.Path(own).expanduser().absolute()
-    shared = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(shared).absolute() / "flax-zoo"

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.data.classification.digits import cache_folder
 from train.data.disk_cache import cached_arrays
 from train.data.permutation import permutation
 from train.data.source import Source, SourceWrapper
+from zoo.files import cache_folder
 
 VERSION = 1  # of what is computed: another one makes the files in the cache anew
 logger = logging.getLogger("train")

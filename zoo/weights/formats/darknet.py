@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.files import atomic_write
 from zoo.weights.names.rename import IDENTITY, Layout
 
 ROW_NAME = "darknet"  # name of the single array of a file,
@@ -112,7 +113,7 @@ def grid_parts_order(side: int, classes: int, boxes: int) -> np.ndarray:
 def layer_order(expected: Mapping[str, Any]) -> list[str]:
     """Returns the layers of a model in darknet's order; raises ValueError if it is not a YOLO."""
     names = {path.split("/")[1] for path in expected}
-    numbers = {int(found[1]) for name in names if (found := re.fullmatch(r"conv(\d+)", name))}
+    numbers = {int(match[1]) for name in names if (match := re.fullmatch(r"conv(\d+)", name))}
     layers = [f"conv{n}" for n in sorted(numbers)] + [name for name in HEAD_LAYERS if name in names]
     if set(layers) != names or layers[-1:] != ["cells"]:
         unknown = ", ".join(sorted(names - set(layers))[:3]) or "no cells"
@@ -249,13 +250,8 @@ def write_darknet(
     """
     values = list_segments(arrays, model)
     images_seen = images_seen if type(images_seen) is int and 0 <= images_seen < 1 << 64 else 0
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(struct.pack("<3iQ", *VERSION, images_seen))
-            for segment in values:
-                array = segment.change.from_flax(np.asarray(arrays[segment.path]))
-                np.ascontiguousarray(array, FLOAT_DTYPE).tofile(file)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        file.write(struct.pack("<3iQ", *VERSION, images_seen))
+        for segment in values:
+            array = segment.change.from_flax(np.asarray(arrays[segment.path]))
+            np.ascontiguousarray(array, FLOAT_DTYPE).tofile(file)

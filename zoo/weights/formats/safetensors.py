@@ -5,7 +5,6 @@ refuses overlapping and overflowing entries.
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from zoo.files import atomic_write
 
 CARD_KEY = "card"  # metadata key of the card, as JSON
 
@@ -54,17 +55,11 @@ def write_safetensors(
     Raises:
         OSError: if the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     text = json.dumps(card, sort_keys=True, allow_nan=False)
     metadata = {"format": "pt"} if card is None else {CARD_KEY: text}
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     try:
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in tensors.items()},
-            partial,
-            metadata,
-        )
-        os.replace(partial, path)
+        with atomic_write(path) as temporary:
+            save_file(arrays, temporary, metadata)
     except SafetensorError as error:
         raise OSError(f"could not write {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

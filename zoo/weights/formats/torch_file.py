@@ -114,7 +114,7 @@ ALLOWED_GLOBALS: dict[str, Callable | None] = {
     "torch._utils _rebuild_tensor_v3": rebuild_tensor,
     "torch._utils _rebuild_parameter": lambda data, requires_grad, hooks: data,
     "torch Size": lambda shape: shape,
-    "torch device": lambda *place: None,
+    "torch device": lambda *arguments: None,
     **dict.fromkeys(STORAGE_TYPES),
     **{f"torch {name}": None for name in DTYPES},
 }
@@ -228,8 +228,8 @@ def read_zip(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, 
             entry = entries.get(f"{root}data/{one.key}")
             claimed = one.size * one.dtype.itemsize
             if entry is None or entry.file_size != claimed:
-                held = 0 if entry is None else entry.file_size
-                raise ValueError(f"holds {held:,} bytes for a storage that claims {claimed:,}")
+                actual = 0 if entry is None else entry.file_size
+                raise ValueError(f"holds {actual:,} bytes for a storage that claims {claimed:,}")
             return archive.read(entry)
 
         return to_arrays(tensors, stored, size=os.path.getsize(path)), values

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from train.data.classification.digits import cache_folder, open_digits, prepare_digits
+from train.data.classification.digits import open_digits, prepare_digits
+from zoo.files import cache_folder
 
 SIZES = {"train": 1257, "val": 180, "test": 360}
 
