@@ -263,7 +263,7 @@ def test_whose_names(tmp_path, draw, weights, monkeypatch):
     )
     ten = saved(tmp_path, draw)
     silent = classifier.load_classifier("lenet5_modern", ten)
-    assert silent.classes[9] == "class 9" and "does not name its 10 classes: say" in silent.note
+    assert silent.classes[9] == "class 9" and "does not name its 10 classes; pass" in silent.note
     with pytest.raises(
         ValueError, match=r"expected 10 class names for lenet5_modern, got 7 in .*own.txt"
     ):
@@ -298,12 +298,12 @@ def test_mistakes(tmp_path, draw, weights, capsys, monkeypatch):
     cases = [
         (["resnt20", image, "--weights", own], "unknown model 'resnt20': did you mean resnet20"),
         (["resnet20", "--weights", own], "expected images: python -m zoo predict resnet20 IMAGE"),
-        (["lenet5", image, "--weights", own], "holds resnet20, not lenet5: load it by its own"),
+        (["lenet5", image, "--weights", own], "expected weights of lenet5, got resnet20"),
         ([image, "--weights", coder], "is not a classifier: its task is reconstruction"),
         ([image, "--weights", headless], "is not a classifier: its weights have no head"),
-        ([image, "--weights", str(tmp_path / "none")], "expected weights or a finished run's"),
+        ([image, "--weights", str(tmp_path / "none")], "expected a weight file or the folder of a finished run"),
         ([image, "--weights", own, "--top", "0"], "expected --top of at least 1, got 0"),
-        ([image, "--weights", own, "--classes", "absent"], "no file absent: expected names"),
+        ([image, "--weights", own, "--classes", "absent"], "no file absent"),
     ]
     for arguments, message in cases:
         assert main(["predict", *arguments]) == 2
