@@ -102,7 +102,9 @@ def test_a_folded_model_is_saved_and_loaded(tmp_path, draw):
 
 
 def test_statistics_without_a_norm_to_fold():
-    with pytest.raises(ValueError, match="Dense has batch_stats, but no field norm='batch'"):
+    with pytest.raises(
+        ValueError, match="expected the field norm='batch' beside batch_stats, got Dense"
+    ):
         zoo.fold_batchnorm(nn.Dense(3), {"batch_stats": {"norm": {}}, "params": {}})
 
 

@@ -140,7 +140,7 @@ def evaluate(
         batch_size: images per step over all devices (default: 64, detection and video 8)
         workdir: output folder (default: runs/evaluate_NAME)
     """
-    meant = {"values": values, "ignore": ignore, "parts": splits, "size": size}
+    meant = {"values": values, "ignore": ignore, "splits": splits, "size": size}
     how = {"crops": crops, "views": views, "margin": margin, "flips": flips}
     how |= {"membrane": membrane, "metric": metric}
     loaded = open_model(name, weights)
@@ -175,7 +175,7 @@ def open_evaluation(
         boxes = partial(detection, preprocessing=seen, loss=zero_loss, truth=True)
         task_of = lambda data: boxes(classes=data.classes, metric=keywords["metric"])
         sources = open_eval_boxes(
-            loaded, weights, source, parts=options["parts"], size=options["size"]
+            loaded, weights, source, splits=options["splits"], size=options["size"]
         )
         return task_of, sources, {"metric": keywords["metric"]}
     flips = tiling.average_flips if keywords["flips"] else None
@@ -206,7 +206,7 @@ def open_eval_boxes(
     weights: str,
     source: str,
     *,
-    parts: str | None,
+    splits: str | None,
     size: tuple[int, int, int] | None,
 ) -> Any:
     """Returns the splits of the source on the canvas of the weights."""
@@ -223,7 +223,7 @@ def open_eval_boxes(
         canvas=create_canvas(seen),
         classes=None if own else names,
         channels=channels,
-        splits=parts,
+        splits=splits,
     )
 
 

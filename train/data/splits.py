@@ -39,7 +39,7 @@ def split_by_blocks(
         )
     named = dict(zip(SPLIT_NAMES, cuts, strict=False))
     if twice := (named.keys() & sources.keys()) - {"train"}:
-        raise ValueError(f"{spec} has a part {twice.pop()} of its own: leave parts={splits} out")
+        raise ValueError(f"{spec} has a part {twice.pop()} of its own: leave splits={splits} out")
     together = sources | named
     return {part: together[part] for part in SPLIT_NAMES if part in together}
 

@@ -74,7 +74,7 @@ def patch_grid(image_size: int | tuple[int, int], patch: int) -> tuple[int, int]
     if any(side < patch or side % patch for side in sides):
         raise ValueError(
             f"expected sides that are multiples of the patch size {patch}, got "
-            f"{' x '.join(map(str, sides))}; resize the images or set patch="
+            f"{' x '.join(map(str, sides))}; resize the images or set image_size to a multiple"
         )
     return sides[0] // patch, sides[1] // patch
 

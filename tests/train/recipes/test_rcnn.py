@@ -79,10 +79,10 @@ def test_rcnn_by_stages(blocks, tmp_path, monkeypatch):
 
         return call
 
-    for name in ("training_features", "fit_heads", "find"):
+    for name in ("extract_training_features", "fit_heads", "detect_all"):
         monkeypatch.setattr(rcnn_bccd, name, counted(name, getattr(rcnn_bccd, name)))
     rcnn(blocks, tmp_path)
-    assert calls == ["training_features", "fit_heads", "find"]
+    assert calls == ["extract_training_features", "fit_heads", "detect_all"]
     first = figures(tmp_path)
     ways = [f"{way}/ap50" for way in rcnn_bccd.VARIANTS]
     assert all(0 <= first[way] <= 1 for way in ways) and first["proposals/recall"] == 1
@@ -98,7 +98,7 @@ def test_rcnn_by_stages(blocks, tmp_path, monkeypatch):
     (tmp_path / "heads.npz").write_bytes(b"broken")
     (tmp_path / "found.npz").unlink()
     rcnn(blocks, tmp_path)
-    assert calls[3:] == ["fit_heads", "find"]
+    assert calls[3:] == ["fit_heads", "detect_all"]
     second = figures(tmp_path)
     assert [first[way] for way in ways] == [second[way] for way in ways]
     with pytest.raises(ValueError, match=r"^[^\n]* holds another run \(image_size 32 there"):

@@ -301,7 +301,10 @@ def test_mistakes(tmp_path, draw, weights, capsys, monkeypatch):
         (["lenet5", image, "--weights", own], "expected weights of lenet5, got resnet20"),
         ([image, "--weights", coder], "is not a classifier: its task is reconstruction"),
         ([image, "--weights", headless], "is not a classifier: its weights have no head"),
-        ([image, "--weights", str(tmp_path / "none")], "expected a weight file or the folder of a finished run"),
+        (
+            [image, "--weights", str(tmp_path / "none")],
+            "expected a weight file or the folder of a finished run",
+        ),
         ([image, "--weights", own, "--top", "0"], "expected --top of at least 1, got 0"),
         ([image, "--weights", own, "--classes", "absent"], "no file absent"),
     ]

@@ -38,7 +38,7 @@ def test_drop_rates():
     assert [len(stage) for stage in rates] == [3, 4, 6]
     flat = [rate for stage in rates for rate in stage]
     np.testing.assert_allclose(flat, [n / 13 * 0.5 for n in range(1, 14)])
-    with pytest.raises(ValueError, match="stochastic_depth is a rate from 0 to below 1, got 1.5"):
+    with pytest.raises(ValueError, match="expected a stochastic_depth from 0 to below 1, got 1.5"):
         drop_rates(1.5, (1,))
 
 

@@ -167,5 +167,5 @@ def test_impossible_boxes_are_no_objects(value):
 
 def test_channels_that_are_none():
     grid, *truth = draw()
-    with pytest.raises(ValueError, match=r"4 classes has 4 \+ 5 channels for each box.*, got 13"):
+    with pytest.raises(ValueError, match=r"expected 4 \+ 5 P channels for 4 classes .*, got 13"):
         yolo_v1_loss({"grid": jnp.zeros(grid.shape)}, batch_of(*truth), classes=K + 1)

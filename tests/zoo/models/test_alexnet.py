@@ -115,5 +115,7 @@ def test_small_image(padding, side):
     model = AlexNet(padding=padding)
     shapes, _ = jax.eval_shape(model.init_with_output, KEY, jnp.zeros((1, side, side, 3)))
     assert shapes["stage3"].shape == (1, 3, 3, 256)
-    with pytest.raises(ValueError, match=f"images of {side} x {side} or more, got .1, {side - 1}"):
+    with pytest.raises(
+        ValueError, match=f"at least {side} x {side} for AlexNet, got .1, {side - 1}"
+    ):
         jax.eval_shape(model.init, KEY, jnp.zeros((1, side - 1, side, 3)))

@@ -84,7 +84,11 @@ def test_weights_of_each_layer():
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((1, 60, 40, 32), "5 T - 2 maps"), ((1, 60, 40, 23), "6 or more"), ((1, 60, 6, 33), "small")],
+    [
+        ((1, 60, 40, 32), "5 T - 2 maps"),
+        ((1, 60, 40, 23), "6 or more"),
+        ((1, 60, 6, 33), "at least .7, 7. for c2"),
+    ],
 )
 def test_maps_that_are_none(shape, message):
     example = jax.ShapeDtypeStruct(shape, np.float32)

@@ -95,12 +95,14 @@ def test_rbf_output(draw):
 
 def test_rbf_knows_ten_classes():
     image = jnp.zeros((1, 32, 32, 1))
-    with pytest.raises(ValueError, match="rbf has codes for 10 classes, got num_classes=3"):
+    with pytest.raises(ValueError, match="expected num_classes=10 with rbf, got 3"):
         zoo.create_model("lenet5", num_classes=3).init(KEY, image)
 
 
 def test_small_image():
-    with pytest.raises(ValueError, match="images of 32 x 32 or more, got .1, 28, 28, 1."):
+    with pytest.raises(
+        ValueError, match="images of at least 32 x 32 for LeNet-5, got .1, 28, 28, 1."
+    ):
         LeNet5().init(KEY, jnp.zeros((1, 28, 28, 1)))
 
 

@@ -66,5 +66,5 @@ def test_any_ratio_and_width(fields, slow, fast):
 
 def test_a_width_that_beta_does_not_divide():
     model = SlowFast((1,), width=12, beta=8, slow_frames=(1,), fast_frames=(3,))
-    with pytest.raises(ValueError, match="beta=8 does not divide width=12"):
+    with pytest.raises(ValueError, match="expected a width that beta=8 divides, got 12"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 16, 16, 3)))

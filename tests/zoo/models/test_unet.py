@@ -222,15 +222,27 @@ def test_which_sides_fit():
         (
             {},
             (256, 572, 1),
-            "takes sides of 16k \\+ 60 from 188: 256 is not, 252 and 268 are \\(images",
+            "sides of 16k \\+ 60 from 188 for valid convolutions: 256 is not, 252 and 268 are \\(images",
         ),
         ({}, (64, 572, 1), "64 is not, 188 are \\(images of \\(1, 64, 572, 1\\)\\)"),
-        ({"depth": 0}, (64, 64, 1), "depth is a whole number of poolings from 1, got 0"),
-        ({"padding": "torch"}, (64, 15, 1), "takes images of 16 x 16 or more, got \\(1, 64, 15"),
+        ({"depth": 0}, (64, 64, 1), "expected a depth of at least 1 pooling, got 0"),
+        (
+            {"padding": "torch"},
+            (64, 15, 1),
+            "at least 16 x 16 for a U-Net of depth 4, got \\(1, 64, 15",
+        ),
         ({"upsample": "bilinear"}, (188, 188, 1), "unknown upsample 'bilinear': .*linear"),
-        ({"backbone": "vgg11", "padding": "VALID"}, (64, 64, 3), "over a VGG has padded convol"),
-        ({"backbone": "resnet18"}, (9, 15, 3), "takes images of 16 x 16 or more, got \\(1, 9, 15"),
-        ({"backbone": "perceptron"}, (28, 28, 1), "gives stage1 ... stageN, Perceptron "),
+        (
+            {"backbone": "vgg11", "padding": "VALID"},
+            (64, 64, 3),
+            "expected padding 'torch' or 'SAME' for a U-Net on a VGG",
+        ),
+        (
+            {"backbone": "resnet18"},
+            (9, 15, 3),
+            "at least 16 x 16 for a U-Net on a backbone, got \\(1, 9, 15",
+        ),
+        ({"backbone": "perceptron"}, (28, 28, 1), "returns stage1 ... stageN, got Perceptron "),
     ],
 )
 def test_what_is_refused(fields, shape, message):

@@ -72,7 +72,7 @@ def test_local_response_normalization():
 
 
 def test_small_image():
-    with pytest.raises(ValueError, match="images of 32 x 32 or more, got .1, 40, 31, 3."):
+    with pytest.raises(ValueError, match="images of at least 32 x 32 for VGG, got .1, 40, 31, 3."):
         jax.eval_shape(VGG().init, KEY, jnp.zeros((1, 40, 31, 3)))
 
 

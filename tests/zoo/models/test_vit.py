@@ -148,10 +148,10 @@ def test_an_image_of_another_size_is_computed_with_resized_positions():
 @pytest.mark.parametrize(
     ("fields", "side", "message"),
     [
-        ({}, 225, "multiples of its patch, 16; got 224 x 225: resize them"),
-        ({}, 0, "multiples of its patch, 16; got 224 x 0"),
-        (dict(patch=14, image_size=32), 224, "multiples of its patch, 14; got 32 x 32"),
-        (dict(pool="max"), 224, "pool is 'token' or 'mean', got 'max'"),
+        ({}, 225, "multiples of the patch size 16, got 224 x 225; resize the images"),
+        ({}, 0, "multiples of the patch size 16, got 224 x 0"),
+        (dict(patch=14, image_size=32), 224, "multiples of the patch size 14, got 32 x 32"),
+        (dict(pool="max"), 224, "expected pool 'token' or 'mean', got 'max'"),
     ],
 )
 def test_wrong_fields_and_images(fields, side, message):

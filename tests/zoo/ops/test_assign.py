@@ -63,7 +63,9 @@ def test_nothing_overlaps():
     iou[0, :9] = 0.9
     assert matched(iou, jnp.ones(5, bool)).tolist() == [0] * 9 + [-1] * 51
     assert matched(iou - 1, jnp.zeros(5, bool)).tolist() == [-1] * 60
-    with pytest.raises(ValueError, match="got low 0.7, high 0.3"):
+    with pytest.raises(
+        ValueError, match="expected bg_iou_thresh <= fg_iou_thresh, got 0.7 and 0.3"
+    ):
         match_anchors(iou, iou[:, 0] > 0, fg_iou_thresh=0.3, bg_iou_thresh=0.7)
 
 

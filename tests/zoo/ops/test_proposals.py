@@ -84,7 +84,7 @@ def test_few_and_broken():
 
 def test_mistakes():
     logits, deltas, anchors = roi_fixtures.levels()
-    with pytest.raises(ValueError, match=r"\(3, 4\) have 7 anchors, got 126"):
+    with pytest.raises(ValueError, match=r"levels that sum to 126 anchors, got \(3, 4\)"):
         select_proposals(
             logits,
             deltas,

@@ -119,5 +119,5 @@ def test_bilinear_deconvolution(kernel, stride):
 
 
 def test_bilinear_kernels():
-    with pytest.raises(ValueError, match="twice the stride of 4, or one less, got 6"):
+    with pytest.raises(ValueError, match="expected a kernel of 7 or 8 for stride 4, got 6"):
         bilinear_deconvolution(jnp.zeros((1, 2, 2, 1)), kernel=6, stride=4)

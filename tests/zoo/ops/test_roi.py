@@ -59,14 +59,14 @@ def test_pool_as_torchvision():
     np.testing.assert_allclose(gradient, GOLDEN["pool gradient"], atol=1e-5)
 
 
-def slow_align(x, box, *, size, scale, sampling):
+def slow_align(x, box, *, output_size, spatial_scale, sampling):
     """Of an aligned box, sample by sample, as the definition of interpolation has it."""
     height, width, channels = x.shape
-    x0, y0, x1, y1 = (side * scale - 0.5 for side in box)
-    y = np.zeros((*size, channels))
-    for i, j, a, b in itertools.product(*map(range, (*size, sampling, sampling))):
-        down = y0 + (i + (a + 0.5) / sampling) * (y1 - y0) / size[0]
-        along = x0 + (j + (b + 0.5) / sampling) * (x1 - x0) / size[1]
+    x0, y0, x1, y1 = (side * spatial_scale - 0.5 for side in box)
+    y = np.zeros((*output_size, channels))
+    for i, j, a, b in itertools.product(*map(range, (*output_size, sampling, sampling))):
+        down = y0 + (i + (a + 0.5) / sampling) * (y1 - y0) / output_size[0]
+        along = x0 + (j + (b + 0.5) / sampling) * (x1 - x0) / output_size[1]
         if -1 <= down <= height and -1 <= along <= width:
             down, along = np.clip(down, 0, height - 1), np.clip(along, 0, width - 1)
             for row, column in itertools.product(range(height), range(width)):
@@ -75,19 +75,24 @@ def slow_align(x, box, *, size, scale, sampling):
     return y
 
 
-def slow_cells(box, shape, *, size, scale):
+def slow_cells(box, shape, *, output_size, spatial_scale):
     """Of each cell its place, and the rows and columns that it has of the map."""
-    x0, y0, x1, y1 = (int(np.trunc(s * scale + math.copysign(0.5, s))) for s in box)
+    x0, y0, x1, y1 = (int(np.trunc(s * spatial_scale + math.copysign(0.5, s))) for s in box)
     tall, long = max(y1 - y0 + 1, 1), max(x1 - x0 + 1, 1)
-    for i, j in itertools.product(*map(range, size)):
-        top, left = y0 + i * tall // size[0], x0 + j * long // size[1]
-        end, right = y0 - (-(i + 1) * tall // size[0]), x0 - (-(j + 1) * long // size[1])
+    for i, j in itertools.product(*map(range, output_size)):
+        top, left = y0 + i * tall // output_size[0], x0 + j * long // output_size[1]
+        end, right = (
+            y0 - (-(i + 1) * tall // output_size[0]),
+            x0 - (-(j + 1) * long // output_size[1]),
+        )
         yield (i, j), *np.clip([top, end], 0, shape[0]), *np.clip([left, right], 0, shape[1])
 
 
-def slow_pool(x, box, *, size, scale):
-    y = np.zeros((*size, x.shape[-1]))
-    for cell, top, end, left, right in slow_cells(box, x.shape, size=size, scale=scale):
+def slow_pool(x, box, *, output_size, spatial_scale):
+    y = np.zeros((*output_size, x.shape[-1]))
+    for cell, top, end, left, right in slow_cells(
+        box, x.shape, output_size=output_size, spatial_scale=spatial_scale
+    ):
         part = x[top:end, left:right]
         y[cell] = part.max((0, 1)) if part.size else 0
     return y
@@ -97,7 +102,7 @@ def test_as_numpy():
     """A size and a scale of its own, boxes whose ends fall on halves of pixels."""
     x = np.random.default_rng(0).normal(size=(6, 7, 2)).astype(np.float32)
     boxes = np.array([[4, 4, 28, 20], [-12, 0, 60, 36], [20, 12, 21, 13], [0, 0, 56, 48]], float)
-    fields = dict(size=(2, 5), scale=1 / 8)
+    fields = dict(output_size=(2, 5), spatial_scale=1 / 8)
     align = functools.partial(roi_align, sampling_ratio=3, aligned=True, **fields)
     pool = functools.partial(roi_pool, **fields)
     ours = jax.jit(lambda *told: (align(*told), pool(*told)))(x, jnp.asarray(boxes, jnp.float32))

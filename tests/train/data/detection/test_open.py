@@ -163,7 +163,8 @@ def test_grouped_orders(counts, size):
 def test_a_picture_that_fits_on_no_canvas_is_told(tmp_path):
     records = [annotate("a.jpg", (30, 40), []), annotate("b.jpg", (60, 40), [])]
     with pytest.raises(
-        ValueError, match="^b.jpg: a picture of 40 x 60 pixels becomes 30 x 45, more"
+        ValueError,
+        match="^b.jpg: expected a canvas of at least 30 x 45 for an image of 40 x 60 pixels",
     ):
         check_canvas_fits(records, WIDE[0], ())
     with pytest.raises(ValueError, match=r"^b.jpg: .* canvas of 48 x 32"):

@@ -185,7 +185,10 @@ def test_told_by_content(tmp_path):
         ),
         (header(), r"got 0; use a complete file"),
         (header() + b"\0" * 4000, r"expected [\d,]+ numbers, for 20 classes, .*, got 1,000"),
-        (struct.pack("<3iQ", 2**31 - 1, -(2**31), -1, 2**64 - 1) + b"\0" * 400, "use a complete file"),
+        (
+            struct.pack("<3iQ", 2**31 - 1, -(2**31), -1, 2**64 - 1) + b"\0" * 400,
+            "use a complete file",
+        ),
     ],
 )
 def test_files_that_lie(content, message, tmp_path):
