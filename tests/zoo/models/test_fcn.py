@@ -288,9 +288,9 @@ def test_mistakes():
         zoo.create_model("fcn_resnet50", backbone="vgg16")
     with pytest.raises(ValueError, match="field ceil, which FCN sets, got ResNet"):
         zoo.create_model("fcn8s_vgg16", backbone="resnet18")
-    with pytest.raises(ValueError, match="output_stride is None or a power of 2 .* got 12"):
+    with pytest.raises(ValueError, match="expected output_stride None or a power of 2 .* got 12"):
         shapes(DilatedFCN(ResNet((1, 1)), output_stride=12), 32, 32)
-    with pytest.raises(ValueError, match="scales are at most 2"):
+    with pytest.raises(ValueError, match="expected at most 2 scales"):
         FCN(VGG(), scales=(1.0, 1.0, 1.0))
 
 

@@ -167,6 +167,6 @@ def test_a_picture_that_fits_on_no_canvas_is_told(tmp_path):
         match="^b.jpg: expected a canvas of at least 30 x 45 for an image of 40 x 60 pixels",
     ):
         check_canvas_fits(records, WIDE[0], ())
-    with pytest.raises(ValueError, match=r"^b.jpg: .* canvas of 48 x 32"):
+    with pytest.raises(ValueError, match=r"^b.jpg: .* got 48 x 32"):
         check_canvas_fits(records, Canvas((48, 48), "short", 30, 48), WIDE)
     check_canvas_fits(records, Canvas((48, 48), "short", 30, 48), (*WIDE, *TALL))
