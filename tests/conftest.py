@@ -11,8 +11,8 @@ atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 os.environ["FLAX_ZOO_CACHE"] = CACHE
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # no run of the tests may lean on another
 os.environ["MPLBACKEND"] = "Agg"
-# Most of what tests compile runs once. Without LLVM's optimizations it compiles in half of the time,
-# by the same passes of XLA; tests/zoo/test_models.py compiles as users do, too.
+# Tests run most programs once. Without the optimizations of LLVM they compile in half the time,
+# with the same passes of XLA. tests/zoo/test_models.py also compiles as users do.
 QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}".strip()
 

@@ -94,12 +94,14 @@ def test_docstring(thing):
     summary = text.split("\n")[0]
     assert summary.endswith("."), "expected a summary of one sentence on the first line"
     assert ">>> " in text, "expected an example"
+    takes_arrays = "Array" in str(inspect.signature(thing))
+    if takes_arrays or (inspect.isclass(thing) and issubclass(thing, nn.Module)):
+        before_example = text.split(">>> ")[0]
+        assert re.search(r"\[[^\]]*\]", before_example), "expected the shapes of the arrays"
     if inspect.isfunction(thing):
         signature = inspect.signature(thing)
         assert "Args:" in text or not signature.parameters, "expected the section Args"
         assert re.search("^(Returns|Yields):", text, re.MULTILINE), "expected the section Returns"
-        if "Array" in str(signature):
-            assert re.search(r"\[.*\]", text), "expected the shapes of the arrays"
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__qualname__)
@@ -122,6 +124,12 @@ def test_modules_are_final():
         if not getattr(thing, "__final__", False) or thing.__bases__ != (nn.Module,)
     ]
     assert loose == []
+
+
+def test_models_name_their_source():
+    modules = [family.CARD["module"] for family in FAMILIES.values()]
+    without = [m.__name__ for m in modules if not re.search(r"(?m)^Source: ", inspect.getdoc(m))]
+    assert without == []
 
 
 def test_a_model_takes_train_by_keyword():

@@ -55,9 +55,9 @@ def test_figures_pictures_and_a_table(weights, tmp_path, capsys):
     file, accuracy, support = weights
     words = ["evaluate", NAME, "--weights", str(file), "--source", "digits", "--batch-size", "100"]
     assert main([*words, "--workdir", str(tmp_path)]) == 0
-    told = json.loads((tmp_path / "evaluation.json").read_text())
-    assert told["images"] == 360 and told["part"] == "test"
-    assert told["accuracy"] == pytest.approx(accuracy) and accuracy > 0.8
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["images"] == 360 and report["split"] == "test"
+    assert report["accuracy"] == pytest.approx(accuracy) and accuracy > 0.8
     assert f"{accuracy:.4f}" in capsys.readouterr().out
     for picture in ("confusion.png", "predictions.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
@@ -102,8 +102,8 @@ def test_wrong_labels_cost_little_and_come_first(tmp_path):
     assert rows[-1]["test/accuracy"] > 0.95
     judged = ["evaluate", "mlp", "--weights", str(run), *source, "--split", "train"]
     assert main([*judged, "--workdir", str(tmp_path / "judged")]) == 0
-    told = csv.DictReader((tmp_path / "judged" / "mistakes.csv").read_text().splitlines())
-    first = [row["example"] for row in told][: len(moved)]
+    report = csv.DictReader((tmp_path / "judged" / "mistakes.csv").read_text().splitlines())
+    first = [row["example"] for row in report][: len(moved)]
     assert len(moved) == 13 and len(moved & set(first)) >= 10
 
 
@@ -152,8 +152,8 @@ def test_a_segmenter_on_scenes(tmp_path, capsys):
     words = ["evaluate", "unet_same", "--weights", str(file), "--source", "digit_scenes"]
     words += ["--split", "val", "--size", "64", "64", "1", "--flips", "--workdir", str(tmp_path)]
     assert main(words) == 0
-    told = json.loads((tmp_path / "evaluation.json").read_text())
-    assert told["images"] == 100 and told["flips"] and 0 <= told["mean_iou"] < 0.2
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["images"] == 100 and report["flips"] and 0 <= report["mean_iou"] < 0.2
     rows = list(csv.DictReader((tmp_path / "classes.csv").read_text().splitlines()))
     masks = np.stack([source[i]["mask"] for i in range(100)])
     assert [int(row["support"]) for row in rows] == np.bincount(masks.ravel()).tolist()
@@ -200,10 +200,10 @@ def test_a_detector_on_scenes(tmp_path, capsys, monkeypatch):
     truth = dict(truth_boxes=boxes, truth_labels=labels, truth_valid=valid, crowd=crowd)
     rows = jax.tree.map(np.asarray, {**outputs, **truth, "index": np.arange(100)})
     expected = detection.voc_metrics(rows, classes=10)
-    told = json.loads((tmp_path / "evaluation.json").read_text())
-    assert told["images"] == 100 and told["metric"] == "voc" and "loss" not in told
-    assert told["ap50"] == pytest.approx(expected["ap50"]) and expected["ap50"] > 0
-    assert told["ap50_voc07"] == pytest.approx(expected["ap50_voc07"])
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["images"] == 100 and report["metric"] == "voc" and "loss" not in report
+    assert report["ap50"] == pytest.approx(expected["ap50"]) and expected["ap50"] > 0
+    assert report["ap50_voc07"] == pytest.approx(expected["ap50_voc07"])
     table = list(csv.DictReader((tmp_path / "classes.csv").read_text().splitlines()))
     assert [int(row["objects"]) for row in table] == np.bincount(labels[valid]).tolist()
     for picture in ("precision_recall.png", "predictions.png"):
@@ -258,10 +258,12 @@ def test_a_model_of_clips(views, tmp_path, capsys, monkeypatch):
     brighter = pixels[..., :half, :].mean((1, 2, 3, 4)) - pixels[..., half:, :].mean((1, 2, 3, 4))
     left = (1 / (1 + np.exp(-2 * brighter / 255 / 0.25))).reshape(3, -1).mean(1)
     truth = np.array([True, False, False])
-    told = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert told["images"] == len(test) and told["views"] == list(views)
-    assert told["accuracy"] == pytest.approx(np.mean((left > 0.5) == truth))
-    assert told["loss"] == pytest.approx(-np.log(np.where(truth, left, 1 - left)).mean(), abs=1e-4)
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert report["images"] == len(test) and report["views"] == list(views)
+    assert report["accuracy"] == pytest.approx(np.mean((left > 0.5) == truth))
+    assert report["loss"] == pytest.approx(
+        -np.log(np.where(truth, left, 1 - left)).mean(), abs=1e-4
+    )
     for picture in ("confusion.png", "predictions.png"):
         assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "mistakes.csv").exists()

@@ -11,7 +11,6 @@ from train.augment.scene import MIN_VISIBLE
 from zoo.ops.boxes import box_area
 
 MOSAIC_ROWS = ("labels", "crowd")  # in addition to boxes and box_valid
-MOSAIC_KEYS = {"boxes", "box_valid", "size"}
 UNSUPPORTED_KEYS = ("mask", "weight", "instances", "label")
 
 

@@ -146,9 +146,9 @@ def evaluate(
     loaded = open_model(name, weights)
     task_of, sources, knobs = open_evaluation(loaded, weights, source, options=meant, keywords=how)
     split = split or next(known for known in SPLIT_ORDER if known in sources)
-    data = lookup(sources, split, kind=f"part of {source}")
+    data = lookup(sources, split, kind=f"split of {source}")
     check_class_names(loaded.card.get("classes"), loaded.model.num_classes, data, weights)
-    told = {"model": loaded.name, "weights": weights, "source": source, "part": split, **knobs}
+    told = {"model": loaded.name, "weights": weights, "source": source, "split": split, **knobs}
     folder = workdir or Path("runs") / f"evaluate_{loaded.name}"
     rows = batch_size or EVAL_BATCH_SIZES[variant_card(loaded.name)[0]["task"]]
     evaluate_model(loaded, task_of(data), data, card=told, batch_size=rows, workdir=folder)
@@ -244,12 +244,12 @@ def evaluate_model(
     workdir: Path,
 ) -> None:
     """Measures a source and writes the results with `card` to evaluation.json."""
-    part = card["part"]
+    split = card["split"]
     run = Run(
         model=loaded.model,
         task=task,
         train=data,
-        evaluate={part: data},
+        evaluate={split: data},
         optimizer=optax.identity(),
         epochs=1,
         batch_size=min(batch_size, len(data)),
@@ -268,7 +268,7 @@ def evaluate_model(
             listed = mistakes_csv(measured, data.classes, getattr(data, "files", None))
             plots.save_plot(listed, workdir / "mistakes.csv")
         plots.save_plot(json.dumps({**card, **figures}), workdir / "evaluation.json")
-        shown = {f"{part}/{key}": value for key, value in figures.items() if key != "images"}
+        shown = {f"{split}/{key}": value for key, value in figures.items() if key != "images"}
         log.print_summary(loaded.name, shown)
         what = "views" if variant_card(loaded.name)[0]["task"] == "video" else "images"
         print(f"of {len(data):,} {what} of {data.name}; {workdir} holds what it confuses")

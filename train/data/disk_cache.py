@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from zoo.errors import one_line
 from zoo.files import atomic_write
 
 logger = logging.getLogger("train")
@@ -45,6 +46,6 @@ def read_arrays(file: pathlib.Path) -> dict[str, np.ndarray] | None:
     except FileNotFoundError:
         return None
     except READ_ERRORS as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         logger.warning("%s is damaged and made anew (%s)", file, reason)
         return None

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from train.data.permutation import uniform_draws
+from zoo.errors import one_line
 from zoo.media.image_io import convert_mode
 
 IMAGE_FORMATS = {  # Pillow's names, and the endings that people give them
@@ -70,7 +71,7 @@ def read_image(
             else:
                 fitted = crop_and_resize(image, (width, height), crop, mode=mode, key=key)
     except Exception as error:  # each of Pillow's decoders has its own: OSError, SyntaxError, ...
-        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+        raise ValueError(one_line(error)) from error
     return np.asarray(fitted).reshape(size)
 
 

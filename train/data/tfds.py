@@ -13,6 +13,7 @@ from tensorflow_datasets.core import constants
 
 from train.data.image_files import CROP_STREAM, Crop, Size, check_size, read_image
 from train.data.source import check_labels
+from zoo.errors import one_line
 
 SPLIT_NAMES = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
 
@@ -178,5 +179,5 @@ def shorten_error(error: Exception) -> str:
     >>> shorten_error(OSError("no\\nnetwork"))
     'OSError: no network'
     """
-    line = " ".join(f"{type(error).__name__}: {error}".split())
+    line = one_line(error)
     return line if len(line) <= 300 else f"{line[:297]}..."

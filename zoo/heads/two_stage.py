@@ -1,12 +1,16 @@
 """The two stages of Faster R-CNN, composed of the RPN and RoI functions."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
+import flax.linen as nn
 import jax
 
-from zoo.heads.roi import RoIConfig, detect, roi_targets
+from zoo.heads.roi import BoxHead, RoIConfig, detect, roi_targets
 from zoo.heads.rpn import RPNConfig, propose, rpn_targets
 from zoo.heads.targets import Targets, require_keys
+from zoo.ops.roi import roi_pool
 
 RoIHead = Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # rois -> logits, deltas
 
@@ -70,3 +74,53 @@ def propose_and_classify(
     roi_logits, roi_deltas = head(samples.pop("rois"))
     outputs |= {f"roi_{name}": values for name, values in samples.items()}
     return outputs | {"roi_logits": roi_logits, "roi_deltas": roi_deltas}
+
+
+def single_map_head(module: Any, x: jax.Array, scale: float, *, train: bool) -> RoIHead:
+    """Creates the RoI head of Fast R-CNN as the submodule "head" of a detector.
+
+    It pools regions from one feature map and applies two dense layers.
+
+    Args:
+        module: a detector with the fields `num_classes`, `hidden`, `dropout`, `roi_pool_size` and
+            `dtype`, inside its compact method.
+        x: feature map [B, h, w, C].
+        scale: size of the map divided by that of the image.
+        train: apply dropout.
+
+    Returns:
+        A function from regions [B, R, 4] to logits [B, R, K + 1] and offsets [B, R, K + 1, 4].
+
+    Source: Girshick 2015, Fast R-CNN, section 2; the initializers of the authors' code.
+    """
+    normal = nn.initializers.normal
+    size = (module.roi_pool_size, module.roi_pool_size)
+    pool = partial(roi_pool, output_size=size, spatial_scale=scale)
+    head = BoxHead(
+        module.num_classes,
+        module.hidden,
+        module.dropout,
+        kernel_init=normal(0.005),
+        logits_init=normal(0.01),
+        deltas_init=normal(0.001),
+        dtype=module.dtype,
+        name="head",
+    )
+    return lambda rois: head(jax.vmap(pool)(x, rois), train=train)
+
+
+def prefixed_fields(module: nn.Module, prefix: str) -> dict[str, Any]:
+    """Returns the fields of a module that begin with a prefix, by their names without it.
+
+    Args:
+        module: a module.
+        prefix: the prefix.
+
+    Returns:
+        Values by name.
+
+    >>> prefixed_fields(nn.Conv(8, (3, 3), input_dilation=2), "input_")
+    {'dilation': 2}
+    """
+    names = [name for name in type(module).__dataclass_fields__ if name.startswith(prefix)]
+    return {name.removeprefix(prefix): getattr(module, name) for name in names}

@@ -50,10 +50,10 @@ def select_stages(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Selects the stage outputs of a backbone in order.
 
     Args:
-        outputs: outputs of a backbone: `stage1` ... `stageN`, `pooled`, ...
+        outputs: outputs of a backbone: `stage1` ... `stageN` [B, h, w, C], `pooled` [B, C], ...
 
     Returns:
-        `stage1` ... `stageN`.
+        `stage1` ... `stageN` [B, h, w, C].
 
     >>> list(select_stages({"pooled": 0, "stage2": 2, "stage1": 1}))
     ['stage1', 'stage2']

@@ -1,6 +1,5 @@
 """Fast R-CNN: a detector that classifies given proposals."""
 
-from functools import partial
 from typing import final
 
 import chex
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from zoo.heads.roi import (
-    BoxHead,
     RoIConfig,
     detect,
     feature_scale,
@@ -18,11 +16,9 @@ from zoo.heads.roi import (
     roi_targets,
 )
 from zoo.heads.targets import BOX_KEYS, Targets, image_sizes, require_keys
+from zoo.heads.two_stage import prefixed_fields, single_map_head
 from zoo.layers.backbone import configure_backbone, select_stages
-from zoo.ops.roi import roi_pool
 from zoo.preprocess import IMAGENET_NORM
-
-normal_init = nn.initializers.normal
 
 
 @final
@@ -109,20 +105,7 @@ class FastRCNN(nn.Module):
             rois = samples.pop("rois")
             results = {f"roi_{name}": values for name, values in samples.items()}
         scale = feature_scale(image.shape[1], x.shape[1])
-        pool = partial(
-            roi_pool, output_size=(self.roi_pool_size, self.roi_pool_size), spatial_scale=scale
-        )
-        head = BoxHead(
-            self.num_classes,
-            self.hidden,
-            self.dropout,
-            kernel_init=normal_init(0.005),
-            logits_init=normal_init(0.01),
-            deltas_init=normal_init(0.001),
-            dtype=self.dtype,
-            name="head",
-        )
-        logits, deltas = head(jax.vmap(pool)(x, rois), train=train)
+        logits, deltas = single_map_head(self, x, scale, train=train)(rois)
         results |= {"roi_logits": logits, "roi_deltas": deltas}
         if not train:
             results |= detect(logits, deltas, rois, valid=valid, sizes=sizes, config=config)
@@ -131,14 +114,7 @@ class FastRCNN(nn.Module):
     def roi_config(self) -> RoIConfig:
         """Returns the options of the RoI stage."""
         return RoIConfig(
-            fg_iou_thresh=self.box_fg_iou_thresh,
-            bg_iou_thresh=self.box_bg_iou_thresh,
-            batch_size_per_image=self.box_batch_size_per_image,
-            positive_fraction=self.box_positive_fraction,
-            score_thresh=self.box_score_thresh,
-            nms_thresh=self.box_nms_thresh,
-            detections_per_img=self.box_detections_per_img,
-            min_bg_iou=self.box_min_bg_iou,
+            **prefixed_fields(self, "box_"),
             weights=tuple(1 / deviation for deviation in self.deviations),
             pixel_offset=1.0,
         )

@@ -20,14 +20,12 @@ from zoo.heads.roi import (
 )
 from zoo.heads.rpn import RPNConfig, RPNHead, pyramid_anchors
 from zoo.heads.targets import Targets, image_sizes
-from zoo.heads.two_stage import propose_and_classify
+from zoo.heads.two_stage import prefixed_fields, propose_and_classify, single_map_head
 from zoo.layers.backbone import configure_backbone, select_stages
 from zoo.ops.anchors import grid_anchors, paper_anchors
-from zoo.ops.roi import roi_pool
 from zoo.preprocess import IMAGENET_NORM
 
 TrainEvalPair = tuple[int, int]  # in training, in evaluation
-normal_init = nn.initializers.normal
 
 
 @final
@@ -148,8 +146,15 @@ class FasterRCNN2015(nn.Module):
 
     The RPN has a 3x3 convolution of `width` channels, nine anchors per cell (only anchors inside
     the image are trained) and a softmax of two outputs. Boxes include their last pixel
-    (`pixel_offset` 1), and RoI pooling replaces RoIAlign. Fields, arguments and outputs are those
-    of `FasterRCNN`.
+    (`pixel_offset` 1), and RoI pooling replaces RoIAlign. It has the fields of `FasterRCNN`.
+
+    Args:
+        image: padded images [B, H, W, C].
+        targets: see `FasterRCNN`.
+        train: sample for the losses (random stream "sample") instead of detecting.
+
+    Returns:
+        `stage1` ... `stageN` and the outputs of `FasterRCNN`, such as `boxes` [B, M, 4].
 
     Source: Ren et al. 2015, Faster R-CNN, approximate joint training, as in py-faster-rcnn's
     faster_rcnn_end2end.
@@ -208,24 +213,11 @@ class FasterRCNN2015(nn.Module):
         stride, cell = round(1 / scale), paper_anchors(first=0)
         anchors = grid_anchors(cell, (x.shape[1], x.shape[2]), (stride, stride))
         rpn = RPNHead(len(cell), self.width, softmax=True, dtype=self.dtype, name="rpn")
-        pool = partial(
-            roi_pool, output_size=(self.roi_pool_size, self.roi_pool_size), spatial_scale=scale
-        )
-        head = BoxHead(
-            self.num_classes,
-            self.hidden,
-            self.dropout,
-            kernel_init=normal_init(0.005),
-            logits_init=normal_init(0.01),
-            deltas_init=normal_init(0.001),
-            dtype=self.dtype,
-            name="head",
-        )
         dtype = jnp.promote_types(jnp.float32, self.dtype)
         return outputs | propose_and_classify(
             *rpn([x]),
             [jnp.asarray(anchors, dtype)],
-            head=lambda rois: head(jax.vmap(pool)(x, rois), train=train),
+            head=single_map_head(self, x, scale, train=train),
             sizes=image_sizes(image, targets),
             rpn=RPNConfig(
                 **prefixed_fields(self, "rpn_"),
@@ -265,23 +257,6 @@ def last_stages(
             f"backbone, got {len(anchor_sizes)}: {anchor_sizes}"
         )
     return list(maps[-count:])
-
-
-def prefixed_fields(module: nn.Module, prefix: str) -> dict[str, Any]:
-    """Returns the fields of a module that begin with a prefix, by their names without it.
-
-    Args:
-        module: a module.
-        prefix: the prefix.
-
-    Returns:
-        Values by name.
-
-    >>> prefixed_fields(nn.Conv(8, (3, 3), input_dilation=2), "input_")
-    {'dilation': 2}
-    """
-    names = [name for name in type(module).__dataclass_fields__ if name.startswith(prefix)]
-    return {name.removeprefix(prefix): getattr(module, name) for name in names}
 
 
 CARD = dict(

@@ -20,7 +20,6 @@ from zoo.ops.pooling import max_pool
 from zoo.ops.yolo_grid import decode_grid_boxes, split_grid
 from zoo.preprocess import IMAGENET_NORM
 
-MAX_CANDIDATES = 1000  # most boxes of an image that enter suppression
 LEAKY = functools.partial(nn.leaky_relu, negative_slope=0.1)
 # darknet's initializer of every layer
 uniform_init = nn.initializers.variance_scaling(2 / 3, "fan_in", "uniform")

@@ -65,7 +65,7 @@ def test_a_box_holds_its_pixels(name, canvas):
             assert not image[height:].any() and not image[:, width:].any()
         for channel in range(3):
             rows, columns = np.nonzero(image[:height, :width, channel] > 0.5)
-            if not valid[channel]:  # with `visible` of 0 nothing is left; a patch wants the center
+            if not valid[channel]:  # for `visible` 0 no area remains; a patch needs the center
                 assert not len(rows) or name == "patch"
                 continue
             if len(rows) == 0:

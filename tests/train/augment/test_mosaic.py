@@ -13,7 +13,7 @@ SIZES = np.array([[40, 48], [30, 48], [40, 20], [24, 24]] * 2, np.int32)
 
 
 def batch():
-    """Example i: one object, white in channel i % 4, on a gray picture; beside the picture all white."""
+    """Example i: an object, white in channel i % 4, on a gray image; the rest of the canvas is white."""
     image = np.ones((B, H, W, 4), np.float32)
     boxes = np.zeros((B, N, 4), np.float32)
     for i, (height, width) in enumerate(SIZES):

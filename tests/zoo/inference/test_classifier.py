@@ -75,8 +75,8 @@ def test_blocks(weights, tmp_path, capsys):
     for row, block in zip(np.asarray(expected), (out[1:4], out[5:8]), strict=True):
         order = np.argsort(-row)[:3]
         assert [line.split()[2] for line in block] == [CLASSES[index] for index in order]
-        told = [float(line.split()[0]) for line in block]
-        np.testing.assert_allclose(told, 100 * row[order], atol=0.5)  # pixels are whole numbers
+        shares = [float(line.split()[0]) for line in block]
+        np.testing.assert_allclose(shares, 100 * row[order], atol=0.5)  # pixels are whole numbers
 
 
 def upright(image: Image.Image, orientation: int) -> tuple[Image.Image, dict]:
@@ -184,7 +184,7 @@ HOSTILE = {
 
 
 def test_images_that_are_none(tmp_path, capsys):
-    """Each is told in a line of its own, and the good one among them is predicted."""
+    """Each file that fails is reported in one line, and the valid one is predicted."""
     for name, (content, _) in HOSTILE.items():
         (tmp_path / name).write_bytes(content)
     PLAIN.save(tmp_path / "good.jpg")
@@ -241,9 +241,9 @@ def test_class_names(tmp_path):
 )  # fmt: skip
 def test_files_without_class_names(content, tmp_path):
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(ValueError, match="expected class names in|is empty: exp") as told:
+    with pytest.raises(ValueError, match="expected class names in|is empty: exp") as caught:
         read_class_names(tmp_path / "a")
-    assert "\n" not in str(told.value) and len(str(told.value)) < 500
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def saved(folder, draw, name="lenet5_modern", **fields):
@@ -306,7 +306,7 @@ def test_mistakes(tmp_path, draw, weights, capsys, monkeypatch):
             "expected a weight file or the folder of a finished run",
         ),
         ([image, "--weights", own, "--top", "0"], "expected --top of at least 1, got 0"),
-        ([image, "--weights", own, "--classes", "absent"], "no file absent"),
+        ([image, "--weights", own, "--classes", "absent"], "no file absent: expected names"),
     ]
     for arguments, message in cases:
         assert main(["predict", *arguments]) == 2

@@ -108,8 +108,8 @@ def test_boxes_are_those_of_the_file(seen, tmp_path, capsys):
         image, boxes[int(name)] = painted(*size, "red", "green", "blue")
         Image.fromarray(image).save(tmp_path / "in" / f"{name}.png")
     out = tmp_path / "made"
-    told = ["--weights", weights, "--output", str(out), "--json", str(tmp_path / "r.json")]
-    assert main(["predict", str(tmp_path / "in"), *told, "--threshold", "0.5"]) == 0
+    options = ["--weights", weights, "--output", str(out), "--json", str(tmp_path / "r.json")]
+    assert main(["predict", str(tmp_path / "in"), *options, "--threshold", "0.5"]) == 0
     printed, errors = lines(capsys)
     assert errors == [] and printed[0] == str(tmp_path / "in" / "000139.png")
     assert printed[1] == f"  {out / '000139_boxes.jpg'}"
@@ -181,8 +181,8 @@ def test_a_video(tmp_path, capsys):
     weights = saved(tmp_path / "w.safetensors", classes=NAMES)
     shown = [NAMES[: number % 4] for number in range(7)]
     file = clip(tmp_path / "clip.mp4", [painted(90, 160, *names)[0] for names in shown])
-    told = ["--weights", weights, "--output", str(tmp_path / "o"), "--json", str(tmp_path / "r")]
-    assert main(["predict", file, *told]) == 0
+    options = ["--weights", weights, "--output", str(tmp_path / "o"), "--json", str(tmp_path / "r")]
+    assert main(["predict", file, *options]) == 0
     printed, errors = lines(capsys)
     made = tmp_path / "o" / "clip_boxes.mp4"
     assert printed == [file, f"  {made}", "  7 frames, 9 boxes"] and errors == []
@@ -216,7 +216,7 @@ def test_a_turned_video(tmp_path):
 
 
 def test_hostile_files(tmp_path, capsys, monkeypatch):
-    """Each is told in a line, the good one is predicted, and nothing half made is left."""
+    """Each is reported in one line, the valid one is predicted, and no partial file remains."""
     weights = saved(tmp_path / "w.safetensors", classes=NAMES)
     (tmp_path / "text.jpg").write_bytes(b"no image\n" * 20)
     (tmp_path / "text.mp4").write_bytes(b"no video\n" * 20)
@@ -227,8 +227,8 @@ def test_hostile_files(tmp_path, capsys, monkeypatch):
     names = ("text.jpg", "text.mp4", "good.png", "absent.avi", "thread.png")
     files = [*(str(tmp_path / name) for name in names), whole]
     out = tmp_path / "o"
-    told = ["--weights", weights, "--output", str(out), "--json", str(tmp_path / "r.json")]
-    assert main(["predict", *files, *told]) == 2
+    options = ["--weights", weights, "--output", str(out), "--json", str(tmp_path / "r.json")]
+    assert main(["predict", *files, *options]) == 2
     printed, errors = lines(capsys)
     assert [line for line in printed if not line.startswith(" ")] == [files[2]]
     assert len(errors) == 5
@@ -242,7 +242,7 @@ def test_hostile_files(tmp_path, capsys, monkeypatch):
     (row,) = json.loads((tmp_path / "r.json").read_text())
     assert row["image_id"] == files[2]
     monkeypatch.setitem(sys.modules, "av", None)
-    assert main(["predict", files[1], *told]) == 2
+    assert main(["predict", files[1], *options]) == 2
     _, (line,) = lines(capsys)
     assert line.endswith("PyAV, which is not installed: pip install 'flax-zoo[video]'")
 

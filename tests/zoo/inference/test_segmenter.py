@@ -104,9 +104,9 @@ def test_files_and_table(name, tmp_path, capsys):
     out = tmp_path / "made" / "here"
     arguments = ["predict", str(tmp_path / "a.png"), "--weights", weights, "--output", str(out)]
     assert main([*arguments, *options]) == 0
-    told, errors = lines(capsys)
-    assert errors == [] and told[0] == str(tmp_path / "a.png")
-    assert told[1] == f"  {out / 'a_mask.png'}, {out / 'a_overlay.jpg'}"
+    printed, errors = lines(capsys)
+    assert errors == [] and printed[0] == str(tmp_path / "a.png")
+    assert printed[1] == f"  {out / 'a_mask.png'}, {out / 'a_overlay.jpg'}"
     assert sorted(path.name for path in out.iterdir()) == ["a_mask.png", "a_overlay.jpg"]
     with Image.open(out / "a_mask.png") as written:
         assert written.mode == "P"
@@ -118,8 +118,8 @@ def test_files_and_table(name, tmp_path, capsys):
     np.testing.assert_array_equal(mask[far], truth[far])
     counts = np.bincount(mask.ravel(), minlength=3)
     order = np.argsort(-counts)
-    assert [line.split()[2] for line in told[2:]] == [NAMES[number] for number in order]
-    shares = [float(line.split()[0]) for line in told[2:]]
+    assert [line.split()[2] for line in printed[2:]] == [NAMES[number] for number in order]
+    shares = [float(line.split()[0]) for line in printed[2:]]
     np.testing.assert_allclose(shares, 100 * counts[order] / mask.size, atol=0.005001)
 
 
@@ -136,7 +136,7 @@ def test_one_compilation_for_images_of_every_size(tmp_path):
 
 
 def test_overlay():
-    """Black classes leave the image, others mix with it, borders are their color; small ones grow."""
+    """Black classes leave the image, others mix with it; borders have the color of the class."""
     image, mask = street(40, 60)
     colors = colormap.voc_colormap(256)
     drawn = image_io.draw_overlay(
@@ -189,8 +189,11 @@ def test_whose_names_and_colors(tmp_path, capsys):
     own = tmp_path / "own.txt"
     own.write_text("a\nb\nc\n")
     loaded = open_model(None, silent)
-    told = segmenter.create_segmenter(loaded, silent)
-    assert told.classes[2] == "class 2" and "does not name its 3 classes; pass" in told.note
+    loaded_segmenter = segmenter.create_segmenter(loaded, silent)
+    assert (
+        loaded_segmenter.classes[2] == "class 2"
+        and "does not name its 3 classes; pass" in loaded_segmenter.note
+    )
     assert segmenter.create_segmenter(loaded, silent, classes=str(own)).classes == ["a", "b", "c"]
     published = loaded._replace(model=Tiny(num_classes=21))
     assert resolve_class_names(published, "https://example.org/fcn.pth", None) == (
@@ -241,7 +244,7 @@ def test_mistakes(tmp_path, capsys):
 
 
 def test_hostile_images_and_equal_names(tmp_path, capsys):
-    """Each bad one is told in a line; the good ones beside it have files, none over another's."""
+    """Each bad file is reported in one line; valid ones have outputs that do not collide."""
     weights = saved(tmp_path / "w.safetensors", classes=NAMES)
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -253,8 +256,8 @@ def test_hostile_images_and_equal_names(tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["predict", *files, "--weights", weights, "--output", str(out), "--size", "60"]
     assert main(arguments) == 2
-    told, errors = lines(capsys)
-    assert [line for line in told if not line.startswith(" ")] == [files[0], files[2]]
+    printed, errors = lines(capsys)
+    assert [line for line in printed if not line.startswith(" ")] == [files[0], files[2]]
     assert len(errors) == 3
     for line, said in zip(errors, ("known kind", "too long and thin", "no file"), strict=True):
         assert said in line and line.startswith("python -m zoo: ")

@@ -58,15 +58,15 @@ def test_probabilities_are_the_mean_over_clips(run, tmp_path, capsys):
     assert main([*words, "--top", "2"]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1 and "broken.mp4" in captured.err
-    file, strip, *told = captured.out.splitlines()
+    file, strip, *printed = captured.out.splitlines()
     assert file == str(tmp_path / "a.mp4") and strip.strip() == str(tmp_path / "out/a_strip.jpg")
     model, variables = zoo.load_model("r3d_18", run)
     whole = np.stack([pixels for pixels, _ in video_io.iter_frames(file)])
     clips = np.stack([whole[start : start + 8 : 2] for start in (0, 5, 10)])
     logits = jax.jit(model.apply)(variables, preprocess(clips, SEEN))["logits"]
     expected = np.asarray(jax.nn.softmax(logits).mean(0))
-    assert len(told) == 2
-    for line, index in zip(told, np.argsort(-expected), strict=False):
+    assert len(printed) == 2
+    for line, index in zip(printed, np.argsort(-expected), strict=False):
         percent, name = re.fullmatch(r" +([\d.]+) %  (\w+)", line).groups()
         assert name == CLASSES[index] and float(percent) == pytest.approx(
             100 * expected[index], abs=1.0

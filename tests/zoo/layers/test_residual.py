@@ -55,7 +55,7 @@ def test_pad_skip(size, stride):
 
 
 class Block(nn.Module):
-    """Its rate is added, so that each block's own can be told."""
+    """Adds its rate, which makes the rate of each block visible."""
 
     width: int = 3
 

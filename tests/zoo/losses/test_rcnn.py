@@ -42,10 +42,10 @@ def far(a, b, sigma):
     return total
 
 
-def by_loops(told, *, rpn_sigma, roi_sigma):
+def by_loops(samples, *, rpn_sigma, roi_sigma):
     losses = {name: [] for name in ("rpn_objectness", "rpn_boxes", "roi_classes", "roi_boxes")}
     for i in range(B):
-        of = {name: values[i] for name, values in told.items()}
+        of = {name: values[i] for name, values in samples.items()}
         rows = np.flatnonzero(of["rpn_valid"])
         chances = 1 / (1 + np.exp(-of["rpn_logits"].astype(np.float64)))
         right = [chances[j] if of["rpn_positive"][j] else 1 - chances[j] for j in rows]
@@ -70,38 +70,38 @@ def by_loops(told, *, rpn_sigma, roi_sigma):
 
 @pytest.mark.parametrize(("roi_beta", "sigma"), [(1 / 9, 3.0), (1.0, 1.0)])
 def test_sums(roi_beta, sigma):
-    told = outputs()
-    ours = rcnn_losses(told, None, roi_beta=roi_beta)
-    theirs = by_loops(told, rpn_sigma=3.0, roi_sigma=sigma)
+    samples = outputs()
+    ours = rcnn_losses(samples, None, roi_beta=roi_beta)
+    theirs = by_loops(samples, rpn_sigma=3.0, roi_sigma=sigma)
     assert ours.keys() == theirs.keys()
     for name, values in theirs.items():
         np.testing.assert_allclose(ours[name], values, rtol=2e-5, err_msg=name)
 
 
 def test_without_proposals_of_its_own():
-    told = {name: values for name, values in outputs().items() if name.startswith("roi")}
-    assert set(rcnn_losses(told, {})) == {"roi_classes", "roi_boxes"}
+    samples = {name: values for name, values in outputs().items() if name.startswith("roi")}
+    assert set(rcnn_losses(samples, {})) == {"roi_classes", "roi_boxes"}
 
 
 def test_nothing_sampled_is_nothing_lost():
     """An image without a valid sample, and numbers that are none where nothing is valid."""
-    told = outputs()
+    samples = outputs()
     for part in ("rpn", "roi"):
-        told[f"{part}_valid"] = np.zeros_like(told[f"{part}_valid"])
+        samples[f"{part}_valid"] = np.zeros_like(samples[f"{part}_valid"])
 
     def total(logits):
-        parts = rcnn_losses({**told, "roi_logits": logits}, {})
+        parts = rcnn_losses({**samples, "roi_logits": logits}, {})
         return sum(jnp.sum(each) for each in parts.values())
 
-    value, slope = jax.value_and_grad(total)(jnp.asarray(told["roi_logits"]))
+    value, slope = jax.value_and_grad(total)(jnp.asarray(samples["roi_logits"]))
     assert value == 0 and (slope == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_dtypes(dtype):
-    told = {name: jnp.asarray(values) for name, values in outputs(np.float32).items()}
+    samples = {name: jnp.asarray(values) for name, values in outputs(np.float32).items()}
     logits = ("rpn_logits", "rpn_deltas", "roi_logits", "roi_deltas")
-    told |= {name: told[name].astype(dtype) for name in logits}
+    samples |= {name: samples[name].astype(dtype) for name in logits}
     assert all(
-        each.shape == (B,) and np.isfinite(each).all() for each in rcnn_losses(told, {}).values()
+        each.shape == (B,) and np.isfinite(each).all() for each in rcnn_losses(samples, {}).values()
     )

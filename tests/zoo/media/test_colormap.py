@@ -1,4 +1,4 @@
-"""Colors of masks are those of Pascal VOC."""
+"""The colors of masks equal the colors of Pascal VOC."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Chosen frames of a video against decoding all of it; what is broken is told in one line."""
+"""Selected frames of a video against decoding all of it; errors take one line."""
 
 import tracemalloc
 from fractions import Fraction

@@ -87,7 +87,7 @@ def test_weights_of_each_layer():
     [
         ((1, 60, 40, 32), "5 T - 2 maps"),
         ((1, 60, 40, 23), "6 or more"),
-        ((1, 60, 6, 33), "at least .7, 7. for c2"),
+        ((1, 60, 6, 33), r"maps of at least \(7, 7\) for c2, got"),
     ],
 )
 def test_maps_that_are_none(shape, message):

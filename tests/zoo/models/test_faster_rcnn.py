@@ -178,7 +178,7 @@ def test_over_another_backbone():
 
 def test_levels_are_the_backbones():
     model = zoo.create_model("faster_rcnn", anchor_sizes=((8,),) * 7)
-    with pytest.raises(ValueError, match="expected anchor_sizes of 2 to 5 levels"):
+    with pytest.raises(ValueError, match="expected anchor_sizes of 2 to 5 levels, .*, got 7"):
         trace_macs(model, (64, 64, 3))
 
 
@@ -201,7 +201,7 @@ def test_the_file_of_2019_has_older_names(published):
 def test_inside_anchors_alone():
     """The one that reaches out is nobody's, not even where it is the best; the next one is."""
     anchors = jnp.array([[-2.0, 0, 29, 31], [4, 4, 33, 33], [40, 0, 60, 20], [50, 0, 64, 20]])
-    told = dict(boxes=jnp.array([[0.0, 0, 31, 31]]), valid=jnp.array([True]), pixel_offset=1.0)
+    scene = dict(boxes=jnp.array([[0.0, 0, 31, 31]]), valid=jnp.array([True]), pixel_offset=1.0)
     fields = dict(
         fg_iou_thresh=0.9,
         bg_iou_thresh=0.3,
@@ -209,7 +209,7 @@ def test_inside_anchors_alone():
         positive_fraction=0.5,
         inside_size=jnp.array([64, 64]),
     )
-    draw = jax.jit(functools.partial(sample_anchors, **told, **fields))  # else op by op
+    draw = jax.jit(functools.partial(sample_anchors, **scene, **fields))  # else op by op
     found = draw(jax.random.key(0), anchors)
     rows = np.asarray(found["indices"])[np.asarray(found["valid"])]
     assert sorted(rows) == [1, 2]  # the last one ends at pixel 64 of 0 to 63

@@ -112,7 +112,7 @@ def test_vgg_as_published(draw):
 
 
 def test_alexnet_as_published(draw):
-    """CaffeNet, whose normalization comes after the pooling; two groups make no difference to it."""
+    """CaffeNet, which normalizes after pooling; one group of channels replaces its two."""
     model, size = narrow("fcn32s_alexnet"), (30, 47)
     model = model.clone(backbone=model.backbone.clone(groups=1))
     variables = draw(model, (*size, 3))

@@ -222,7 +222,8 @@ def test_which_sides_fit():
         (
             {},
             (256, 572, 1),
-            "sides of 16k \\+ 60 from 188 for valid convolutions: 256 is not, 252 and 268 are \\(images",
+            "sides of 16k \\+ 60 from 188 for valid convolutions: "
+            "256 is not, 252 and 268 are \\(images",
         ),
         ({}, (64, 572, 1), "64 is not, 188 are \\(images of \\(1, 64, 572, 1\\)\\)"),
         ({"depth": 0}, (64, 64, 1), "expected a depth of at least 1 pooling, got 0"),
@@ -247,9 +248,9 @@ def test_which_sides_fit():
 )
 def test_what_is_refused(fields, shape, message):
     model = zoo.create_model("unet", **fields)
-    with pytest.raises(ValueError, match=message) as told:
+    with pytest.raises(ValueError, match=message) as caught:
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("release", [False, True])

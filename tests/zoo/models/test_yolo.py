@@ -114,30 +114,30 @@ def net(draw):
 
 
 def test_outputs(net):
-    """In training the grid alone; in evaluation boxes too, within the picture where it is told."""
+    """Training returns the grid; evaluation also boxes, inside the image if its size is given."""
     model, variables = net
     image = np.random.default_rng(0).uniform(size=(2, 32, 48, 3)).astype(np.float32)
     size = jnp.array([[32, 48], [20, 9]])
     plain = jax.jit(model.apply)(variables, image)
-    told = jax.jit(model.apply)(variables, image, {"size": size})
+    outputs = jax.jit(model.apply)(variables, image, {"size": size})
     learn = functools.partial(model.apply, train=True, rngs={"dropout": jax.random.key(0)})
     trained = jax.eval_shape(learn, variables, image, {"size": size})
     stages = {"stage1": (2, 8, 12, 3), "stage2": (2, 4, 6, 3)}
     shapes = {**stages, "grid": (2, 4, 6, 13)}
     assert {name: value.shape for name, value in trained.items()} == shapes
     shapes |= {"boxes": (2, 100, 4), "scores": (2, 100), "labels": (2, 100), "valid": (2, 100)}
-    assert {name: value.shape for name, value in told.items()} == shapes
-    np.testing.assert_array_equal(plain["boxes"][0], told["boxes"][0])
-    corners = told["boxes"].reshape(2, -1, 2).max(1)
+    assert {name: value.shape for name, value in outputs.items()} == shapes
+    np.testing.assert_array_equal(plain["boxes"][0], outputs["boxes"][0])
+    corners = outputs["boxes"].reshape(2, -1, 2).max(1)
     assert (corners <= size[:, ::-1]).all() and (plain["boxes"][1].max() > 20)
-    assert (np.diff(told["scores"]) <= 0).all() and told["valid"][:, 0].all()
+    assert (np.diff(outputs["scores"]) <= 0).all() and outputs["valid"][:, 0].all()
 
 
 def test_images_of_another_size_are_refused(net):
     model, variables = net
-    with pytest.raises(ValueError, match=r"expected maps of .* for hidden, got") as told:
+    with pytest.raises(ValueError, match=r"expected maps of .* for hidden, got") as caught:
         model.apply(variables, np.zeros((1, 32, 64, 3), np.float32))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     local = model.clone(local=2)
     image = jax.ShapeDtypeStruct((1, 32, 48, 3), jnp.float32)
     other = jax.eval_shape(local.init, jax.random.key(0), image)
@@ -161,7 +161,7 @@ def test_the_grid_on_any_backbone(backbone, fields, stride, side):
     model = zoo.create_model("yolo_grid", backbone=backbone, num_classes=3, boxes=3, stride=stride)
     outputs, _, _ = trace_macs(model, (64, 96, 3))
     assert outputs["grid"].shape == (1, side, side * 3 // 2, 18)
-    with pytest.raises(ValueError, match="expected a stride of the backbone"):
+    with pytest.raises(ValueError, match=r"expected a stride of the backbone \(.*\), got 64"):
         trace_macs(model.clone(stride=64), (64, 96, 3))
 
 

@@ -75,8 +75,8 @@ def test_few_and_broken():
         boxes, scores, valid = f(logits, deltas, anchors, size=roi_fixtures.SIZE)
         return jnp.sum(boxes) + jnp.sum(scores), (boxes, valid)
 
-    told = [jnp.asarray(each, jnp.bfloat16)[None] for each in (logits, deltas)]
-    slopes, (boxes, valid) = jax.jit(jax.vmap(jax.grad(total, (0, 1), has_aux=True)))(*told)
+    arguments = [jnp.asarray(each, jnp.bfloat16)[None] for each in (logits, deltas)]
+    slopes, (boxes, valid) = jax.jit(jax.vmap(jax.grad(total, (0, 1), has_aux=True)))(*arguments)
     assert boxes.dtype == jnp.float32 and boxes.shape == (1, 9, 4)
     assert np.isfinite(boxes).all() and 0 < valid.sum() <= 5
     assert not boxes[~valid].any() and not any(each.any() for each in slopes)

@@ -105,7 +105,9 @@ def test_as_numpy():
     fields = dict(output_size=(2, 5), spatial_scale=1 / 8)
     align = functools.partial(roi_align, sampling_ratio=3, aligned=True, **fields)
     pool = functools.partial(roi_pool, **fields)
-    ours = jax.jit(lambda *told: (align(*told), pool(*told)))(x, jnp.asarray(boxes, jnp.float32))
+    ours = jax.jit(lambda *arguments: (align(*arguments), pool(*arguments)))(
+        x, jnp.asarray(boxes, jnp.float32)
+    )
     slow = functools.partial(slow_align, sampling=3)
     for y, oracle in zip(ours, (slow, slow_pool), strict=True):
         np.testing.assert_allclose(y, [oracle(x, box, **fields) for box in boxes], atol=1e-5)

@@ -127,9 +127,9 @@ def test_cards_of_other_channels():
 def test_what_is_made_of_images_is_not_refitted(tmp_path, draw):
     """An auto-encoder's last layer would have to change too."""
     saved("autoencoder", tmp_path / "a", draw)
-    with pytest.raises(ValueError, match="in_channels=3: .*more than the first kernel") as told:
+    with pytest.raises(ValueError, match="in_channels=3: .*more than the first kernel") as caught:
         zoo.load_model("autoencoder", tmp_path / "a", in_channels=3)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def torch_named(name, source, path, draw, channels=3):
@@ -154,7 +154,7 @@ def test_channels_that_the_shapes_tell(tmp_path, draw):
 
 
 def test_surgery_hides_nothing(tmp_path, draw):
-    """Missing, extra and misshapen tensors of a torch file are told at once, and by their names."""
+    """One error names all missing, extra and misshapen tensors of a torch file."""
     _, _, tensors = torch_named("resnet18", "torchvision", tmp_path / "a", draw)
     tensors["head.weight"] = tensors.pop("fc.bias")
     tensors["layer2.0.bn9.weight"] = tensors.pop("layer2.0.bn1.running_var")
@@ -163,9 +163,9 @@ def test_surgery_hides_nothing(tmp_path, draw):
     save_file(
         {key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, tmp_path / "a"
     )
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError) as caught:
         zoo.load_model("resnet18", tmp_path / "a", depths=(2, 1), in_channels=1, num_classes=3)
-    text = str(told.value)
+    text = str(caught.value)
     assert "\n" not in text
     assert "unused: head.weight, layer2.0.bn9.weight; " in text
     assert "missing: batch_stats/stage2_0/first/norm/var, params/head/bias; " in text
@@ -239,9 +239,11 @@ STRANGE = [
 ]
 
 
-@pytest.mark.parametrize("told", STRANGE, ids=str)
-def test_a_preprocessing_that_is_none(told, tmp_path):
-    save_file({"x": np.zeros(1)}, tmp_path / "a", {"card": json.dumps({"preprocessing": told})})
+@pytest.mark.parametrize("preprocessing", STRANGE, ids=str)
+def test_a_preprocessing_that_is_none(preprocessing, tmp_path):
+    save_file(
+        {"x": np.zeros(1)}, tmp_path / "a", {"card": json.dumps({"preprocessing": preprocessing})}
+    )
     with pytest.raises(ValueError, match="invalid preprocessing in") as caught:
         read_preprocessing("lenet5", tmp_path / "a")
     assert "\n" not in str(caught.value)

@@ -170,9 +170,9 @@ def test_what_comes_through(plan, asked, sha256, server, tmp_path):
 )
 def test_what_does_not(plan, error, message, left, server, tmp_path):
     sha256 = None if plan[0] == "redirect" else SHA256  # the redirection tells it
-    with pytest.raises(error, match=message) as told:
+    with pytest.raises(error, match=message) as caught:
         cache.fetch(server.url(*plan), sha256=sha256, cache=tmp_path)
-    assert "\n" not in str(told.value) and "http://127.0.0.1" in str(told.value)
+    assert "\n" not in str(caught.value) and "http://127.0.0.1" in str(caught.value)
     assert leftovers(tmp_path) == left
 
 
@@ -239,11 +239,11 @@ def test_no_network(tmp_path, monkeypatch):
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/net.pth"
     began = time.monotonic()
-    with pytest.raises(FileNotFoundError, match=re.escape(url)) as told:
+    with pytest.raises(FileNotFoundError, match=re.escape(url)) as caught:
         cache.fetch(url, cache=tmp_path)
     assert time.monotonic() - began < 1  # nobody is there: no second attempt
     place = cache.cache_path(url, tmp_path)
-    assert str(told.value).endswith(f"place it at {place}") and "\n" not in str(told.value)
+    assert str(caught.value).endswith(f"place it at {place}") and "\n" not in str(caught.value)
     place.write_bytes(WHOLE)
     assert cache.fetch(url, cache=tmp_path) == place
 

@@ -85,9 +85,9 @@ def test_half_precision(tensors, tmp_path):
 def test_one_error_lists_everything(tensors, tmp_path):
     tensors["conv9.weight"] = tensors.pop("conv1.weight")
     tensors["conv2.weight"] = tensors["conv2.weight"][:, :, 0, 0]
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError) as caught:
         zoo.load_model(NAME, saved(tmp_path, tensors))
-    text = str(told.value)
+    text = str(caught.value)
     assert "\n" not in text
     assert "unused: conv9.weight; missing: params/c1/kernel; misshapen: params/c3/kernel" in text
     assert "float32[6, 16] for float32[5, 5, 6, 16]" in text

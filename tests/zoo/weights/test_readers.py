@@ -1,4 +1,4 @@
-"""The reader is told by content; npz without pickles; one line for what is no weights."""
+"""Content selects the reader; npz has no pickles; other files give an error of one line."""
 
 import gzip
 import io
@@ -46,8 +46,8 @@ def npy(header: str, body: bytes = b"", version: bytes = b"\1\0") -> dict[str, b
 def test_npz(save, tmp_path):
     path = tmp_path / "weights.bin"
     path.write_bytes(saved(save, **ARRAYS))
-    tensors, told = read_tensors(path)
-    assert told == {} and tensors.keys() == ARRAYS.keys()
+    tensors, values = read_tensors(path)
+    assert values == {} and tensors.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert tensors[name].dtype == array.dtype
         np.testing.assert_array_equal(tensors[name], array)
@@ -59,8 +59,8 @@ def test_by_content_and_not_by_ending(tmp_path):
     assert read_tensors(path)[1] == {"name": "lenet5"}
     for form in ("zip", "legacy"):
         path.write_bytes((HERE / f"torch_{form}.pth").read_bytes())
-        tensors, told = read_tensors(path)
-        assert "fc.weight" in tensors and told == {"checkpoint": {"epoch": 7}}
+        tensors, values = read_tensors(path)
+        assert "fc.weight" in tensors and values == {"checkpoint": {"epoch": 7}}
 
 
 OTHERS = {
@@ -111,9 +111,9 @@ def test_one_line_says_what_it_is(case, tmp_path, monkeypatch):
     content, message = OTHERS[case]
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as told:
+    with pytest.raises(ValueError, match=message) as caught:
         read_tensors(path)
-    assert "\n" not in str(told.value) and str(told.value).startswith(str(path))
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(str(path))
     assert [one.name for one in tmp_path.iterdir()] == ["weights.pth"]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from train.data.image_files import EXIF_ORIENTATION, IMAGE_FORMATS
+from zoo.errors import one_line
 
 logger = logging.getLogger("train")
 
@@ -124,6 +125,6 @@ def read_image_size(image: str | bytes, *, name: str) -> tuple[tuple[int, int], 
             height, width = opened.height, opened.width
             turned = opened.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
     except Exception as error:  # each of Pillow's decoders has its own: OSError, SyntaxError, ...
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         raise ValueError(f"{name} is unreadable as an image ({reason})") from error
     return (height, width), (width, height) if turned else (height, width)

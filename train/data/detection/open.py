@@ -38,7 +38,8 @@ def open_boxes(
 ) -> dict[str, Source]:
     """ "digit_scenes", "folder:PATH" or "tfds:NAME" -> {"train", "val", "test"} as far as there are.
 
-    `box_sources.entries` tells what an example holds. Labels are 0 to K - 1 of the source's
+    `train.data.detection.sources.to_example` describes an example. Labels are 0 to K - 1 of the
+    source's
     `classes`, which are those of the set unless they are said. `objects` is the number of rows of
     boxes, None for the most that any image has; of more the largest stay. A line in the log counts,
     for each part, what was wrong: `clean_boxes`.

@@ -34,7 +34,7 @@ def find_tfds_detection(
     """NAME or NAME/CONFIG -> what is found.
 
     Objects that are difficult or crowds become crowds. TFDS has boxes as shares of the image; those
-    of Pascal VOC it took from files that count pixels from 1 (see `find_voc_boxes`), which is put
+    of Pascal VOC it took from files that count pixels from 1 (see `find_voc_detection`), which is put
     right here. A part in which nothing is annotated, as VOC 2012's test, is left out. Opening reads
     every record once. What is not prepared is prepared as `open_tfds` does it.
 

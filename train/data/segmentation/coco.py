@@ -17,6 +17,7 @@ from train.data.segmentation.mask_files import (
     check_same_size,
     read_image,
 )
+from zoo.errors import one_line
 
 rle: Any = pycocotools  # whose stubs know a part of what it takes
 SPLIT_FOLDERS = ("train", "val", "test")
@@ -89,7 +90,7 @@ def decode_segmentation(
                 )
         return rle.decode(rle.merge(rle.frPyObjects(region, height, width)))
     except Exception as error:  # what pycocotools and Python make of malformed entries
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         raise ValueError(
             f"{name}: the segmentation of annotation {annotation.get('id')}, in an image of "
             f"{width} x {height} pixels, cannot be read ({reason})"

@@ -18,6 +18,7 @@ from train.data.image_files import (
     Size,
     convert_mode,
 )
+from zoo.errors import one_line
 
 IGNORE_LABEL = 255
 UNKNOWN_VALUE = 254  # in a table: a value that names no class
@@ -133,7 +134,7 @@ def mask_values(file: File, *, encoding: MaskEncoding | None, name: str) -> tupl
                 return red << 16 | green << 8 | blue, True
             pixels, mode = np.asarray(image), image.mode
     except Exception as error:  # each of Pillow's decoders has its own: OSError, SyntaxError, ...
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         raise ValueError(f"{name} is unreadable as a mask ({reason})") from error
     if mode in ("LA", "PA"):
         pixels = pixels[..., 0]
@@ -192,7 +193,7 @@ def read_image(file: File, *, of: tuple[int, ...], name: str) -> Image.Image:
             upright = (width, height) if turned else (height, width)
             image = ImageOps.exif_transpose(opened) if upright == of else opened.copy()
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         raise ValueError(f"{name} is unreadable as an image ({reason})") from error
     return image
 

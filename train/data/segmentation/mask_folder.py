@@ -11,6 +11,7 @@ from PIL import Image
 from train.data.classification.folder import SPLITS, format_names
 from train.data.image_files import IMAGE_FORMATS, IMAGE_SUFFIXES, Size
 from train.data.segmentation.mask_files import MASK_ENDINGS, MASK_FORMATS, check_same_size
+from zoo.errors import one_line
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations")
@@ -149,7 +150,7 @@ def read_header(file: str, formats: tuple[str, ...], what: str) -> tuple[tuple[i
         with Image.open(file, formats=formats) as opened:
             return opened.size[::-1], opened.mode
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         raise ValueError(f"{file} is unreadable as {what} ({reason})") from error
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from train.data.image_files import CROP_STREAM, IMAGE_FORMATS, Size
 from train.data.permutation import uniform_draws
+from zoo.errors import one_line
 from zoo.media import video_io
 from zoo.media.image_io import convert_mode
 
@@ -176,7 +177,7 @@ def decode_image(image: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(image), formats=list(IMAGE_FORMATS)) as opened:
             return np.asarray(convert_mode(opened, mode="RGB"))
     except Exception as error:  # each of Pillow's decoders has its own
-        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+        raise ValueError(one_line(error)) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

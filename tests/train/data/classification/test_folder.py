@@ -21,7 +21,7 @@ def paint(file, value, form="PNG"):
 
 
 def fill(folder, counts, start=0):
-    """`counts` {class: n}; the images' gray values count on, so that each tells its file."""
+    """`counts` {class: n}; the gray values of the images are consecutive and identify the files."""
     for name, n in counts.items():
         for i in range(n):
             paint(folder / name / f"{i:03}.png", start)

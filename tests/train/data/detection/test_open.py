@@ -58,14 +58,12 @@ def test_what_is_mended_is_counted_in_one_line(caplog):
     ]
     records = [annotate("a", (20, 30), objects), annotate("b", (20, 30), [])]
     with caplog.at_level(logging.INFO, "train"):
-        first, second = clean_boxes(
-            records, objects=2, log=["3 things told"], split="folder:x train"
-        )
+        first, second = clean_boxes(records, objects=2, log=["3 notes"], split="folder:x train")
     assert first.boxes.tolist() == [[0, 2, 8, 20], [1, 1, 9, 9]] and first.labels.tolist() == [1, 1]
     assert second.boxes.shape == (0, 4) and first.boxes.dtype == np.float32
     (line,) = caplog.records
     assert line.getMessage() == (
-        "folder:x train: 2 images, 2 objects (0 difficult or crowds); 3 things told; 1 without an "
+        "folder:x train: 2 images, 2 objects (0 difficult or crowds); 3 notes; 1 without an "
         "object; 2 of no size dropped; 1 outside of their image dropped; 1 cut at the border; "
         "2 dropped as more than 2 in an image"
     )

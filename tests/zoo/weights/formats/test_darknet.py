@@ -111,7 +111,7 @@ def run(layers, image):
 def test_a_file_computes_what_darknet_computes(name, tmp_path):
     layers = write(tmp_path / "net.weights", name, header())
     model, variables = zoo.load_model(name, tmp_path / "net.weights", **CASES[name])
-    assert model.num_classes == K, "told by the size of the file"
+    assert model.num_classes == K, "the size of the file determines it"
     image = np.random.default_rng(1).uniform(size=(448, 448, 3)).astype(np.float32)
     outputs: dict[str, jax.Array] = jax.jit(model.apply)(variables, image[None])
     ours = split_grid(outputs["grid"], classes=K)
@@ -194,9 +194,9 @@ def test_told_by_content(tmp_path):
 def test_files_that_lie(content, message, tmp_path):
     path = tmp_path / "net.weights"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as told:
+    with pytest.raises(ValueError, match=message) as caught:
         zoo.load_model("yolov1_tiny", path, **CASES["yolov1_tiny"])
-    assert "\n" not in str(told.value) and str(path) in str(told.value)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
 def test_models_that_darknet_does_not_have(tmp_path):

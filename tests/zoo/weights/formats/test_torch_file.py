@@ -269,9 +269,11 @@ def test_nothing_is_run(how, form, tmp_path):
     assert marker.is_dir(), "the pickle does harm"
     marker.rmdir()
 
-    with pytest.raises(ValueError, match=r"weights.pth: refused: it names \w+\.\w+, which") as told:
+    with pytest.raises(
+        ValueError, match=r"weights.pth: refused: it names \w+\.\w+, which"
+    ) as caught:
         read(tmp_path, form(harm, {}))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert not marker.exists()
 
 
@@ -308,9 +310,9 @@ def test_every_pickle_of_the_legacy_form_is_guarded(place, tmp_path):
     ],
 )
 def test_refused_opcodes(code, message, form, tmp_path):
-    with pytest.raises(ValueError, match=message) as told:
+    with pytest.raises(ValueError, match=message) as caught:
         read(tmp_path, form({**ONE, "more": code}, SIX))
-    assert "\n" not in str(told.value) and "weights.pth" in str(told.value)
+    assert "\n" not in str(caught.value) and "weights.pth" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -332,9 +334,9 @@ def test_refused_opcodes(code, message, form, tmp_path):
     ],
 )
 def test_shapes_that_lie(arguments, message, form, tmp_path):
-    with pytest.raises(ValueError, match=message) as told:
+    with pytest.raises(ValueError, match=message) as caught:
         read(tmp_path, form({"w": tensor(storage("0", 6), *arguments)}, SIX))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [0, 7, 2**40, 2**63, -1, "6", None])
@@ -367,9 +369,9 @@ def test_big_endian(tmp_path):
 def test_cut_short_anywhere(name, tmp_path):
     whole = (HERE / f"torch_{name}.pth").read_bytes()
     for size in {*range(1, len(whole), 17), *range(len(whole) - 40, len(whole))}:
-        with pytest.raises(ValueError, match="weights.pth") as told:
+        with pytest.raises(ValueError, match="weights.pth") as caught:
             read(tmp_path, whole[:size])
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -434,12 +436,12 @@ def test_bombs(bomb, tmp_path, monkeypatch):
     path.write_bytes(legacy_form(content, mebibyte))
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match="weights.pth") as told:
+        with pytest.raises(ValueError, match="weights.pth") as caught:
             torch_file.read_torch(path)
         assert tracemalloc.get_traced_memory()[1] < 32 * MEBI
     finally:
         tracemalloc.stop()
-    assert "\n" not in str(told.value) and len(str(told.value)) < 1000
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
 
 
 def test_zip_bomb(tmp_path):
